@@ -1,0 +1,48 @@
+# Every target does its own set-up in .venv; no environment needs to be active.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart test format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+venv: $(VENV)/.installed-dev ## set up .venv for development
+
+quickstart: $(VENV)/.installed ## compare LoRA with zero-shot on drawn scenes, offline: a minute after the set-up
+	$(BIN)/clip-har quickstart --out quickstart
+
+test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+format: $(VENV)/.installed-dev ## format the code and mend what lint can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what quickstart and the tools wrote, but keep .venv
+	rm -rf quickstart build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "clip-har needs Python 3.10 or later, and '$(PYTHON)' is not. Name one: make PYTHON=/path/to/python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make a virtual environment. On Debian or Ubuntu: sudo apt install python3-venv" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing clip-har into $(VENV), once: about two minutes of download (6 GB on disk)."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing clip-har and its development tools into $(VENV), once: about two minutes of download (6 GB on disk)."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,8 @@
+"""Train LoRA on CLIP's embeddings: the historic command."""
+
+import sys
+
+from clip_har import historic
+
+if __name__ == "__main__":
+    sys.exit(historic.main(historic.train_clip_lora))

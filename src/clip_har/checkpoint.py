@@ -1,0 +1,288 @@
+"""Run folders: safe, atomic and self-describing. Writes and reads them; decides nothing about training.
+
+RUN/config.json, card.json (last of all: a run without it is not finished), weights, prompts.safetensors,
+manifest.csv, unreadable.csv, log.jsonl and last/ (the newest training states, for --resume).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from clip_har.errors import RunError
+from clip_har.files import write_atomically
+from clip_har.images import Preprocessing
+from clip_har.methods import METHODS, Classifier, Method
+from clip_har.trainer import TrainState
+
+FORMAT_VERSION = 1
+HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
+"""File names that the historic commands give as a checkpoint; they mean the run folder they would lie in."""
+# Settings that say where and how fast a run is made, not what comes out of it.
+_FREE_SETTINGS = frozenset({"out", "resume", "data", "device", "workers", "encode_batch_size", "cache"})
+_CARD_KEYS = ("method", "backbone", "classes", "templates", "preprocessing", "settings", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run, as its folder describes it."""
+
+    folder: Path
+    card: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.card["classes"])
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.card["method"]](self.card["settings"])
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing.from_json(self.card["preprocessing"])
+
+    def config(self) -> dict[str, Any]:
+        """The resolved flat configuration."""
+        return _read_json(self.folder / "config.json")
+
+    def history(self) -> list[dict[str, Any]]:
+        """One mapping per epoch or candidate, from log.jsonl."""
+        path = self.folder / "log.jsonl"
+        return (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if path.is_file()
+            else []
+        )
+
+    def prompts(self) -> Tensor:
+        """The class prompts' embeddings [C, D] that the run was trained with."""
+        return _load_tensors(self.folder / "prompts.safetensors")["prompts_CD"]
+
+    def classifier(self) -> Classifier:
+        """The trained classifier, in eval mode.
+
+        Raises:
+            RunError: weights are missing, damaged, or not those of the method on the card.
+        """
+        path = self.folder / self.method.weights_file
+        prompts_CD = self.prompts()
+        try:
+            tensors = _load_tensors(path) if self.card["trainable_params"] else {}
+            classifier = self.method.restore(prompts_CD, self.card["backbone"]["logit_scale"], tensors)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise RunError(
+                f"{path} does not hold the weights of the method {self.card['method']!r}",
+                remedy="Train the run again.",
+            ) from error
+        return classifier.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """A training at an epoch's end, as `save_state` wrote it."""
+
+    epoch: int
+    history: list[dict[str, Any]]
+    seconds: float
+    """Training time so far."""
+    classifier: dict[str, Tensor]
+    optimizer: dict[int, dict[str, Tensor]]
+
+
+def resolve_run(path: Path) -> Path:
+    """The run folder meant by a path: the folder itself, or a file inside it.
+
+    Raises:
+        RunError: there is no finished run.
+    """
+    historic = path.name in HISTORIC_FILES and path.parent.is_dir()
+    folder = path.parent if path.is_file() or (historic and not path.exists()) else path
+    if not folder.exists():
+        raise RunError(f"There is no run folder {path}", remedy="Train one first: clip-har train --help.")
+    if not (folder / "card.json").is_file():
+        begun = (folder / "config.json").is_file()
+        said = "is a run that was not finished" if begun else "is not a run folder (it has no card.json)"
+        remedy = (
+            "Finish it with clip-har train --resume."
+            if begun
+            else "Give the folder that clip-har train wrote."
+        )
+        raise RunError(f"{folder} {said}", remedy=remedy)
+    return folder
+
+
+def load_run(path: Path) -> Run:
+    """Open a finished run.
+
+    Raises:
+        RunError: no run there, or its card is damaged or from a newer version.
+    """
+    folder = resolve_run(path)
+    card = _read_json(folder / "card.json")
+    missing = [key for key in (*_CARD_KEYS, "trainable_params") if key not in card]
+    version = card.get("format_version")
+    if missing or not isinstance(version, int) or card["method"] not in METHODS:
+        raise RunError(f"{folder / 'card.json'} is not a card of a run", remedy="Train the run again.")
+    if version > FORMAT_VERSION:
+        raise RunError(
+            f"{folder} was written by clip-har {card.get('package_version', 'of a later version')}",
+            remedy="Install that version or a later one.",
+        )
+    return Run(folder=folder, card=card)
+
+
+def check_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Refuse a run folder that may not be written to, before anything slow happens. Writes nothing.
+
+    Raises:
+        RunError: a run is there and `resume` is not asked, or it was made with other settings, or there is none.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"--out {folder} is a file", remedy="Give a folder.")
+    if not has_run(folder):
+        if resume:
+            raise RunError(f"There is no run in {folder} to resume", remedy="Start it without --resume.")
+        return
+    if not resume:
+        remedy = "Choose another --out, or continue it with --resume."
+        raise RunError(f"{folder} already holds a run", remedy=remedy)
+    differing = differing_settings(_read_json(folder / "config.json"), config)
+    if differing:
+        raise RunError(
+            f"The run in {folder} was made with other settings: {', '.join(differing)}",
+            remedy="Give the same settings to resume it, or choose another --out.",
+        )
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a run was begun here that has something to lose: a saved state, or a finished run."""
+    return (folder / "config.json").is_file() and (
+        is_finished(folder) or any((folder / "last").glob("epoch-*"))
+    )
+
+
+def differing_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What decides the outcome and differs between two flat configurations, as "epochs 5 -> 15"."""
+    keys = sorted((earlier.keys() | now.keys()) - _FREE_SETTINGS)
+    return [f"{key} {earlier.get(key)} -> {now.get(key)}" for key in keys if earlier.get(key) != now.get(key)]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder holds a finished run."""
+    return (folder / "card.json").is_file()
+
+
+def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> None:
+    """Write the classifier's weights, in the method's own format, whole or not at all."""
+    tensors = method.tensors(classifier)
+    if tensors:
+        for name, content in method.extra_files(classifier, backbone_name).items():
+            write_json(folder / name, content)
+        write_atomically(folder / method.weights_file, save(tensors, {"format": "pt"}))
+
+
+def save_prompts(folder: Path, prompts_CD: Tensor) -> None:
+    """Write the class prompts' embeddings, so that the run answers without its text tower."""
+    write_atomically(folder / "prompts.safetensors", save({"prompts_CD": prompts_CD.contiguous()}))
+
+
+def save_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write log.jsonl: one line per epoch or candidate."""
+    write_atomically(folder / "log.jsonl", "".join(json.dumps(dict(entry)) + "\n" for entry in history))
+
+
+def save_state(folder: Path, state: TrainState, history: Sequence[Mapping[str, Any]], seconds: float) -> None:
+    """Write all that `fit` needs to continue after this epoch; the state before it is kept beside it."""
+    tensors = {
+        f"classifier.{key}": value.detach().cpu() for key, value in state.classifier.state_dict().items()
+    }
+    if state.optimizer is not None:
+        for index, slots in state.optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in slots.items()
+            }
+    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    metadata = {
+        "epoch": str(state.epoch),
+        "seconds": repr(seconds),
+        "history": json.dumps([dict(entry) for entry in history]),
+        "checksum": _checksum(tensors),
+    }
+    write_atomically(folder / "last" / f"epoch-{state.epoch:06d}.safetensors", save(tensors, metadata))
+    for old in sorted((folder / "last").glob("epoch-*.safetensors"))[:-2]:
+        old.unlink()
+
+
+def load_state(folder: Path) -> SavedState | None:
+    """The newest state that is whole, or None: a damaged one is passed over for the one before it."""
+    for path in sorted((folder / "last").glob("epoch-*.safetensors"), reverse=True):
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            if _checksum(tensors) == metadata["checksum"]:
+                return _saved_state(tensors, metadata)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            continue
+    return None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as readable JSON, whole or not at all."""
+    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _saved_state(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> SavedState:
+    optimizer: dict[int, dict[str, Tensor]] = {}
+    classifier: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind == "classifier":
+            classifier[rest] = tensor
+        else:
+            index, _, slot = rest.partition(".")
+            optimizer.setdefault(int(index), {})[slot] = tensor
+    return SavedState(
+        epoch=int(metadata["epoch"]),
+        history=json.loads(metadata["history"]),
+        seconds=float(metadata["seconds"]),
+        classifier=classifier,
+        optimizer=optimizer,
+    )
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
+    except (OSError, SafetensorError) as error:
+        reason = "is missing" if not path.exists() else "is damaged"
+        raise RunError(f"{path} {reason}", remedy="Train the run again.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}", remedy="Train the run again.") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is not what clip-har writes", remedy="Train the run again.")
+    return content

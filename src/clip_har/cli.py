@@ -1,0 +1,320 @@
+"""The command line: flags in, progress and tables out, exit codes. No logic; that is in workflows and predict.
+
+Exit codes: 0 done, 1 our fault (traceback), 2 the user's input (one line), 130 interrupted (state saved).
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import json
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import App, Parameter
+from cyclopts.config import Dict as ConfigValues
+
+from clip_har import __version__
+from clip_har.config import (
+    CompareConfig,
+    EvaluateConfig,
+    Precision,
+    TrainConfig,
+    flat_fields,
+    load_config_file,
+)
+from clip_har.errors import UserError
+
+# torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
+
+EXIT_DONE, EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+# Failures of the file system that the user can mend; others are our fault.
+USER_ERRNOS = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "EPERM",
+        "ENOSPC",
+        "EROFS",
+        "EDQUOT",
+        "ENOTDIR",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "EEXIST",
+    )
+)
+ConfigFile = Annotated[
+    Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")
+]
+
+app = App(
+    name="clip-har",
+    version=__version__,
+    help="Fine-tune CLIP to recognise human actions in photographs, always measured against zero-shot.",
+    help_format="plaintext",
+)
+
+
+@app.command
+def quickstart(*, out: Path = Path("quickstart"), seed: int = 0, cache: Path | None = None) -> int:
+    """See the whole job in a minute, without a network: drawn scenes, a tiny CLIP, LoRA against zero-shot.
+
+    Example: clip-har quickstart --out quickstart
+
+    Args:
+        out: Folder for the drawn images, the runs, the tables and the report.
+        seed: Seed of the scenes and the training.
+        cache: Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
+    """
+    from clip_har import workflows
+    from clip_har.console import ConsoleProgress, Output
+
+    progress = ConsoleProgress()
+    comparison = workflows.quickstart(out, seed=seed, cache=cache, progress=progress, command=_command())
+    Output().comparison(comparison.rows, comparison.results)
+    Output().files(
+        ("Report", out / "report.html"),
+        ("The scenes, with answers", out / "contact_sheet.png"),
+        ("Next, your own folder", "clip-har compare --data FOLDER --model ViT-B/32 --out own"),
+    )
+    return EXIT_DONE
+
+
+@app.command
+def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
+    """Train one method on a folder of labelled images and leave a run folder.
+
+    Example: clip-har train --data photos --model ViT-B/32 --method lora --epochs 15 --out runs/lora
+    """
+    from clip_har import workflows
+    from clip_har.console import ConsoleProgress, Output
+
+    del config_file  # read before the flags are; see _run
+    run = workflows.train(config, progress=ConsoleProgress(), command=_command())
+    figures = run.card["validation"]
+    kept = figures.get("candidate") or (f"epoch {figures['epoch']}" if "epoch" in figures else "zero-shot")
+    output = Output()
+    output.line(
+        f"{run.card['method']} ({kept}): validation accuracy {figures['val_accuracy']:.2%}, "
+        f"macro F1 {figures['val_macro_f1']:.4f}, {run.card['trainable_params']:,} trained parameters"
+    )
+    next_command = ("clip-har", "evaluate", "--data", str(config.data.data), "--checkpoint", str(run.folder))
+    output.files(("Run", run.folder), ("Next", shlex.join(next_command)))
+    return EXIT_DONE
+
+
+@app.command
+def evaluate(
+    config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_file: ConfigFile = None
+) -> int:
+    """Score a run beside zero-shot on the test images; without --checkpoint, zero-shot alone.
+
+    Example: clip-har evaluate --data photos --checkpoint runs/lora
+    """
+    from clip_har import workflows
+    from clip_har.console import ConsoleProgress, Output
+
+    del config_file
+    result, out = workflows.evaluate(config, progress=ConsoleProgress(), command=_command())
+    output = Output()
+    output.evaluation(result)
+    output.files(("Report", out / "report.html"), ("Tables", out / "results.csv"))
+    return EXIT_DONE
+
+
+@app.command
+def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
+    """Train and score several methods on the same splits, prompts and seed.
+
+    Example: clip-har compare --data photos --model ViT-B/32 --methods zero-shot,linear-probe,lora --out out
+    """
+    from clip_har import workflows
+    from clip_har.console import ConsoleProgress, Output
+
+    del config_file
+    comparison = workflows.compare(config, progress=ConsoleProgress(), command=_command())
+    output = Output()
+    output.comparison(comparison.rows, comparison.results)
+    output.files(("Report", config.out / "report.html"), ("Tables", config.out / "comparison.csv"))
+    return EXIT_DONE
+
+
+@app.command
+def predict(
+    run: Path,
+    /,
+    *images: Path,
+    top: int = 3,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    model: str | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> int:
+    """Say which action photographs show, with a finished run.
+
+    Example: clip-har predict runs/lora photo.jpg holiday/*.jpg
+
+    Args:
+        run: Run folder.
+        images: Image files, or folders of them.
+        top: How many of the most likely classes to give.
+        json_output: Print a JSON list instead of a table.
+        model: Where the backbone is now, if not where the run says.
+        device: Where the model runs: auto, cpu, cuda, cuda:1, mps.
+        precision: Arithmetic of the image tower; auto picks bfloat16 where the hardware has it.
+    """
+    if not images:
+        raise UserError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
+    from clip_har.console import Output
+    from clip_har.predict import Predictor
+
+    predictor = Predictor(run, model=model, device=device, precision=precision)
+    predictions = list(predictor.predict(_image_files(images), top=top))
+    if json_output:
+        sys.stdout.write(
+            json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False) + "\n"
+        )
+    else:
+        Output().predictions(predictions)
+    for item in predictions:
+        if item.error or item.warning:
+            _say(f"{'cannot read' if item.error else 'warning:'} {item.image}: {item.error or item.warning}")
+    return EXIT_DONE if any(item.error is None for item in predictions) else EXIT_USER_INPUT
+
+
+# --- running --------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
+    """Run one command line and return its exit code, whatever happens."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    _COMMAND_LINE[:] = [*app.name, *tokens]
+    previous = _interrupt_on_sigterm()
+    try:
+        return run_command(tokens, app=app)
+    except cyclopts.CycloptsError as error:
+        return _refuse(_flag_problem(error, tokens, app))
+    except UserError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return _interrupted(tokens)
+    except BrokenPipeError:  # the reader of our output has gone, as in `clip-har ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except OSError as error:
+        if error.errno not in USER_ERRNOS:
+            return _our_fault()
+        return _refuse(f"{error.filename or 'A file'}: {error.strerror}. Check permissions and free space.")
+    except Exception:
+        return _our_fault()
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def run_command(tokens: Sequence[str], *, app: App = app) -> int:
+    """Parse a command line and run it; raises what goes wrong."""
+    path = _value_of(tokens, "--config")
+    if path is not None and tokens[0] in _CONFIG_TYPES:
+        values = load_config_file(Path(path), _CONFIG_TYPES[tokens[0]])
+        app.config = (ConfigValues(values, use_commands_as_keys=False, source=path),)
+    else:
+        app.config = ()
+    command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    result: Any = command(*bound.args, **bound.kwargs)
+    return result if isinstance(result, int) else EXIT_DONE
+
+
+_CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+_COMMAND_LINE: list[str] = []
+
+
+def _command() -> str:
+    """The command line as one would type it again, for reports and cards."""
+    return shlex.join(" ".join(_COMMAND_LINE[:1]).split() + _COMMAND_LINE[1:])
+
+
+def _value_of(tokens: Sequence[str], flag: str) -> str | None:
+    for index, token in enumerate(tokens):
+        if token == flag and index + 1 < len(tokens):
+            return tokens[index + 1]
+        if token.startswith(f"{flag}="):
+            return token.partition("=")[2]
+    return None
+
+
+def _image_files(given: Iterable[Path]) -> Iterator[Path]:
+    """The files named, and for a folder all files in it and below that are not hidden."""
+    for path in given:
+        if path.is_dir():
+            yield from sorted(
+                file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
+            )
+        else:
+            yield path
+
+
+def _flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App) -> str:
+    """What cyclopts found wrong, as one line; a misspelt flag before the required one it hides."""
+    command = tokens[0] if tokens and tokens[0] in set(app) else ""
+    what = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, cyclopts.MissingArgumentError) and command in _CONFIG_TYPES:
+        what = _unknown_flag(tokens, _CONFIG_TYPES[command]) or "--data is needed"
+    ending = "" if what.endswith("?") else "."
+    return f"{what}{ending} See {' '.join([*app.name, command]).strip()} --help."
+
+
+def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:
+    known = [field.name.replace("_", "-") for field in flat_fields(config_type)] + ["config"]
+    for token in tokens:
+        flag = token.partition("=")[0].replace("_", "-").removeprefix("--")
+        if token.startswith("--") and flag.removeprefix("no-") not in known:
+            near = difflib.get_close_matches(flag, known, n=1)
+            return f"Unknown option --{flag}" + (f". Did you mean --{near[0]}?" if near else "")
+    return None
+
+
+def _refuse(line: str) -> int:
+    _say(f"clip-har: {line}")
+    return EXIT_USER_INPUT
+
+
+def _our_fault() -> int:
+    traceback.print_exc()
+    _say("This is a fault in clip-har: please report it with the lines above.")
+    return EXIT_OUR_FAULT
+
+
+def _interrupted(tokens: Sequence[str]) -> int:
+    resumes = tokens and tokens[0] == "train" and "--resume" not in tokens
+    again = f"{_command()}{' --resume' if resumes else ''}"
+    _say(f"Interrupted. What is done is kept; continue with: {again}")
+    return EXIT_INTERRUPTED
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _interrupt_on_sigterm() -> Any:
+    """Let SIGTERM end a run as Ctrl-C does. Only the main thread may set this; elsewhere nothing is set."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        return signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

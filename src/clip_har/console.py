@@ -1,0 +1,187 @@
+"""How progress and results look in a terminal. Results go to standard output, all else to standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
+from clip_har.predict import Prediction
+from clip_har.progress import Bar
+
+SIGNIFICANT = 0.05
+PIPED_WIDTH = 120
+
+
+class ConsoleProgress:
+    """`progress.Progress` on standard error: bars in a terminal, one line per finished job elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        self._console.print(Text("warning: ", style="bold yellow") + Text(text))
+
+    @contextmanager
+    def bar(self, description: str, *, total: int, unit: str) -> Iterator[Bar]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            _Rate(unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
+        )
+        shown = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal)
+        with shown:
+            yield _ConsoleBar(shown, shown.add_task(description, total=total, said=""))
+
+
+class _ConsoleBar:
+    def __init__(self, shown: RichProgress, task: object) -> None:
+        self._shown = shown
+        self._task = task
+        self._fields: dict[str, str] = {}
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        self._fields.update(fields)
+        said = "  ".join(f"{name.replace('_', '-')} {value}" for name, value in self._fields.items())
+        self._shown.update(self._task, advance=count, said=escape(said))  # type: ignore[arg-type]
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self._unit}/s" if speed else self._unit, style="cyan")
+
+
+class Output:
+    """Results on standard output."""
+
+    def __init__(self) -> None:
+        piped = None if sys.stdout.isatty() else PIPED_WIDTH  # rich takes 80 columns where there is no terminal
+        self._console = Console(highlight=False, soft_wrap=True, width=piped)
+
+    def line(self, text: str) -> None:
+        """One line of text."""
+        self._console.print(Text(text))
+
+    def comparison(self, rows: Sequence[ComparisonRow], results: Mapping[str, EvalResult]) -> None:
+        """A row per method, with its interval, cost and p against zero-shot."""
+        first = next(iter(results.values()))
+        table = Table(
+            title=f"{first.n:,} {first.split} images, {len(first.classes)} classes", title_justify="left"
+        )
+        table.add_column("method")
+        for name in ("accuracy", "95 % interval", "macro F1", "trained", "time", "McNemar p"):
+            table.add_column(name, justify="right")
+        baseline = first.baseline.metrics
+        for row in rows:
+            low, high = row.accuracy_ci95
+            table.add_row(
+                row.method,
+                Text(f"{row.accuracy:.2%}", style="" if row.accuracy <= baseline.accuracy else "bold green"),
+                f"{low:.1%} to {high:.1%}",
+                f"{row.macro_f1:.3f}",
+                f"{row.trainable_params:,} ({row.trainable_fraction:.3%})" if row.trainable_params else "0",
+                f"{row.train_seconds:.1f} s" if row.train_seconds else "-",
+                "-" if row.mcnemar_p is None else p_text(row.mcnemar_p),
+            )
+        self._console.print(table)
+        for row in rows:
+            if row.mcnemar_p is not None:
+                self.line(_verdict(row, baseline.accuracy))
+
+    def evaluation(self, result: EvalResult) -> None:
+        """Zero-shot and the run side by side."""
+        models = [result.baseline, *([result.finetuned] if result.finetuned else [])]
+        table = Table(
+            title=f"{result.n:,} {result.split} images, {len(result.classes)} classes", title_justify="left"
+        )
+        table.add_column("metric")
+        for model in models:
+            table.add_column(model.name, justify="right")
+        for label, values in _metric_rows(models):
+            table.add_row(label, *values)
+        self._console.print(table)
+        if result.finetuned and result.mcnemar_p is not None:
+            gain = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
+            self.line(
+                f"{result.finetuned.name}: {gain:+.2%} over zero-shot, McNemar p {p_text(result.mcnemar_p)}"
+            )
+
+    def predictions(self, predictions: Sequence[Prediction]) -> None:
+        """A row per image that could be read."""
+        answered = [prediction for prediction in predictions if prediction.error is None]
+        if not answered:
+            return
+        table = Table()
+        for name in ("image", "action", "probability", "next"):
+            table.add_column(name, justify="right" if name == "probability" else "left", overflow="fold")
+        for prediction in answered:
+            rest = ", ".join(f"{label} {probability:.1%}" for label, probability in prediction.top[1:])
+            table.add_row(
+                escape(prediction.image),
+                escape(prediction.label or ""),
+                f"{prediction.probability:.1%}",
+                escape(rest),
+            )
+        self._console.print(table)
+
+    def files(self, *entries: tuple[str, Path | str]) -> None:
+        """What to look at or type next."""
+        width = max(len(label) for label, _ in entries)
+        for label, target in entries:
+            self.line(f"{label.ljust(width)}  {target}")
+
+
+def p_text(p: float) -> str:
+    """A p-value as one reads it: "< 0.001", "0.004", "0.35"."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _verdict(row: ComparisonRow, baseline_accuracy: float) -> str:
+    gain = row.accuracy - baseline_accuracy
+    p = row.mcnemar_p if row.mcnemar_p is not None else 1.0
+    if p >= SIGNIFICANT:
+        return f"{row.method}: {gain:+.1%}, not distinguishable from zero-shot (p {p_text(p)})"
+    return f"{row.method}: {gain:+.1%} {'above' if gain > 0 else 'BELOW'} zero-shot (p {p_text(p)})"
+
+
+def _metric_rows(models: Sequence[Evaluated]) -> Iterator[tuple[str, list[str]]]:
+    metrics = [model.metrics for model in models]
+    yield "accuracy", [f"{m.accuracy:.2%}" for m in metrics]
+    yield "95 % interval", [f"{m.accuracy_ci95[0]:.1%} to {m.accuracy_ci95[1]:.1%}" for m in metrics]
+    yield "top-3 accuracy", [f"{m.top3_accuracy:.2%}" for m in metrics]
+    yield "top-5 accuracy", [f"{m.top5_accuracy:.2%}" for m in metrics]
+    yield "macro precision", [f"{m.macro_precision:.4f}" for m in metrics]
+    yield "macro recall", [f"{m.macro_recall:.4f}" for m in metrics]
+    yield "macro F1", [f"{m.macro_f1:.4f}" for m in metrics]
+    yield "weighted F1", [f"{m.weighted_f1:.4f}" for m in metrics]
+    yield "calibration error", [f"{m.ece:.4f}" for m in metrics]

@@ -1,0 +1,40 @@
+"""What a training costs, measured: peak memory of the process or the GPU. Times are taken where the work is done."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+
+class PeakMemory:
+    """Peak memory between construction and `bytes()`: of the GPU where there is one, else of the process.
+
+    On Linux the process's high-water mark is reset at the start; elsewhere it counts from the process's start.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif Path("/proc/self/clear_refs").exists():
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:
+                return  # not allowed here: the mark then counts from the process's start
+
+    def bytes(self) -> int | None:
+        """The peak so far in bytes, or None where the system does not tell."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        status = Path("/proc/self/status")
+        if status.exists():
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+            return int(lines["VmHWM"].split()[0]) * 1024
+        if sys.platform == "win32":
+            return None
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

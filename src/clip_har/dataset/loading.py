@@ -1,0 +1,69 @@
+"""`load_dataset`: layout, heads, classes and splits, in the order in which data flows through them.
+
+What each of these steps does is in the module of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clip_har.dataset.classes import class_warnings, refuse_empty_classes, settle_classes
+from clip_har.dataset.layout import find_layout
+from clip_har.dataset.manifests import read_manifests
+from clip_har.dataset.reading import read_heads
+from clip_har.dataset.records import ActionDataset, ImageRecord, SplitName, first_names
+from clip_har.dataset.splits import assign_splits, cuts_for, leave_out_leaks
+
+
+def load_dataset(
+    root: Path,
+    *,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    split_seed: int = 0,
+    manifests: Sequence[Path] = (),
+    classes: Sequence[str] | None = None,
+) -> ActionDataset:
+    """Read a folder of class folders, with or without train/val/test above them.
+
+    Args:
+        root: the dataset's folder.
+        val_fraction: share of train cut out as val where there is no val, per class.
+        test_fraction: share of all images cut out as test where there is no split, per class.
+        split_seed: seed of these cuts.
+        manifests: earlier manifests, best first. An image that one knows, by its content and whatever its
+            name is now, keeps the split it has there unless its folder says otherwise.
+        classes: the classes to score, where a trained run names them; else those of the training images.
+
+    Raises:
+        DataError: no images, fewer than two classes, an empty class folder, or an ambiguous layout.
+    """
+    layout = find_layout(root)
+    images, unreadable = read_heads(layout.files())
+    refuse_empty_classes(layout, images, unreadable)
+    names, images, spelling = settle_classes(images, classes)
+    kept, leaks = leave_out_leaks(images)
+    # A val/ of which nothing is left is no val/.
+    splits = layout.splits() - {"val"} | {image.split for image in kept if image.split == "val"}
+    cuts = cuts_for(splits, val_fraction=val_fraction, test_fraction=test_fraction)
+    known = read_manifests(manifests)
+    records = assign_splits(kept, cuts, known, split_seed)
+    moved = _moved_warnings(records, known) if classes else []
+    return ActionDataset(
+        root=layout.root,
+        classes=names,
+        records=tuple(records),
+        unreadable=tuple(unreadable),
+        warnings=(*layout.warnings, *spelling, *leaks, *moved, *class_warnings(records, names)),
+    )
+
+
+def _moved_warnings(records: Sequence[ImageRecord], known: Mapping[str, SplitName]) -> list[str]:
+    """Images to be scored on which a run may have been trained or chosen."""
+    seen: dict[SplitName, set[SplitName]] = {"test": {"train", "val"}, "val": {"train"}, "train": set()}
+    moved = [record.name for record in records if known.get(record.sha256) in seen[record.split]]
+    if not moved:
+        return []
+    said = "held out now were trained or chosen on before, so scores on them flatter"
+    return [f"{len(moved)} images {said}: {first_names(moved)}"]

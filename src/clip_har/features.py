@@ -1,0 +1,277 @@
+"""Embeddings computed once: an on-disk store keyed by image content, model weights, preprocessing and precision.
+
+The store is a folder of immutable shards, read through memory maps. Knows nothing of labels or splits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip_har.backbone import Backbone, ImageFeatures
+from clip_har.dataset import ImageRecord
+from clip_har.files import write_atomically
+from clip_har.images import decode_batches
+from clip_har.progress import SILENT, Progress
+
+SHARD_ROWS = 1024
+"""Images per shard: what a killed run loses at most."""
+SHARD_SECONDS = 30.0
+"""A slow backbone writes its shard after this long, however full it is."""
+FORMAT = "clip-har-features-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """What one call of `encode` had to do."""
+
+    encoded: int
+    """Images that went through the image tower."""
+    reused: int
+    """Images found in the store."""
+    seconds: float
+    """Wall time of the encoding, 0 when nothing had to be done."""
+    unreadable: Mapping[str, str]
+    """sha256 -> reason, of the images that cannot be decoded."""
+
+
+class FeatureTable:
+    """Features of N images in a fixed order. Rows stay on disk until a property is first read."""
+
+    def __init__(self, store: FeatureStore, hashes: Sequence[str]) -> None:
+        self._store = store
+        self._hashes = tuple(hashes)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    @cached_property
+    def embedding(self) -> Tensor:
+        """Unit-length embeddings, float32 [N, D]."""
+        return self._store.rows(self._hashes, "embedding")
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        """Features before the projection, float32 [N, H]; the embeddings where the tower has none."""
+        return self._store.rows(self._hashes, "hidden" if self._store.has_hidden else "embedding")
+
+
+class FeatureStore:
+    """All features of one (weights, preprocessing, precision), by the images' content hashes.
+
+    Args:
+        folder: the cache folder; the store makes a subfolder of its own in it.
+        backbone: what computes the features that are missing.
+    """
+
+    def __init__(self, folder: Path, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self.folder = folder / "features" / store_key(backbone)
+        self._shards: list[_Shard] = []
+        self._index: dict[str, tuple[int, int]] = {}
+        self._unreadable: dict[str, str] = {}
+        for path in sorted(self.folder.glob("*-*.json")):
+            self._open_shard(path)
+        self._read_unreadable()
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether the tower has features before its projection."""
+        return bool(self._shards) and "hidden" in self._shards[0].arrays
+
+    def encode(
+        self,
+        records: Sequence[ImageRecord],
+        *,
+        batch_size: int = 64,
+        workers: int = 0,
+        progress: Progress = SILENT,
+    ) -> Encoding:
+        """Make sure that every record has its features, computing only those that are missing.
+
+        Images that cannot be decoded are remembered, so that they are not tried again either.
+        """
+        wanted = {record.sha256: record for record in records}
+        missing = [
+            r for sha256, r in wanted.items() if sha256 not in self._index and sha256 not in self._unreadable
+        ]
+        started = time.perf_counter()
+        if missing:
+            self._encode_missing(missing, batch_size, workers, progress)
+        return Encoding(
+            encoded=sum(record.sha256 in self._index for record in missing),
+            reused=len(wanted) - len(missing),
+            seconds=time.perf_counter() - started if missing else 0.0,
+            unreadable={sha256: self._unreadable[sha256] for sha256 in wanted if sha256 in self._unreadable},
+        )
+
+    def table(self, records: Iterable[ImageRecord]) -> FeatureTable:
+        """The features of some encoded images, in the order given."""
+        return FeatureTable(self, [record.sha256 for record in records])
+
+    def rows(self, hashes: Sequence[str], kind: str) -> Tensor:
+        """Gather rows of one kind ("embedding" or "hidden") from the shards: float32 [N, width]."""
+        if not hashes:
+            return torch.zeros(0, self._backbone.card.embed_dim)
+        places = np.array([self._index[sha256] for sha256 in hashes])
+        width = self._shards[places[0, 0]].arrays[kind].shape[1]
+        out = np.empty((len(hashes), width), dtype=np.float32)
+        for number in np.unique(places[:, 0]):
+            of_shard = places[:, 0] == number
+            out[of_shard] = self._shards[number].arrays[kind][places[of_shard, 1]]
+        return torch.from_numpy(out)
+
+    def text(self, sentences: Sequence[str]) -> Tensor:
+        """Unit-length float32 embeddings [T, D] of sentences, computed once per sentence list."""
+        key = hashlib.sha256(json.dumps(list(sentences)).encode()).hexdigest()
+        path = self.folder / "text" / f"{key}.json"
+        if path.is_file():
+            try:
+                return torch.from_numpy(np.array(_Shard(path).arrays["embedding"]))
+            except _DamagedShardError:
+                path.unlink()
+        embedding = self._backbone.encode_text(sentences)
+        _write_shard(path, {"embedding": embedding.numpy()}, sentences)
+        return embedding
+
+    def _encode_missing(
+        self, missing: Sequence[ImageRecord], batch_size: int, workers: int, progress: Progress
+    ) -> None:
+        transform = self._backbone.card.preprocessing.transform()
+        batches = decode_batches(
+            [record.path for record in missing], transform, batch_size=batch_size, workers=workers
+        )
+        pending = _PendingShard(self.folder)
+        try:
+            with progress.bar("Encoding images", total=len(missing), unit="images") as bar:
+                for batch in batches:
+                    for index, reason in batch.unreadable:
+                        self._remember_unreadable(missing[index].sha256, reason)
+                    if batch.indices:
+                        features = self._backbone.encode_images(batch.images_BCHW)
+                        pending.add([missing[index].sha256 for index in batch.indices], features)
+                    if pending.is_due():
+                        self._open_shard(pending.write())
+                    bar.advance(len(batch.indices) + len(batch.unreadable))
+        finally:
+            if pending.hashes:  # also when interrupted: what is encoded is kept
+                self._open_shard(pending.write())
+
+    def _open_shard(self, path: Path) -> None:
+        try:
+            shard = _Shard(path)
+        except _DamagedShardError:
+            path.unlink(missing_ok=True)  # its images are simply encoded again
+            return
+        for row, sha256 in enumerate(shard.hashes):
+            self._index[sha256] = (len(self._shards), row)
+        self._shards.append(shard)
+
+    @property
+    def _unreadable_path(self) -> Path:
+        return self.folder / "unreadable.json"
+
+    def _read_unreadable(self) -> None:
+        try:
+            self._unreadable = dict(json.loads(self._unreadable_path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            self._unreadable = {}
+
+    def _remember_unreadable(self, sha256: str, reason: str) -> None:
+        self._unreadable[sha256] = reason
+        write_atomically(self._unreadable_path, json.dumps(self._unreadable, indent=1))
+
+
+def store_key(backbone: Backbone) -> str:
+    """Name of the store's folder: a hash of everything besides the image that decides its features."""
+    parts = {
+        "format": FORMAT,
+        "weights": backbone.card.weights_hash,
+        "activation": backbone.card.activation,
+        "preprocessing": backbone.card.preprocessing.to_json(),
+        "precision": backbone.precision,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class _PendingShard:
+    """Rows that are computed but not yet on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._reset()
+
+    def _reset(self) -> None:
+        self.hashes: list[str] = []
+        self._parts: dict[str, list[Tensor]] = {}
+        self._since = time.monotonic()
+
+    def add(self, hashes: Sequence[str], features: ImageFeatures) -> None:
+        self.hashes += hashes
+        self._parts.setdefault("embedding", []).append(features.embedding_BD)
+        if features.hidden_BH is not None:
+            self._parts.setdefault("hidden", []).append(features.hidden_BH)
+
+    def is_due(self) -> bool:
+        waited = time.monotonic() - self._since >= SHARD_SECONDS
+        return len(self.hashes) >= SHARD_ROWS or (bool(self.hashes) and waited)
+
+    def write(self) -> Path:
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        arrays = {kind: torch.cat(parts).numpy() for kind, parts in self._parts.items()}
+        path = _write_shard(self._folder / f"{name}.json", arrays, self.hashes)
+        self._reset()
+        return path
+
+
+class _DamagedShardError(Exception):
+    """A shard that is incomplete, or whose bytes are not those that were written."""
+
+
+class _Shard:
+    """Some images' features: one memory-mapped .npy per kind, and a .json with their content hashes.
+
+    The .json is written last and holds the checksums: a shard without it, or not matching it, does not count.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            self.hashes: list[str] = index["sha256"]
+            self.arrays: dict[str, np.ndarray] = {}
+            for kind, checksum in index["checksums"].items():
+                array = np.load(_array_path(path, kind), mmap_mode="r", allow_pickle=False)
+                if len(array) != len(self.hashes) or _checksum(array) != checksum:
+                    raise _DamagedShardError(path)
+                self.arrays[kind] = array
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _DamagedShardError(path) from error
+
+
+def _write_shard(path: Path, arrays: Mapping[str, np.ndarray], hashes: Sequence[str]) -> Path:
+    for kind, array in arrays.items():
+        content = io.BytesIO()
+        np.save(content, np.ascontiguousarray(array))
+        write_atomically(_array_path(path, kind), content.getvalue())
+    index = {"sha256": list(hashes), "checksums": {kind: _checksum(array) for kind, array in arrays.items()}}
+    write_atomically(path, json.dumps(index))
+    return path
+
+
+def _array_path(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.stem}.{kind}.npy")
+
+
+def _checksum(array: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()

@@ -1,0 +1,33 @@
+"""Image files become upright 8-bit RGB images, and those become the tensors a backbone expects.
+
+Which files belong to a dataset, and whether they are good examples, is decided in dataset.py and audit.py.
+"""
+
+from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches
+from clip_har.images.decoding import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    TRUNCATED_WARNING,
+    Decoded,
+    decode,
+    decode_lenient,
+    sniff,
+)
+from clip_har.images.preprocessing import ModelTransform, Preprocessing
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "TRUNCATED_WARNING",
+    "DecodeDataset",
+    "Decoded",
+    "DecodedBatch",
+    "ModelTransform",
+    "Preprocessing",
+    "decode",
+    "decode_batches",
+    "decode_lenient",
+    "sniff",
+]

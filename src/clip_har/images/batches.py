@@ -1,0 +1,116 @@
+"""Many image files, decoded and transformed in worker processes, as batches in the order of the files.
+
+One image at a time is in decoding.py. torch is imported where it is used: it costs seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from PIL import Image
+
+from clip_har.errors import UnreadableImageError
+from clip_har.images.decoding import decode
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+    Item: TypeAlias = tuple[int, Tensor | None, str | None]  # index, image_CHW or else the reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedBatch:
+    """Consecutive images of a list: the readable ones as a tensor, the others by reason."""
+
+    indices: list[int]
+    """Places in the list of paths, ascending, one for each row of the tensor."""
+
+    images_BCHW: Tensor
+    """float32; B may be 0."""
+
+    unreadable: list[tuple[int, str]]
+    """Place in the list of paths, and why that image could not be read."""
+
+
+class DecodeDataset:
+    """A map-style dataset for torch's DataLoader that reports an unreadable image instead of raising.
+
+    Args:
+        paths: image files.
+        transform: what makes a tensor of an RGB image; must be picklable where workers are spawned.
+    """
+
+    def __init__(self, paths: Sequence[Path], transform: Callable[[Image.Image], Tensor]) -> None:
+        self.paths = paths
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Item:
+        """Return the index with either the tensor or the reason why there is none."""
+        try:
+            image = decode(self.paths[index])
+        except UnreadableImageError as error:
+            return index, None, error.reason
+        return index, self.transform(image), None
+
+
+def decode_batches(
+    paths: Sequence[Path], transform: Callable[[Image.Image], Tensor], *, batch_size: int, workers: int
+) -> Iterator[DecodedBatch]:
+    """Decode and transform a list of images, in order.
+
+    Args:
+        paths: image files.
+        transform: RGB image -> CHW tensor, the same shape for every image.
+        batch_size: paths per batch; the last batch may have fewer.
+        workers: processes, each single-threaded (DataLoader sees to that); 0 decodes in this process. They
+            end with the iteration, also when it is left early. Shared memory may allow for fewer.
+
+    Yields:
+        One batch for each `batch_size` paths.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    blank_CHW = transform(Image.new("RGB", (1, 1)))
+    loader = DataLoader(
+        cast("Dataset[Item]", DecodeDataset(paths, transform)),
+        batch_size=batch_size,
+        num_workers=_affordable_workers(workers, batch_bytes=batch_size * blank_CHW.nbytes),
+        collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
+        generator=torch.Generator(),  # else each iteration would draw from the global one
+    )
+    yield from loader
+
+
+def _affordable_workers(workers: int, *, batch_bytes: int) -> int:
+    """Return how many workers have room for their batches in shared memory.
+
+    Containers often have 64 MB of it, and a worker that needs more is killed with a bus error.
+    """
+    shared_memory = Path("/dev/shm")
+    if workers == 0 or not shared_memory.is_dir():
+        return workers
+    batches_per_worker = 3  # two prefetched, one with the consumer
+    return min(workers, shutil.disk_usage(shared_memory).free // (batches_per_worker * batch_bytes))
+
+
+def _collate(items: Sequence[Item], *, empty_BCHW: Tensor) -> DecodedBatch:
+    import torch
+
+    readable = [(index, image_CHW) for index, image_CHW, _ in items if image_CHW is not None]
+    return DecodedBatch(
+        indices=[index for index, _ in readable],
+        images_BCHW=torch.stack([image_CHW for _, image_CHW in readable]) if readable else empty_BCHW,
+        unreadable=[(index, reason) for index, _, reason in items if reason is not None],
+    )

@@ -1,0 +1,356 @@
+"""From an image file, or its bytes, to an upright 8-bit RGB image, or to the reason why there is none.
+
+What a backbone makes of the image is in preprocessing.py, reading many at once in batches.py.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import io
+import logging
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from clip_har.errors import UnreadableImageError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
+    | {".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+"""Suffixes, lower case, by which a file claims to be an image; some claim it in vain (see `sniff`)."""
+
+MAX_PIXELS = 128_000_000
+"""Pixels per image above which nothing is decoded: room for a 108-megapixel telephone; half a gigabyte."""
+
+MAX_SIDE = 65_535
+"""Pixels on a side above which nothing is decoded: what the JPEG format itself allows."""
+
+TRUNCATED_WARNING = "ends early; the missing part is grey"
+
+_HEAD_BYTES = 512
+_END_OF_JPEG = b"\xff\xd9"
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+_BMP_HEADER_BYTES = frozenset({12, 40, 52, 56, 64, 108, 124})
+_LOOKS_LIKE = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\xd0\xcf\x11\xe0": "a Windows system file or an old Office document",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 image, which is not supported",
+    b"8BPS": "a Photoshop document",
+    b"version https://git-lfs": "a Git LFS pointer (git lfs pull fetches the image)",
+}
+_UPRIGHT = {  # EXIF tag 0x0112, CIPA DC-008 section 4.6.4 -> what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+# What kind of file it is
+
+
+def sniff(path: Path) -> str | None:
+    """Tell an image's format by its content, whatever its name says.
+
+    Args:
+        path: any file; only its first few hundred bytes are read.
+
+    Returns:
+        Pillow's name of the format ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM"), or None when
+        the content is of no format that `decode` reads.
+
+    Raises:
+        UnreadableImageError: the file is missing, not a regular file, or may not be read.
+    """
+    with _open_file(path) as stream:
+        return _sniff_head(_read_head(stream))
+
+
+def _sniff_head(head: bytes) -> str | None:
+    for signature, kind in _SIGNATURES.items():
+        if head.startswith(signature):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES:
+        return "BMP"
+    if _container_brands(head) & {b"avif", b"avis"}:
+        return "AVIF"
+    if re.match(rb"P[1-6]\s+[\d#]", head):
+        return "PPM"
+    return None
+
+
+def _container_brands(head: bytes) -> set[bytes]:
+    """Return the brands that an ISO base media file (AVIF, HEIC, MP4) declares in its first box."""
+    if head[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return {head[8:12]} | {head[start : start + 4] for start in range(16, end, 4)}
+
+
+def _describe(head: bytes) -> str:
+    """Say in a few words what a file that is no image looks like."""
+    for signature, description in _LOOKS_LIKE.items():
+        if head.startswith(signature):
+            return description
+    brands = _container_brands(head)
+    if brands:
+        heic = brands & {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"}
+        return "a HEIC photograph (convert it to JPEG first)" if heic else "a video"
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return "unknown data"
+    start = text.lstrip().lower()
+    if start.startswith(("<!doctype html", "<html", "<head", "<body")):
+        return "an HTML page"
+    if "<svg" in start:
+        return "an SVG drawing"
+    if start.startswith("<?xml"):
+        return "an XML document"
+    return (
+        "text"
+        if all(character.isprintable() or character.isspace() for character in text)
+        else "unknown data"
+    )
+
+
+# From bytes to an upright RGB image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An image, and what is wrong with it although it could be read."""
+
+    image: Image.Image
+    """RGB, upright, 8 bits per channel."""
+
+    warning: str | None
+    """Why part of the image is missing, or None when all of it is there."""
+
+
+def decode(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode the first frame of an image file, upright, on white where it is transparent.
+
+    Greyscale, palette, CMYK and 16-bit images become 8-bit RGB. No global setting of Pillow's is changed, so
+    any number of threads may decode at once.
+
+    Args:
+        source: a file, its bytes, or a binary stream, which is read from its start and left open.
+        max_pixels: width times height above which nothing is decoded; checked before pixels are allocated.
+
+    Returns:
+        A plain RGB image without metadata.
+
+    Raises:
+        UnreadableImageError: it is not an image, ends early, is damaged, too large, or cannot be opened.
+    """
+    with _open_source(source) as stream:
+        return _decode_stream(stream, max_pixels)
+
+
+def decode_lenient(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode like `decode`, but take what there is of a JPEG that ends early.
+
+    For showing one photograph to a model, with the warning beside the answer; not for training or scores.
+
+    Raises:
+        UnreadableImageError: as for `decode`, except for a JPEG that ends after its header.
+    """
+    with _open_source(source) as stream:
+        try:
+            return Decoded(image=_decode_stream(stream, max_pixels), warning=None)
+        except UnreadableImageError as error:
+            if error.reason != _ends_early("JPEG"):
+                raise
+            stream.seek(0)
+            # The end marker makes the decoder fill up with grey; without, a progressive JPEG shows nothing.
+            completed = io.BytesIO(stream.read() + _END_OF_JPEG)
+        return Decoded(image=_decode_stream(completed, max_pixels), warning=TRUNCATED_WARNING)
+
+
+def _decode_stream(stream: BinaryIO, max_pixels: int) -> Image.Image:
+    head = _read_head(stream)
+    kind = _sniff_head(head)
+    if not head:
+        raise UnreadableImageError("empty file")
+    if kind is None:
+        raise UnreadableImageError(f"not an image but {_describe(head)}")
+    if not _can_decode(kind):
+        raise UnreadableImageError(f"{kind}, which the installed Pillow cannot decode")
+    with _quiet_pillow():
+        try:
+            image = Image.open(stream, formats=(kind,))
+            _check_size(image.size, max_pixels)
+            image.load()
+            orientation = _orientation(image)
+            upright = _to_rgb(image)
+            if orientation in _UPRIGHT:
+                upright = upright.transpose(_UPRIGHT[orientation])
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # on damaged files Pillow's plugins raise nearly every type there is
+            raise UnreadableImageError(_reason(error, kind, head, stream)) from error
+    upright.info = {}  # an EXIF orientation left behind would turn the image again at the next reader
+    return upright
+
+
+@functools.cache
+def _can_decode(kind: str) -> bool:
+    Image.init()
+    # A logger without a handler prints errors to the terminal.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    return kind in Image.OPEN and kind in Image.SAVE  # SAVE: only with the format's library
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if max(width, height) > MAX_SIDE:
+        raise UnreadableImageError(f"{width} x {height} pixels, more than {MAX_SIDE} on a side")
+    if width * height > max_pixels:
+        raise UnreadableImageError(f"{width} x {height} pixels, more than {max_pixels:,} in all")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; read after the pixels, because a TIFF turns itself upright on loading."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata of any kind costs the rotation, not the photograph
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+        image = _to_eight_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    on_white = Image.new("RGB", rgba.size, "white")
+    on_white.paste(rgba, mask=rgba.getchannel("A"))
+    return on_white
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale a deep greyscale image to 8 bits; Pillow's own conversion would clip it to white."""
+    grey_HW = np.nan_to_num(np.asarray(image).astype(np.float32))
+    full_scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    brightest = float(grey_HW.max())
+    full_scale = next((scale for scale in full_scales if brightest <= scale), brightest)
+    scaled_HW = np.clip(np.rint(grey_HW * (255.0 / full_scale)), 0, 255).astype(np.uint8)
+    return Image.fromarray(scaled_HW)
+
+
+# Why a file cannot be read
+
+
+def _reason(error: Exception, kind: str, head: bytes, stream: BinaryIO) -> str:
+    message = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, Image.DecompressionBombError):
+        return "too many pixels, perhaps a decompression bomb"
+    if isinstance(error, MemoryError):
+        return "too large for this machine's memory"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read: {error.strerror or message}"
+    if (
+        isinstance(error, EOFError)
+        or "truncated" in message.lower()
+        or _parsed_to_end(error, kind, head, stream)
+    ):
+        return _ends_early(kind)
+    if isinstance(error, UnidentifiedImageError):
+        return f"corrupt {kind} header"
+    return f"corrupt or unusual {kind} ({message.removesuffix(' when reading image file')[:80]})"
+
+
+def _ends_early(kind: str) -> str:
+    return f"ends early (truncated {kind})"
+
+
+def _parsed_to_end(error: Exception, kind: str, head: bytes, stream: BinaryIO) -> bool:
+    """Tell whether the file ended while its header was being read, which Pillow does not report."""
+    if kind == "WEBP":
+        return stream.seek(0, io.SEEK_END) < int.from_bytes(head[4:8], "little") + 8
+    return kind != "AVIF" and isinstance(error, UnidentifiedImageError) and not stream.read(1)
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings off the terminal, and touch nobody else's.
+
+    `warnings.catch_warnings` replaces the whole list of filters and so is not for threads; adding one entry
+    per decoding, all of them equal, and taking one away is.
+    """
+    entry = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    cast("list[Any]", warnings.filters).insert(0, entry)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            cast("list[Any]", warnings.filters).remove(entry)
+
+
+# Opening
+
+
+@contextmanager
+def _open_source(source: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, Path):
+        with _open_file(source) as stream:
+            yield stream
+    elif source.seekable():
+        yield source
+    else:
+        yield io.BytesIO(source.read())
+
+
+def _open_file(path: Path) -> BinaryIO:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UnreadableImageError("a directory, not a file")
+        if not stat.S_ISREG(mode):  # a named pipe would block for ever
+            raise UnreadableImageError("not a regular file")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise UnreadableImageError("no such file") from error
+    except PermissionError as error:
+        raise UnreadableImageError("permission denied") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise UnreadableImageError(
+            f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+        ) from error
+
+
+def _read_head(stream: BinaryIO) -> bytes:
+    try:
+        stream.seek(0)
+        return stream.read(_HEAD_BYTES)
+    except OSError as error:
+        raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error

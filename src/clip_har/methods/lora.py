@@ -1,0 +1,157 @@
+"""LoRA on the output embeddings: a low-rank residual on each tower's output, trained on cached embeddings.
+
+Nothing below the embeddings changes, so the towers run once and training takes seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip_har.losses import CAPTION_LOSSES, class_cross_entropy
+from clip_har.methods.base import Classifier, GradientMethod, Task
+
+# Shapes: B images, C classes, D embedding width, R rank.
+
+MAX_LOGIT_SCALE = 100.0
+"""CLIP's own bound on the learned logit scale (arXiv 2103.00020, section 2.5)."""
+INIT_STD = 0.01
+
+
+class LowRankResidual(nn.Module):
+    """x + (alpha / r) B A x (Hu et al. 2021, arXiv 2106.09685, section 4.1), for x of width D.
+
+    A ~ N(0, 0.01^2) and B = 0, so that it starts as the identity. Dropout acts on the update's input alone.
+    """
+
+    def __init__(self, width: int, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.lora_A = nn.Parameter(torch.zeros(rank, width))
+        self.lora_B = nn.Parameter(torch.zeros(width, rank))
+        self.dropout = nn.Dropout(dropout)
+        self.scale = alpha / rank
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw A."""
+        with torch.no_grad():
+            self.lora_A.normal_(0.0, INIT_STD, generator=generator)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        update_BD: Tensor = self.dropout(x_BD) @ self.lora_A.T @ self.lora_B.T
+        return x_BD + self.scale * update_BD
+
+
+class EmbeddingLora(Classifier):
+    """Cosine similarity of adapted image embeddings and adapted prompts, times a learnable logit scale.
+
+    2 * 2 * R * D + 1 trainable parameters: 32,769 at rank 16 on ViT-B/32 (D = 512).
+    """
+
+    def __init__(
+        self, prompts_CD: Tensor, logit_scale: float, *, rank: int, alpha: float, dropout: float
+    ) -> None:
+        super().__init__()
+        width = prompts_CD.shape[1]
+        self.prompts_CD: Tensor
+        self.register_buffer("prompts_CD", prompts_CD)
+        self.image = LowRankResidual(width, rank, alpha, dropout)
+        self.text = LowRankResidual(width, rank, alpha, dropout)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(logit_scale)))
+
+    def adapt_images(self, embedding_BD: Tensor) -> Tensor:
+        """Adapted image embeddings, unit-length [B, D]."""
+        return F.normalize(self.image(embedding_BD), dim=-1)
+
+    def adapt_text(self, embedding_BD: Tensor) -> Tensor:
+        """Adapted text embeddings, unit-length [B, D]."""
+        return F.normalize(self.text(embedding_BD), dim=-1)
+
+    def scale(self) -> Tensor:
+        """The factor on cosine similarities, a scalar."""
+        return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+    def forward(self, embedding_BD: Tensor) -> Tensor:
+        return self.scale() * self.adapt_images(embedding_BD) @ self.adapt_text(self.prompts_CD).T
+
+
+class Lora(GradientMethod):
+    """The historic recipe, by default with cross-entropy over the class prompts in place of its within-batch loss.
+
+    The losses within a batch (losses.py) give each image a caption of its class, under a template drawn at random.
+    """
+
+    name = "lora"
+    source = "arXiv 2106.09685"
+    weights_file = "adapter_model.safetensors"
+
+    def build(self, task: Task) -> EmbeddingLora:
+        classifier = self._empty(task.prompts_CD, task.logit_scale)
+        generator = torch.Generator().manual_seed(task.seed)
+        classifier.image.initialise(generator)
+        classifier.text.initialise(generator)
+        return classifier
+
+    def restore(self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]) -> EmbeddingLora:
+        classifier = self._empty(prompts_CD, logit_scale)
+        own = {_from_peft(key): tensor for key, tensor in tensors.items()}
+        classifier.load_state_dict({"prompts_CD": prompts_CD, **own})
+        return classifier
+
+    def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
+        assert isinstance(classifier, EmbeddingLora)
+        lr, decay = self.settings["lr"], self.settings["weight_decay"]
+        image_lr = lr * self.settings["vision_lr_multiplier"]
+        text_lr = lr * self.settings["text_lr_multiplier"]
+        scale_lr = lr * self.settings["projection_lr_multiplier"]
+        return [
+            {"params": list(classifier.image.parameters()), "lr": image_lr, "weight_decay": decay},
+            {"params": list(classifier.text.parameters()), "lr": text_lr, "weight_decay": decay},
+            {"params": [classifier.logit_scale], "lr": scale_lr, "weight_decay": 0.0},
+        ]
+
+    def loss(self, classifier: Classifier, features: Tensor, labels_B: Tensor, task: Task) -> Tensor:
+        assert isinstance(classifier, EmbeddingLora)
+        image_BD, scale = classifier.adapt_images(features), classifier.scale()
+        if self.settings["loss"] == "cross-entropy":
+            return class_cross_entropy(image_BD, classifier.adapt_text(task.prompts_CD), labels_B, scale)
+        templates_B = torch.randint(task.captions_CTD.shape[1], labels_B.shape)
+        caption_BD = classifier.adapt_text(task.captions_CTD[labels_B, templates_B])
+        return CAPTION_LOSSES[self.settings["loss"]](image_BD, caption_BD, labels_B, scale)
+
+    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
+        return {_to_peft(key): tensor for key, tensor in super().tensors(classifier).items()}
+
+    def extra_files(self, classifier: Classifier, backbone_name: str) -> dict[str, Mapping[str, Any]]:
+        """PEFT's adapter_config.json: the adapter fits a module with identity layers `image` and `text`."""
+        config = {
+            "peft_type": "LORA",
+            "base_model_name_or_path": backbone_name,
+            "r": self.settings["rank"],
+            "lora_alpha": self.settings["alpha"],
+            "lora_dropout": self.settings["dropout"],
+            "target_modules": ["image", "text"],
+            "bias": "none",
+            "inference_mode": True,
+        }
+        return {"adapter_config.json": config}
+
+    def _empty(self, prompts_CD: Tensor, logit_scale: float) -> EmbeddingLora:
+        rank, alpha, dropout = (self.settings[key] for key in ("rank", "alpha", "dropout"))
+        return EmbeddingLora(prompts_CD, logit_scale, rank=rank, alpha=alpha, dropout=dropout)
+
+
+# PEFT's names: base_model.model.image.lora_A.weight; ours: image.lora_A.
+_PEFT_PREFIX = "base_model.model."
+
+
+def _to_peft(key: str) -> str:
+    return _PEFT_PREFIX + (f"{key}.weight" if ".lora_" in key else key)
+
+
+def _from_peft(key: str) -> str:
+    return key.removeprefix(_PEFT_PREFIX).removesuffix(".weight")

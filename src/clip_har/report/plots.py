@@ -1,0 +1,294 @@
+"""Results -> plots: confusion matrix, F1 per class, training curve, comparison of methods.
+
+Colours, fonts and file formats are in `style`; sheets of photographs in `sheet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, Evaluated, Interval
+from clip_har.report import wording
+from clip_har.report.style import (
+    ACCENT,
+    BASELINE,
+    GRID,
+    HEAT_RIGHT,
+    HEAT_WRONG,
+    INK,
+    MUTED,
+    ON_HEAT,
+    WRONG,
+    Plot,
+    render,
+)
+
+COUNTS_UP_TO_CLASSES = 25
+LABEL_LENGTH = 26
+TITLE_NAME_LENGTH = 22
+PAGE_WIDTH = 5.2  # inches: narrow enough for text of 9 pt to stay readable on a phone
+WHITE_TEXT_FROM_ALPHA = 0.8
+
+# What each mark of the comparison means: colour and form, so that the meaning never hangs on colour alone.
+COMPARISON_MARKS = {
+    "zero-shot": (BASELINE, "s"),
+    "method": (ACCENT, "o"),
+    "above zero-shot": (ACCENT, "o"),
+    "not shown to be above zero-shot": (WRONG, "D"),
+    "below zero-shot": (WRONG, "v"),
+}
+
+
+def confusion_plot(result: EvalResult, model: Evaluated, *, name: str) -> Plot:
+    """Confusion matrix: colour is the share of the row, blue where right and orange where wrong."""
+    label = _title_name(model.name)
+    return render(
+        partial(_draw_confusion, model, result.classes),
+        name=name,
+        title=f"{label}: confusion matrix",
+        description=(
+            f"Confusion matrix of {label} over {len(result.classes)} classes and {result.n} images; "
+            f"{wording.percent(model.metrics.accuracy)} lie on the diagonal."
+        ),
+    )
+
+
+def per_class_plot(result: EvalResult) -> Plot:
+    """F1 of each class that has images, best first: zero-shot against the finetuned model if there is one."""
+    best = _title_name(result.best.name)
+    against = "" if result.finetuned is None else " against zero-shot"
+    return render(
+        partial(_draw_per_class, result),
+        name="per-class",
+        title=f"F1 of each class: {best}{against}",
+        description=f"F1 of each class for {best}{against}; the table of classes has the same numbers.",
+    )
+
+
+def training_plot(history: Sequence[EpochRecord], baseline_accuracy: float, split: str) -> Plot:
+    """Losses and validation accuracy of each epoch, the epoch that was kept marked.
+
+    Args:
+        history: at least one epoch.
+        baseline_accuracy: zero-shot's accuracy on the evaluated split, drawn as a level to compare with.
+        split: the evaluated split, named beside that level.
+    """
+    kept = kept_epoch(history)
+    kept_text = "" if kept is None else f" Epoch {kept.epoch} was kept."
+    return render(
+        partial(_draw_training, history, baseline_accuracy, split),
+        name="training",
+        title="Training: loss and validation accuracy by epoch",
+        description=f"Loss and validation accuracy over {len(history)} epochs.{kept_text}",
+    )
+
+
+def comparison_plot(rows: Sequence[ComparisonRow], split: str) -> Plot:
+    """Accuracy of each method with its 95 % interval, best first, zero-shot as a line through all of them."""
+    return render(
+        partial(_draw_comparison, rows, split),
+        name="comparison",
+        title="Accuracy and 95 % interval of each method",
+        description=f"Accuracy of {len(rows)} methods with 95 % intervals; the table has the same numbers.",
+    )
+
+
+def standing(row: ComparisonRow, baseline: ComparisonRow | None) -> str:
+    """Where a method stands to zero-shot, in the words of `COMPARISON_MARKS`.
+
+    Above or below needs a p of McNemar's test below 0.05; without zero-shot, a method is just a method.
+    """
+    if baseline is None:
+        return "method"
+    if row is baseline:
+        return "zero-shot"
+    significant = row.mcnemar_p is not None and row.mcnemar_p < wording.SIGNIFICANT_BELOW
+    if significant and row.accuracy > baseline.accuracy:
+        return "above zero-shot"
+    return "below zero-shot" if significant else "not shown to be above zero-shot"
+
+
+def stands_above(row: ComparisonRow, baseline: ComparisonRow | None) -> bool:
+    """Whether a method is shown to be better than zero-shot."""
+    return standing(row, baseline) == "above zero-shot"
+
+
+def kept_epoch(history: Sequence[EpochRecord]) -> EpochRecord | None:
+    """The epoch whose weights were kept: the last that was the best so far."""
+    return next((record for record in reversed(history) if record.best), None)
+
+
+def baseline_row(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
+    """The row of zero-shot, if it is among them."""
+    return next((row for row in rows if wording.is_baseline(row.method)), None)
+
+
+def _draw_confusion(model: Evaluated, classes: Sequence[str]) -> Figure:
+    n_classes = len(classes)
+    cell = float(np.interp(n_classes, [3, 15, 60], [0.62, 0.37, 0.165]))
+    font = float(np.interp(n_classes, [3, 15, 60], [9.5, 8.5, 7.0]))
+    labels = [wording.shortened(name, LABEL_LENGTH) for name in classes]
+    margin = 0.5 + max(map(len, labels)) * font * 0.0087
+    width = max(4.2, n_classes * cell + margin + 0.2)
+    figure = Figure(figsize=(width, n_classes * cell + margin + 0.35), layout="constrained")
+    axes = figure.add_subplot()
+    confusion = model.metrics.confusion
+    heat = _heat(confusion)
+    axes.imshow(heat, interpolation="none", aspect="equal")
+    axes.grid(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_yticks(range(n_classes), labels, fontsize=font)
+    axes.set_xticks(range(n_classes), labels, fontsize=font, rotation=90)
+    axes.set_ylabel("true class")
+    axes.set_xlabel("answer")
+    axes.tick_params(length=0)
+    edges = np.arange(n_classes + 1) - 0.5
+    axes.hlines(edges, -0.5, n_classes - 0.5, color=GRID, linewidth=0.4)
+    axes.vlines(edges, -0.5, n_classes - 0.5, color=GRID, linewidth=0.4)
+    if n_classes <= COUNTS_UP_TO_CLASSES:
+        _write_counts(axes, confusion, heat[..., 3], font)
+    return figure
+
+
+def _heat(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """RGBA, [C, C, 4]: transparent where nothing falls, so that the page's ground shows in light and dark."""
+    support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    heat = np.empty((*confusion.shape, 4))
+    heat[..., :3] = to_rgb(HEAT_WRONG)
+    np.einsum("iic->ic", heat)[:, :3] = to_rgb(HEAT_RIGHT)
+    # Below 1, the exponent lifts rare mistakes above the ground; the counts say how rare.
+    heat[..., 3] = (confusion / support) ** 0.75
+    return heat
+
+
+def _write_counts(
+    axes: Axes, confusion: npt.NDArray[np.int64], alpha: npt.NDArray[np.float64], font: float
+) -> None:
+    size = font if confusion.max() < 100 else font * 0.85
+    for row, column in np.argwhere(confusion > 0):
+        colour = ON_HEAT if alpha[row, column] > WHITE_TEXT_FROM_ALPHA else INK
+        text = str(confusion[row, column])
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+
+
+def _draw_per_class(result: EvalResult) -> Figure:
+    entries = result.best.metrics.per_class
+    order = sorted((i for i, e in enumerate(entries) if e.support), key=lambda i: (entries[i].f1, -i))
+    values = np.array([entries[i].f1 for i in order])
+    before = np.array([result.baseline.metrics.per_class[i].f1 for i in order])
+    figure = Figure(figsize=(PAGE_WIDTH, 1.05 + 0.225 * len(order)), layout="constrained")
+    axes = figure.add_subplot()
+    if result.finetuned is None:
+        axes.barh(np.arange(len(order)), values, height=0.62, color=BASELINE)
+    else:
+        _draw_dumbbells(axes, before, values, _title_name(result.finetuned.name))
+        figure.legend(loc="outside lower center", ncols=3, handletextpad=0.3, columnspacing=1.2)
+    _label_rows(axes, [entries[i].name for i in order])
+    axes.set_xlim(-0.015, 1.015)
+    axes.set_xlabel("F1")
+    return figure
+
+
+def _draw_dumbbells(
+    axes: Axes, before: npt.NDArray[np.float64], after: npt.NDArray[np.float64], label: str
+) -> None:
+    positions = np.arange(len(before))
+    worse = after < before
+    axes.hlines(positions, before, after, colors=list(np.where(worse, WRONG, ACCENT)), linewidth=2, alpha=0.5)
+    axes.plot(before, positions, "o", color=BASELINE, markersize=5.5, label="zero-shot")
+    axes.plot(after[~worse], positions[~worse], "o", color=ACCENT, markersize=6.5, label=label)
+    if worse.any():
+        below = f"{label}, below zero-shot"
+        axes.plot(after[worse], positions[worse], "D", color=WRONG, markersize=5.5, label=below)
+
+
+def _draw_training(history: Sequence[EpochRecord], baseline_accuracy: float, split: str) -> Figure:
+    figure = Figure(figsize=(PAGE_WIDTH, 4.4), layout="constrained")
+    loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
+    epochs = [record.epoch for record in history]
+    loss_axes.plot(epochs, [r.train_loss for r in history], "o-", color=BASELINE, ms=3.5, label="training")
+    _plot_known(loss_axes, epochs, [r.val_loss for r in history], label="validation")
+    loss_axes.set_ylabel("loss")
+    _plot_known(accuracy_axes, epochs, [r.val_accuracy for r in history], label="validation")
+    level = f"zero-shot ({split} images)"
+    accuracy_axes.axhline(baseline_accuracy, color=MUTED, linestyle="--", linewidth=1.2, label=level)
+    kept = kept_epoch(history)
+    if kept is not None:
+        for axes in (loss_axes, accuracy_axes):
+            axes.axvline(kept.epoch, color=ACCENT, linewidth=1, alpha=0.35)
+        if kept.val_accuracy is not None:
+            star = f"kept: epoch {kept.epoch}"
+            accuracy_axes.plot(kept.epoch, kept.val_accuracy, "*", color=ACCENT, markersize=13, label=star)
+    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    accuracy_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    accuracy_axes.set_ylabel("accuracy")
+    accuracy_axes.set_xlabel("epoch")
+    accuracy_axes.margins(y=0.12)
+    loss_axes.legend()
+    accuracy_axes.legend()
+    return figure
+
+
+def _plot_known(axes: Axes, epochs: Sequence[int], values: Sequence[float | None], *, label: str) -> None:
+    known = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if value is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), "o-", color=ACCENT, ms=3.5, label=label)
+
+
+def _draw_comparison(rows: Sequence[ComparisonRow], split: str) -> Figure:
+    ordered = sorted(rows, key=lambda row: row.accuracy)
+    baseline = baseline_row(rows)
+    figure = Figure(figsize=(PAGE_WIDTH, 1.35 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    if baseline is not None:
+        axes.axvline(baseline.accuracy, color=MUTED, linestyle="--", linewidth=1.1)
+    for position, row in enumerate(ordered):
+        label = standing(row, baseline)
+        colour, marker = COMPARISON_MARKS[label]
+        spread = np.array(_around(row.accuracy, row.accuracy_ci95))[:, None]
+        axes.errorbar(
+            row.accuracy, position, xerr=spread, fmt=marker, color=colour, label=label, ms=7, linewidth=2
+        )
+        beside = max(row.accuracy, row.accuracy_ci95[1])
+        axes.annotate(
+            wording.percent(row.accuracy),
+            (beside, position),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    _label_rows(axes, [wording.method_label(row.method) for row in ordered])
+    axes.margins(x=0.12)
+    axes.set_xlabel(f"accuracy, {split} images".replace(",  ", ", "))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    labels = [label for label in COMPARISON_MARKS if label in handles]
+    figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _label_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names down the left side, one for each position, and no lines but the vertical grid."""
+    axes.set_yticks(range(len(names)), [wording.shortened(name, LABEL_LENGTH) for name in names])
+    axes.set_ylim(-0.7, len(names) - 0.25)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _title_name(name: str) -> str:
+    return wording.shortened(wording.method_label(name), TITLE_NAME_LENGTH)
+
+
+def _around(value: float, interval: Interval) -> Interval:
+    """An interval as distances to both sides, as matplotlib wants it."""
+    return max(0.0, value - interval[0]), max(0.0, interval[1] - value)

@@ -1,0 +1,111 @@
+"""Numbers and names as people read them: percentages with intervals, sizes, durations, p-values, labels.
+
+No layout: tables, plots and the HTML file all speak through these functions.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from clip_har.evaluation import BASELINE_NAME, Interval
+
+NARROW_SPACE = "\u202f"
+MINUS = "\u2212"
+SIGNIFICANT_BELOW = 0.05
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.7123 -> "71.2 %", with a narrow no-break space."""
+    return f"{100 * fraction:.{digits}f}{NARROW_SPACE}%"
+
+
+def share(fraction: float) -> str:
+    """0.000217 -> "0.022 %"; 1.0 -> "100 %": two digits that are not zeros, for fractions of any size."""
+    value = 100 * fraction
+    return f"{value:.0f}{NARROW_SPACE}%" if value >= 10 else f"{value:.2g}{NARROW_SPACE}%"
+
+
+def percent_interval(interval: Interval) -> str:
+    """(0.68, 0.744) -> "68.0 to 74.4 %"."""
+    return f"{100 * interval[0]:.1f} to {percent(interval[1])}"
+
+
+def points(difference: float) -> str:
+    """0.365 -> "+36.5": a difference of two fractions in percentage points."""
+    return signed(100 * difference, 1)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number that always has its sign, unless it rounds to zero."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("+" if value > 0 else MINUS) + text
+
+
+def p_value(p: float) -> str:
+    """0.0001 -> "p < 0.001"; 0.0312 -> "p = 0.031"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def size(count_bytes: float) -> str:
+    """1_610_612_736 -> "1.5 GiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if count_bytes < 1024:
+            return f"{count_bytes:.0f} {unit}"
+        count_bytes /= 1024
+    return f"{count_bytes:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """0.42 -> "0.4 s"; 75 -> "1 min 15 s"; 7260 -> "2 h 1 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def number(value: float) -> str:
+    """For CSV files: at most six significant digits, no exponent for whole numbers, no locale."""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def thousands(count: int) -> str:
+    """32769 -> "32,769"."""
+    return f"{count:,}"
+
+
+def method_label(name: str) -> str:
+    """A method's name as it is written in prose: "lora" -> "LoRA"; other names stand as they are."""
+    return re.sub(r"\blora\b", "LoRA", one_line(name), flags=re.IGNORECASE)
+
+
+def sentence_start(text: str) -> str:
+    """The text with its first letter raised, for the head of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def is_baseline(name: str) -> bool:
+    """Whether this is the name of the zero-shot model, in any of the usual spellings."""
+    return re.sub(r"[-_ ]", "", name.casefold()) == BASELINE_NAME.replace("-", "")
+
+
+def one_line(text: str) -> str:
+    """A hostile name made printable: control, surrogate and text-direction characters become spaces."""
+    return "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs"} else c for c in text).strip()
+
+
+def shortened(text: str, length: int) -> str:
+    """At most `length` characters on one line, the middle left out where there are more."""
+    line = one_line(text)
+    if len(line) <= length:
+        return line
+    head = length // 2
+    tail = length - 1 - head
+    return f"{line[:head].rstrip()}…{line[len(line) - tail :].lstrip()}"

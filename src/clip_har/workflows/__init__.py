@@ -1,0 +1,11 @@
+"""train, evaluate, compare, quickstart: the only place that ties the other modules together.
+
+Nothing here prints; progress goes to a `progress.Progress`, results are returned and written to files.
+"""
+
+from clip_har.workflows.comparing import Comparison, compare, quickstart
+from clip_har.workflows.evaluating import evaluate
+from clip_har.workflows.prepare import Prepared, prepare
+from clip_har.workflows.training import train
+
+__all__ = ["Comparison", "Prepared", "compare", "evaluate", "prepare", "quickstart", "train"]

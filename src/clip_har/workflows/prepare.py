@@ -1,0 +1,210 @@
+"""The common start of every command: dataset read, backbone loaded, images encoded, prompts embedded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clip_har import checkpoint
+from clip_har.backbone import Backbone, load_backbone
+from clip_har.config import DEFAULT_MODEL, BackboneConfig, DataConfig
+from clip_har.dataset import (
+    SPLITS,
+    ActionDataset,
+    SplitName,
+    load_dataset,
+    write_manifest,
+    write_unreadable,
+)
+from clip_har.errors import DataError
+from clip_har.features import Encoding, FeatureStore
+from clip_har.files import cache_folder
+from clip_har.methods import LabelledFeatures, Task
+from clip_har.methods.zero_shot import ZeroShotClassifier
+from clip_har.predict import load_run_backbone
+from clip_har.progress import Progress
+from clip_har.prompts import resolve_templates, sentences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A dataset whose images are encoded, and the class prompts: what every method and evaluation starts from."""
+
+    dataset: ActionDataset
+    backbone: Backbone
+    store: FeatureStore
+    encoding: Encoding
+    templates: tuple[str, ...]
+    captions_CTD: Tensor
+    prompts_CD: Tensor
+
+    def features(self, split: SplitName) -> LabelledFeatures:
+        """Features and labels of one split."""
+        labels_N = torch.from_numpy(self.dataset.targets(split))
+        return LabelledFeatures(table=self.store.table(self.dataset.split(split)), labels_N=labels_N)
+
+    def task(self, seed: int) -> Task:
+        """What a method may learn from."""
+        return Task(
+            classes=self.dataset.classes,
+            captions_CTD=self.captions_CTD,
+            prompts_CD=self.prompts_CD,
+            logit_scale=self.backbone.card.logit_scale,
+            train=self.features("train"),
+            val=self.features("val"),
+            seed=seed,
+        )
+
+    def zero_shot(self) -> ZeroShotClassifier:
+        """The baseline."""
+        return ZeroShotClassifier(self.prompts_CD, self.backbone.card.logit_scale)
+
+
+def prepare(
+    data: DataConfig,
+    backbone: BackboneConfig,
+    *,
+    out: Path,
+    progress: Progress,
+    run: checkpoint.Run | None = None,
+    for_training: bool = True,
+) -> Prepared:
+    """Read the dataset, load the backbone, encode what is not cached, and embed the prompts.
+
+    Args:
+        out: where the list of unreadable images goes.
+        run: a trained run, whose model, templates, classes and splits are then used.
+        for_training: whether train and val must have images.
+
+    Raises:
+        UserError: data or model cannot be used, or too many images cannot be read.
+    """
+    dataset = _read_dataset(data, backbone, run, progress)
+    model = _load_model(backbone, run)
+    progress.note(
+        f"Model {model.card.name}: {model.card.parameters / 1e6:.1f} M parameters, "
+        f"{model.card.embed_dim}-d embeddings, {model.precision} on {model.device}"
+    )
+    store = FeatureStore(cache_folder(backbone.cache), model)
+    encoding = store.encode(
+        [r for r in dataset.records if for_training or r.split != "train"],
+        batch_size=backbone.encode_batch_size,
+        workers=_workers(backbone.workers),
+        progress=progress,
+    )
+    _say_encoding(encoding, progress)
+    dataset = dataset.without(encoding.unreadable)
+    _handle_unreadable(dataset, data.unreadable_limit, out, progress)
+    if for_training:
+        _require_training_images(dataset)
+    templates = tuple(run.card["templates"]) if run else resolve_templates(backbone.templates)
+    captions_CTD = _embed_captions(store, dataset.classes, templates)
+    return Prepared(
+        dataset=dataset,
+        backbone=model,
+        store=store,
+        encoding=encoding,
+        templates=templates,
+        captions_CTD=captions_CTD,
+        prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
+    )
+
+
+def _read_dataset(
+    data: DataConfig, backbone: BackboneConfig, run: checkpoint.Run | None, progress: Progress
+) -> ActionDataset:
+    """The dataset with its frozen splits: the run's own, else those of an earlier command, else new ones."""
+    key = f"{data.data.resolve()}|{data.val_fraction}|{data.test_fraction}|{data.split_seed}"
+    kept = cache_folder(backbone.cache) / "splits" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.csv"
+    dataset = load_dataset(
+        data.data,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        split_seed=data.split_seed,
+        manifests=[run.folder / "manifest.csv", kept] if run else [kept],
+        classes=run.classes if run else None,
+    )
+    if not run:
+        write_manifest(dataset, kept)
+    counts = ", ".join(f"{split} {count:,}" for split, count in dataset.counts().items() if count)
+    progress.note(f"Data {dataset.root}: {len(dataset.classes)} classes; {counts} images")
+    for warning in dataset.warnings:
+        progress.warn(warning)
+    return dataset
+
+
+def _load_model(backbone: BackboneConfig, run: checkpoint.Run | None) -> Backbone:
+    if run:
+        return load_run_backbone(
+            run, model=backbone.model, device=backbone.device, precision=backbone.precision
+        )
+    return load_backbone(
+        backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision
+    )
+
+
+def _workers(asked: int) -> int:
+    return asked if asked >= 0 else os.cpu_count() or 1
+
+
+def _say_encoding(encoding: Encoding, progress: Progress) -> None:
+    if encoding.encoded:
+        rate = encoding.encoded / max(encoding.seconds, 1e-9)
+        progress.note(
+            f"Encoded {encoding.encoded:,} images in {encoding.seconds:.1f} s ({rate:.0f} images/s); "
+            f"{encoding.reused:,} were cached"
+        )
+    else:
+        progress.note(f"All {encoding.reused:,} images are cached: nothing to encode")
+
+
+def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress: Progress) -> None:
+    """Say which images are left out, write the list, and stop where they are too many of a split."""
+    if not dataset.unreadable:
+        return
+    write_unreadable(dataset, out / "unreadable.csv")
+    first = dataset.unreadable[0]
+    progress.warn(
+        f"{len(dataset.unreadable)} images cannot be read and are left out, such as {first.name} ({first.reason}); "
+        f"all in {out / 'unreadable.csv'}"
+    )
+    counts = dataset.counts()
+    for split in SPLITS:
+        bad = sum(image.split == split for image in dataset.unreadable)
+        share = bad / max(1, bad + counts[split])
+        if share > limit:
+            raise DataError(
+                f"{bad} of {bad + counts[split]} {split} images ({share:.0%}) cannot be read, above the limit of {limit:.0%}",
+                remedy=f"Mend or remove those listed in {out / 'unreadable.csv'}, or raise --unreadable-limit.",
+            )
+
+
+def _require_training_images(dataset: ActionDataset) -> None:
+    counts = dataset.counts()
+    for split in ("train", "val"):
+        if not counts[split]:
+            raise DataError(
+                f"{dataset.root} has no {split} images",
+                remedy="Training needs a train/ folder with at least two images in some class.",
+            )
+    trained = {record.label for record in dataset.split("train")}
+    lacking = [name for name in dataset.classes if name not in trained]
+    if lacking:
+        raise DataError(
+            f"No readable training image of {lacking[0]!r}"
+            + (f" and {len(lacking) - 1} more classes" * (len(lacking) > 1)),
+            remedy="Add images to the class folder or remove it.",
+        )
+
+
+def _embed_captions(store: FeatureStore, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Unit-length embedding of each class's sentence under each template: [C, T, D]."""
+    texts = [sentence for name in classes for sentence in sentences(name, templates)]
+    return store.text(texts).reshape(len(classes), len(templates), -1)

@@ -1,0 +1,213 @@
+"""Which files a report consists of, what is in the tables, and that the same result gives the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import classification_report
+
+from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult
+from clip_har.report import tables, write_comparison, write_contact_sheet, write_evaluation
+
+MakeResult = Callable[..., EvalResult]
+Loader = Callable[[str], Image.Image | None]
+TABLES = {
+    "results.json",
+    "results.csv",
+    "confusion_matrix.csv",
+    "classification_report.txt",
+    "predictions.csv",
+}
+
+
+def written(result: EvalResult, out: Path, **options: Any) -> list[Path]:
+    settings: dict[str, Any] = {"card": {}, "command": "clip-har evaluate", "load_thumbnail": None} | options
+    return write_evaluation(result, out, **settings)
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+def test_the_files_of_an_evaluation(
+    make_result: MakeResult, history: list[EpochRecord], tmp_path: Path
+) -> None:
+    plots = {"confusion_matrix.png", "per_class_f1.png"}
+    files = written(make_result(), tmp_path / "full", history=history)
+    expected = TABLES | plots | {"confusion_matrix_baseline.png", "training_curve.png", "report.html"}
+    assert {path.name for path in files} == {path.name for path in (tmp_path / "full").iterdir()} == expected
+    assert files[-1].name == "report.html"
+    for path in files:
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.width > 600
+    written(make_result(skill=None), tmp_path / "zero")
+    assert {path.name for path in (tmp_path / "zero").iterdir()} == TABLES | plots | {"report.html"}
+
+
+def test_the_same_result_gives_the_same_bytes(
+    make_result: MakeResult, history: list[EpochRecord], load_thumbnail: Loader, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"history": history, "load_thumbnail": load_thumbnail}
+    first = written(make_result(), tmp_path / "a", **options)
+    second = written(make_result(), tmp_path / "b", **options)
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_the_tables_hold_the_result(make_result: MakeResult, tmp_path: Path) -> None:
+    result = make_result(warnings=["mind this"])
+    written(result, tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert content == result.to_json()
+    for name, text in (
+        ("results.csv", tables.results_csv(result)),
+        ("confusion_matrix.csv", tables.confusion_csv(result)),
+        ("classification_report.txt", tables.classification_text(result)),
+        ("predictions.csv", tables.predictions_csv(result)),
+    ):
+        assert (tmp_path / name).read_text(encoding="utf-8") == text
+    assert content["warnings"] == ["mind this"]
+
+
+def test_results_csv(make_result: MakeResult) -> None:
+    result = make_result()
+    assert result.finetuned is not None
+    header, *rows = rows_of(tables.results_csv(result))
+    assert header == ["Metric", "Value", "Type"]
+    values = {(metric, kind): float(value) for metric, value, kind in rows}
+    assert len(values) == len(rows) == 30
+    assert {kind for _, kind in values} == {"baseline", "finetuned", "difference"}
+    assert values["Accuracy", "baseline"] == pytest.approx(result.baseline.metrics.accuracy, rel=1e-5)
+    assert values["Top-3 Accuracy", "finetuned"] == pytest.approx(
+        result.finetuned.metrics.top3_accuracy, rel=1e-5
+    )
+    gain = result.finetuned.metrics.macro_f1 - result.baseline.metrics.macro_f1
+    assert values["Macro F1", "difference"] == pytest.approx(gain, rel=1e-5)
+    assert all(len(value.lstrip("-0.").replace(".", "")) <= 6 for _, value, _ in rows)
+    assert {row[2] for row in rows_of(tables.results_csv(make_result(skill=None)))[1:]} == {"baseline"}
+
+
+def test_confusion_matrix_csv(make_result: MakeResult) -> None:
+    result = make_result(classes=["a", 'b, "quoted"', "=c"])
+    header, *rows = rows_of(tables.confusion_csv(result))
+    assert header == ["", *result.classes]
+    assert [row[0] for row in rows] == list(result.classes)
+    np.testing.assert_array_equal(
+        np.array([row[1:] for row in rows], dtype=int), result.best.metrics.confusion
+    )
+
+
+def test_predictions_csv(make_result: MakeResult) -> None:
+    result = make_result()
+    assert result.finetuned is not None
+    header, *rows = rows_of(tables.predictions_csv(result))
+    assert ",".join(header) == (
+        "path,true,baseline,baseline_confidence,finetuned,finetuned_confidence,correct"
+    )
+    assert len(rows) == result.n
+    for index in (0, 50, 95):
+        path, true, baseline, _, finetuned, confidence, correct = rows[index]
+        assert path == result.paths[index]
+        assert baseline == result.classes[result.baseline.probabilities_NC[index].argmax()]
+        assert finetuned == result.classes[result.finetuned.probabilities_NC[index].argmax()]
+        assert float(confidence) == pytest.approx(result.finetuned.probabilities_NC[index].max(), rel=1e-5)
+        assert correct == ("true" if finetuned == true else "false")
+    right = sum(row[-1] == "true" for row in rows)
+    assert right / result.n == pytest.approx(result.finetuned.metrics.accuracy)
+
+
+def test_predictions_csv_of_the_baseline_alone(make_result: MakeResult) -> None:
+    result = make_result(skill=None)
+    _, *rows = rows_of(tables.predictions_csv(result))
+    assert {tuple(row[4:6]) for row in rows} == {("", "")}
+    right = sum(row[-1] == "true" for row in rows)
+    assert right / result.n == pytest.approx(result.baseline.metrics.accuracy)
+
+
+def test_classification_report_is_scikit_learns(make_result: MakeResult) -> None:
+    result = make_result()
+    text = tables.classification_text(result)
+    for model in (result.baseline, result.best):
+        expected = classification_report(
+            result.targets_N, model.predictions, target_names=result.classes, digits=4, zero_division=0
+        )
+        assert expected in text
+    assert text.startswith("zero-shot: 96 images of the test split")
+
+
+def test_a_comparison(comparison: tuple[list[ComparisonRow], dict[str, EvalResult]], tmp_path: Path) -> None:
+    rows, results = comparison
+    files = write_comparison(rows, results, tmp_path, card={}, command="clip-har compare")
+    names = ["comparison.json", "comparison.csv", "comparison.md", "comparison.png", "report.html"]
+    assert [path.name for path in files] == names
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+    content = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    required = {
+        "method",
+        "accuracy",
+        "accuracy_ci95",
+        "trainable_params",
+        "trainable_fraction",
+        "peak_memory_bytes",
+        "train_seconds",
+        "mcnemar_p",
+    }
+    assert [entry["method"] for entry in content] == ["zero-shot", "lora", "full"]
+    assert all(required <= set(entry) for entry in content)
+    assert content[0]["mcnemar_p"] is None and content[1]["mcnemar_p"] < 0.05
+    table = rows_of((tmp_path / "comparison.csv").read_text(encoding="utf-8"))
+    assert table[0][:4] == ["method", "accuracy", "accuracy_ci95_low", "accuracy_ci95_high"]
+    assert {len(row) for row in table} == {len(table[0])}
+    markdown = (tmp_path / "comparison.md").read_text(encoding="utf-8").splitlines()
+    assert markdown[0].startswith("| method | accuracy | 95 % interval |")
+    assert {line.count("|") for line in markdown[:5]} == {10}
+    assert "| LoRA |" in markdown[3] and "| 32,769 (0.022 %) | 1 min 15 s | 381 MiB |" in markdown[3]
+
+
+def test_a_comparison_needs_a_row(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row"):
+        write_comparison([], {}, tmp_path, card={}, command="")
+
+
+def test_contact_sheets(tmp_path: Path) -> None:
+    Image.new("CMYK", (300, 900), (0, 200, 0, 0)).save(tmp_path / "tall.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    glass = Image.new("RGBA", (50, 50), (255, 0, 0, 0))
+    items: list[tuple[Path | Image.Image, str]] = [
+        (tmp_path / "tall.jpg", "a"),
+        (tmp_path / "broken.jpg", "b\n\x00" * 40),
+        (tmp_path / "missing.jpg", "<c>"),
+        (glass, "日本"),
+    ]
+    plain = write_contact_sheet(items, tmp_path / "sheet.png")
+    judged = write_contact_sheet(items, tmp_path / "judged.png", predictions=["a", "x", "<c>", "y"])
+    with Image.open(plain) as first, Image.open(judged) as second:
+        assert first.width == second.width and second.height > first.height
+        first_tile = first.convert("RGB").crop((10, 10, 178, 136))
+        assert max(first_tile.getpixel((84, 63))) > 100
+        # A right answer has a blue frame, a wrong one an orange frame.
+        right, wrong = (second.convert("RGB").getpixel((x + 1, 11)) for x in (10, 188))
+        assert right == (0x2A, 0x6F, 0xBB) and wrong == (0xC8, 0x50, 0x0A)
+    with pytest.raises(ValueError, match="predictions"):
+        write_contact_sheet(items, tmp_path / "sheet.png", predictions=["a"])
+
+
+@pytest.mark.slow  # the size of HAR's largest test split: the limit is on time itself
+def test_a_large_evaluation_is_written_in_seconds(
+    make_result: MakeResult, history: list[EpochRecord], load_thumbnail: Loader, tmp_path: Path
+) -> None:
+    result = make_result(classes=[f"action {index}" for index in range(15)], n=5400)
+    started = time.perf_counter()
+    written(result, tmp_path, history=history, load_thumbnail=load_thumbnail)
+    assert time.perf_counter() - started < 10
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000

@@ -1,0 +1,305 @@
+"""The HTML pages: self-contained, escaped, well-formed, and saying what the numbers say."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_har.errors import UnreadableImageError
+from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult
+from clip_har.report import html, write_comparison, write_evaluation
+from clip_har.report.style import Plot
+
+MakeResult = Callable[..., EvalResult]
+Loader = Callable[[str], Image.Image | None]
+Comparison = tuple[list[ComparisonRow], dict[str, EvalResult]]
+CARD = {
+    "method": "lora",
+    "backbone": "ViT-B/32",
+    "splits": {"train": 9072, "val": 2268, "test": 96},
+    "classes": 8,
+    "templates": ["a photo of a person {}.", "a person {}."],
+    "trainable_params": 32769,
+    "trainable_fraction": 0.000217,
+    "train_seconds": 64.2,
+    "peak_memory_bytes": 811_597_824,
+    "unreadable": 2,
+    "versions": {"clip-har": "0.1.0", "torch": "2.13.0"},
+}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\" onerror='alert(1)",
+    "$x_{$",
+    "a\x00b\u202e\udc80",
+    "]]>&amp;{{ 7*7 }}",
+]
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: open and close tags that match, and all elements with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.stack: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack and self.stack[-1] == tag, (tag, self.stack[-3:])
+        self.stack.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self.stack or self.stack[-1] not in {"script", "style"}:
+            self.words.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).replace("\u202f", " ").split())
+
+
+def page_of(result: EvalResult, out: Path, **options: Any) -> Page:
+    settings: dict[str, Any] = {
+        "card": CARD,
+        "command": "clip-har evaluate",
+        "load_thumbnail": None,
+    } | options
+    write_evaluation(result, out, **settings)
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def words_of(result: EvalResult, load_thumbnail: Loader | None = None) -> Page:
+    """The page with empty plots, where only its words and photographs matter."""
+    empty = Plot(png=b"", svg='<svg aria-label="plot"></svg>', width=500, description="plot")
+    figures = dict.fromkeys(("confusion", "confusion_baseline", "per_class"), empty)
+    text = html.evaluation_page(
+        result, card=CARD, figures=figures, command="clip-har evaluate", load_thumbnail=load_thumbnail
+    )
+    return Page(text)
+
+
+def assert_self_contained(page: Page) -> None:
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), (tag, name, value)
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+    assert not page.of("link") and not page.of("iframe")
+    policy = next(meta["content"] for meta in page.of("meta") if "http-equiv" in meta)
+    assert policy is not None and policy.startswith("default-src 'none'")
+
+
+def assert_accessible(page: Page) -> None:
+    assert page.of("html") == [{"lang": "en"}]
+    assert all(image["alt"] for image in page.of("img"))
+    assert all(svg["aria-label"] for svg in page.of("svg"))
+    assert len(page.of("h1")) == 1
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    for _, attributes in page.elements:
+        assert attributes.get("aria-labelledby", ids[0]) in ids
+    assert any(meta.get("name") == "viewport" for meta in page.of("meta"))
+
+
+def test_the_page_of_an_evaluation(
+    make_result: MakeResult, history: list[EpochRecord], load_thumbnail: Loader, tmp_path: Path
+) -> None:
+    result = make_result(warnings=["Mind <this>."])
+    assert result.finetuned is not None
+    page = page_of(result, tmp_path, history=history, load_thumbnail=load_thumbnail)
+    assert_self_contained(page)
+    assert_accessible(page)
+    accuracy = f"{100 * result.finetuned.metrics.accuracy:.1f} %"
+    baseline = f"{100 * result.baseline.metrics.accuracy:.1f} %"
+    assert f"LoRA answers {accuracy} of 96 test images correctly; zero-shot CLIP {baseline}." in page.text
+    assert "above zero-shot (95 % interval +" in page.text and "p < 0.001" in page.text
+    assert "Read this first Mind <this>." in page.text
+    for fact in (
+        "ViT-B/32",
+        "9,072 training",
+        "32,769 (0.022 %)",
+        "1 min 4 s",
+        "774 MiB",
+        "2 unreadable images",
+    ):
+        assert fact in page.text, fact
+    assert "Made with clip-har 0.1.0, torch 2.13.0." in page.text
+    assert "Epoch 3 was kept" in page.text
+    mistakes = int((result.best.predictions != result.targets_N).sum())
+    assert len(page.of("img")) == min(24, mistakes) > 0
+    assert len(page.of("svg")) == 4
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+
+
+def test_hostile_names_are_text(make_result: MakeResult, load_thumbnail: Loader, tmp_path: Path) -> None:
+    result = make_result(
+        classes=HOSTILE, skill=0.5, name="<b>lora", warnings=["<img src=x onerror=alert(1)>"]
+    )
+    page = page_of(
+        result,
+        tmp_path,
+        card={"backbone": "<i>", "versions": {"<u>": "</main>"}},
+        command="clip-har evaluate --data '</code><script>'",
+        load_thumbnail=load_thumbnail,
+    )
+    assert_self_contained(page)
+    assert_accessible(page)
+    assert len(page.of("script")) == 1
+    assert not page.of("b") and not page.of("i") and not page.of("u")
+    assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7*7 }}" in page.text
+
+
+def test_the_page_of_the_baseline_alone(make_result: MakeResult, tmp_path: Path) -> None:
+    page = page_of(make_result(skill=None), tmp_path)
+    assert_self_contained(page)
+    assert page.text.count("Zero-shot CLIP answers") == 2  # title and heading
+    assert "the level to beat" in page.text
+    assert "McNemar" not in page.text and "difference" not in page.text
+
+
+def with_answers(result: EvalResult, p_value: float, accuracy: float) -> EvalResult:
+    assert result.finetuned is not None
+    metrics = replace(result.finetuned.metrics, accuracy=accuracy)
+    return replace(result, finetuned=replace(result.finetuned, metrics=metrics), mcnemar_p=p_value)
+
+
+def test_the_verdict_does_not_oversell(make_result: MakeResult) -> None:
+    result = make_result()
+    level = result.baseline.metrics.accuracy
+    assert "may well be chance" in html.verdict(with_answers(result, 0.05, level + 0.01))
+    assert "1.0 percentage points above zero-shot" in html.verdict(with_answers(result, 0.049, level + 0.01))
+    assert "below zero-shot: the adaptation did harm" in html.verdict(
+        with_answers(result, 0.001, level - 0.1)
+    )
+
+
+def test_validation_images_are_named_as_such(make_result: MakeResult) -> None:
+    page = words_of(make_result(split="val"))
+    assert "of 96 validation images" in page.text
+    assert "took part in choosing the model" in page.text
+    assert "took part" not in words_of(make_result()).text
+
+
+def test_classes_without_images_have_no_numbers(make_result: MakeResult) -> None:
+    result = make_result(classes=["a", "b", "c", "absent"], n=3)
+    assert result.best.metrics.per_class[3].support == 0
+    page = words_of(result)
+    assert "absent – – – – – 0" in page.text
+
+
+def test_mistakes_are_the_surest_ones_first(make_result: MakeResult) -> None:
+    result = make_result(n=400, skill=1.5)
+    tiles = html._mistakes(result, None)
+    confidence = result.best.probabilities_NC.max(axis=1)
+    wrong = [i for i in range(400) if result.best.probabilities_NC[i].argmax() != result.targets_N[i]]
+    expected = sorted(wrong, key=lambda i: -confidence[i])[:24]
+    assert [tile["path"] for tile in tiles] == [result.paths[i] for i in expected]
+    assert all(tile["true"] != tile["answer"] for tile in tiles)
+
+
+def test_a_photograph_that_cannot_be_read_is_said(make_result: MakeResult) -> None:
+    def load(path: str) -> Image.Image | None:
+        raise UnreadableImageError("truncated")
+
+    for loader in (load, lambda path: None):
+        page = words_of(make_result(skill=1.0), loader)
+        assert "cannot be read" in page.text and not page.of("img")
+
+
+def test_a_page_without_mistakes(make_result: MakeResult) -> None:
+    page = words_of(make_result(skill=50.0))
+    assert "every answer is right" in page.text
+    assert "Most frequent mistakes" not in page.text
+
+
+def test_photographs_are_small(make_result: MakeResult, load_thumbnail: Loader) -> None:
+    page = words_of(make_result(skill=0.5), load_thumbnail)
+    sources = [image["src"] or "" for image in page.of("img")]
+    assert len(sources) == 24
+    assert all(source.startswith("data:image/jpeg;base64,") and len(source) < 30_000 for source in sources)
+
+
+def test_plots_follow_the_colours_of_the_page(make_result: MakeResult, tmp_path: Path) -> None:
+    page_of(make_result(), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        assert "var(--ink)" in svg
+        assert "#1c2128" not in svg and "#2a6fbb" not in svg
+        for reference in re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", svg):
+            assert f'id="{"".join(reference)}"' in svg
+    assert "<text" in text and "fighting</text>" in text
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+
+
+def test_the_card_shows_what_is_there() -> None:
+    assert html.card_rows({}) == []
+    assert html.card_rows({"seed": 0, "method": None, "loss": "class-aware", "other": 1}) == [
+        ("Loss", "class-aware"),
+        ("Seed", "0"),
+    ]
+    rows = dict(html.card_rows({"trainable_params": 10, "trainable_fraction": 1.0, "unreadable": 1}))
+    assert rows["Trained parameters"].replace("\u202f", " ") == "10 (100 %)"
+    assert rows["Left out"] == "1 unreadable image"
+
+
+def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader, tmp_path: Path) -> None:
+    rows, results = comparison
+    write_comparison(
+        rows, results, tmp_path, card=CARD, command="clip-har compare", load_thumbnail=load_thumbnail
+    )
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained(page)
+    assert_accessible(page)
+    assert "LoRA does best" in page.text
+    assert "1 of 2 methods is shown to be above zero-shot" in page.text
+    assert "full not shown to be above zero-shot" in page.text
+    assert "LoRA not shown" not in page.text
+    wrong = [result.best.predictions != result.targets_N for result in results.values()]
+    assert len(page.of("img")) == min(12, int(np.all(wrong, axis=0).sum())) > 0
+
+
+def test_a_comparison_where_nothing_helps_says_so(comparison: Comparison, tmp_path: Path) -> None:
+    rows, results = comparison
+    chosen = [row for row in rows if row.method != "lora"]
+    write_comparison(chosen, results, tmp_path, card={}, command="")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "No method is shown to be above zero-shot CLIP" in page.text
+
+
+def test_a_comparison_without_zero_shot_or_results(comparison: Comparison, tmp_path: Path) -> None:
+    rows, _ = comparison
+    write_comparison(rows[1:], {}, tmp_path, card={}, command="")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained(page)
+    assert "LoRA does best" in page.text and "shown to be above" not in page.text
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 60])
+def test_few_and_many_classes(make_result: MakeResult, tmp_path: Path, n_classes: int) -> None:
+    page = page_of(make_result([f"class number {i}" for i in range(n_classes)], n=240, skill=None), tmp_path)
+    assert_accessible(page)
+    assert ("Top-3 Accuracy" in page.text) == (n_classes > 3)

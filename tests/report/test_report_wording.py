@@ -1,0 +1,128 @@
+"""Numbers and names as people read them, and where a method stands to zero-shot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clip_har.evaluation import ComparisonRow
+from clip_har.report import plots, wording
+
+ROW = ComparisonRow(
+    method="zero-shot",
+    accuracy=0.4,
+    accuracy_ci95=(0.35, 0.45),
+    macro_f1=0.4,
+    ece=0.1,
+    trainable_params=0,
+    trainable_fraction=0.0,
+    peak_memory_bytes=None,
+    train_seconds=None,
+    mcnemar_p=None,
+)
+
+
+def plain(text: str) -> str:
+    return text.replace("\u202f", " ").replace("\u2212", "-")
+
+
+def test_fractions() -> None:
+    assert plain(wording.percent(0.7123)) == "71.2 %"
+    assert plain(wording.percent_interval((0.68, 0.7444))) == "68.0 to 74.4 %"
+    assert [plain(wording.share(value)) for value in (0, 0.000217, 0.0049, 0.5, 1)] == [
+        "0 %",
+        "0.022 %",
+        "0.49 %",
+        "50 %",
+        "100 %",
+    ]
+    assert [plain(wording.points(value)) for value in (0.365, -0.02, -0.0001)] == ["+36.5", "-2.0", "0.0"]
+
+
+def test_sizes_and_durations() -> None:
+    assert [wording.size(value) for value in (0, 1023, 2048, 811_597_824, 11 * 2**30)] == [
+        "0 B",
+        "1023 B",
+        "2 KiB",
+        "774 MiB",
+        "11.0 GiB",
+    ]
+    assert [wording.duration(value) for value in (0.42, 59.4, 59.6, 75, 3599.6, 7260)] == [
+        "0.4 s",
+        "59 s",
+        "1 min 0 s",
+        "1 min 15 s",
+        "1 h 0 min",
+        "2 h 1 min",
+    ]
+
+
+def test_p_values() -> None:
+    assert [wording.p_value(p) for p in (0.0, 0.00099, 0.0312, 1.0)] == [
+        "p < 0.001",
+        "p < 0.001",
+        "p = 0.031",
+        "p = 1.000",
+    ]
+
+
+def test_numbers_for_csv() -> None:
+    assert [wording.number(value) for value in (151_277_313, 0.123456789, 1.0, 0.0)] == [
+        "151277313",
+        "0.123457",
+        "1",
+        "0",
+    ]
+
+
+@pytest.mark.parametrize("length", [5, 10, 26])
+def test_long_names_keep_both_ends(length: int) -> None:
+    name = "using a laptop while listening to music"
+    short = wording.shortened(name, length)
+    assert len(short) <= length
+    assert short[0] == "u" and short[-1] == "c" and "…" in short
+    assert wording.shortened("sitting", 7) == "sitting"
+
+
+def test_hostile_names_become_printable() -> None:
+    assert wording.one_line("a\x00b\nc\u202ed\udc80") == "a b c d"
+
+
+def test_method_names() -> None:
+    assert wording.method_label("lora-attention") == "LoRA-attention"
+    assert wording.method_label("explorable") == "explorable"
+    assert [wording.is_baseline(name) for name in ("zero-shot", "zero_shot", "Zero shot", "lora")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "p", "expected"),
+    [
+        (0.5, 0.001, "above zero-shot"),
+        (0.5, 0.05, "not shown to be above zero-shot"),
+        (0.3, 0.001, "below zero-shot"),
+        (0.3, 0.2, "not shown to be above zero-shot"),
+    ],
+)
+def test_where_a_method_stands(accuracy: float, p: float, expected: str) -> None:
+    row = replace(ROW, method="lora", accuracy=accuracy, mcnemar_p=p)
+    assert plots.standing(row, ROW) == expected
+    assert plots.stands_above(row, ROW) == (expected == "above zero-shot")
+    assert plots.standing(ROW, ROW) == "zero-shot"
+    assert plots.standing(row, None) == "method"
+
+
+def test_heat_is_the_share_of_the_row() -> None:
+    heat = plots._heat(np.array([[8, 2], [0, 0]]))
+    assert heat[0, 0, 3] == pytest.approx(0.8**0.75)
+    assert heat[0, 1, 3] == pytest.approx(0.2**0.75)
+    assert heat[1, :, 3].tolist() == [0, 0]  # a class without images divides by nothing
+    blue, orange = heat[0, 0, :3], heat[0, 1, :3]
+    assert blue[2] > blue[0] and orange[0] > orange[2]
+    assert heat[1, 1, :3].tolist() == blue.tolist()

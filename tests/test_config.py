@@ -1,0 +1,476 @@
+"""Each setting is explained, files and flags fill the same ones, and what cannot work is refused at once."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip_har import cli, config, workflows
+from clip_har.config import (
+    METHOD_NAMES,
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    LoraConfig,
+    OptimizerConfig,
+    TrainConfig,
+    flat_fields,
+    load_config_file,
+    to_flat_json,
+    validate,
+)
+from clip_har.errors import ConfigError
+from clip_har.methods import METHODS
+
+Command = TrainConfig | EvaluateConfig | CompareConfig
+COMMANDS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+HISTORIC = {
+    "model_name": "ViT-B/16",
+    "learning_rate": 5e-5,
+    "batch_size": 32,
+    "epochs": 10,
+    "weight_decay": 0.02,
+    "warmup_epochs": 2,
+    "optimization": {
+        "vision_lr_multiplier": 0.1,
+        "text_lr_multiplier": 0.2,
+        "projection_lr_multiplier": 3.0,
+    },
+}
+DATA = DataConfig(
+    data=Path("my photos"), val_fraction=0.2, test_fraction=0.1, split_seed=4, unreadable_limit=0.5
+)
+BACKBONE = BackboneConfig(
+    model="ViT-B-32:laion2b_s34b_b79k",
+    templates=("a photo, {}", "-- {}"),
+    device="cuda:1",
+    precision="bfloat16",
+    encode_batch_size=7,
+    workers=0,
+    cache=Path("a cache"),
+)
+LORA = LoraConfig(rank=3, alpha=1.5, dropout=0.0, loss="supcon")
+OPTIMIZER = OptimizerConfig(
+    epochs=2,
+    batch_size=9,
+    lr=1e-05,
+    weight_decay=0.0,
+    warmup_epochs=0.5,
+    gradient_clip=0.0,
+    vision_lr_multiplier=0.1,
+    text_lr_multiplier=0.2,
+    projection_lr_multiplier=0.3,
+)
+FULL: dict[str, Command] = {
+    "train": TrainConfig(
+        data=DATA,
+        backbone=BACKBONE,
+        method="linear-probe",
+        lora=LORA,
+        optimizer=OPTIMIZER,
+        seed=5,
+        out=Path("out"),
+    ),
+    "evaluate": EvaluateConfig(
+        data=DATA, backbone=BACKBONE, checkpoint=Path("runs/lora"), out=Path("out"), seed=5
+    ),
+    "compare": CompareConfig(
+        data=DATA,
+        backbone=BACKBONE,
+        methods=("lora", "zero-shot"),
+        lora=LORA,
+        optimizer=OPTIMIZER,
+        seed=5,
+        out=Path("out"),
+    ),
+}
+
+
+class ReachedError(Exception):
+    """Raised where a command would start its work."""
+
+
+@pytest.fixture(name="parse")
+def fixture_parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Parse a command line as `clip-har` does: its words -> the config that the workflow would get."""
+    seen: list[Command] = []
+
+    def workflow(given: Command, **_: object) -> None:
+        validate(given)
+        seen.append(given)
+        raise ReachedError
+
+    for name in COMMANDS:
+        monkeypatch.setattr(workflows, name, workflow)
+
+    def parse(*tokens: str) -> Command:
+        with pytest.raises(ReachedError):
+            cli.run_command(tokens)
+        return seen.pop()
+
+    return parse
+
+
+@pytest.fixture(name="write")
+def fixture_write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a config file: text as it is, anything else as JSON."""
+
+    def write(content: object, name: str = "settings.json") -> Path:
+        path = tmp_path / name
+        text = content if isinstance(content, str) else json.dumps(content)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refusal(path: Path, config_type: type = TrainConfig) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config_file(path, config_type)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The tree of settings
+
+
+def config_classes() -> Iterator[ast.ClassDef]:
+    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    yield from (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Config"))
+
+
+@pytest.mark.parametrize("node", list(config_classes()), ids=lambda node: node.name)
+def test_every_setting_has_a_docstring(node: ast.ClassDef) -> None:
+    assert ast.get_docstring(node)
+    for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) not in config._GROUPS:
+            explained = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            assert explained, f"{node.name}.{ast.unparse(statement.target)} has no docstring"
+
+
+@pytest.mark.parametrize("config_type", COMMANDS.values(), ids=COMMANDS)
+def test_flat_names_are_unique_and_are_those_of_the_json(config_type: type) -> None:
+    names = [field.name for field in flat_fields(config_type)]
+    assert len(set(names)) == len(names)
+    assert names == list(to_flat_json(config_type(data=DATA)))
+
+
+@pytest.mark.parametrize("config_type", COMMANDS.values(), ids=COMMANDS)
+def test_configs_are_frozen_and_keyword_only(config_type: type) -> None:
+    with pytest.raises(TypeError):
+        config_type(DATA)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config_type(data=DATA).seed = 1
+
+
+def test_method_names_are_those_of_the_methods() -> None:
+    assert set(METHOD_NAMES) == set(METHODS)
+    assert set(CompareConfig(data=DATA).methods) <= set(METHODS)
+
+
+# Files
+
+
+def test_a_historic_config_loads(write: Callable[..., Path], parse: Callable[..., TrainConfig]) -> None:
+    assert load_config_file(write(HISTORIC), TrainConfig) == {
+        "model": "ViT-B/16",
+        "lr": 5e-5,
+        "batch_size": 32,
+        "epochs": 10,
+        "weight_decay": 0.02,
+        "warmup_epochs": 2,
+        "vision_lr_multiplier": 0.1,
+        "text_lr_multiplier": 0.2,
+        "projection_lr_multiplier": 3.0,
+    }
+    parsed = parse("train", "--data", "photos", "--config", str(write(HISTORIC)))
+    assert parsed == TrainConfig(
+        data=DataConfig(data=Path("photos")),
+        backbone=BackboneConfig(model="ViT-B/16"),
+        optimizer=OptimizerConfig(
+            epochs=10,
+            batch_size=32,
+            lr=5e-5,
+            weight_decay=0.02,
+            warmup_epochs=2,
+            vision_lr_multiplier=0.1,
+            text_lr_multiplier=0.2,
+            projection_lr_multiplier=3.0,
+        ),
+    )
+
+
+def test_json_and_toml_and_all_spellings_mean_the_same(write: Callable[..., Path]) -> None:
+    expected = {"batch_size": 8, "model": "RN50", "lr": 0.5, "vision_lr_multiplier": 2.0}
+    toml = (
+        'batch-size = 8\nmodel-name = "RN50"\nlearning_rate = 0.5\n'
+        "[optimization]\nvision-lr_multiplier = 2.0\n"
+    )
+    files = [
+        write(expected),
+        write({key.replace("_", "-"): value for key, value in expected.items()}, "hyphens.json"),
+        write(expected, "settings"),
+        write("\ufeff" + json.dumps(expected), "from_windows.json"),
+        write(toml, "settings.toml"),
+        write(toml, "SETTINGS.TOML"),
+    ]
+    assert [load_config_file(path, TrainConfig) for path in files] == [expected] * len(files)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("full", [True, False], ids=["all settings", "defaults"])
+def test_a_resolved_config_reads_back_the_same(
+    command: str, full: bool, write: Callable[..., Path], parse: Callable[..., Command]
+) -> None:
+    original = FULL[command] if full else COMMANDS[command](data=DataConfig(data=Path("photos")))
+    assert parse(command, "--config", str(write(to_flat_json(original)))) == original
+
+
+def test_the_full_configs_leave_no_setting_at_its_default() -> None:
+    for command, given in FULL.items():
+        flat, default = to_flat_json(given), to_flat_json(COMMANDS[command](data=DataConfig(data=Path())))
+        assert {name for name in flat if flat[name] == default[name]} <= {"resume"}
+
+
+def test_resuming_is_for_the_command_line_alone(
+    write: Callable[..., Path], parse: Callable[..., TrainConfig]
+) -> None:
+    path = write(to_flat_json(TrainConfig(data=DATA, resume=True)))
+    assert not parse("train", "--config", str(path)).resume
+    assert parse("train", "--config", str(path), "--resume").resume
+
+
+def test_flags_win_over_the_file(write: Callable[..., Path], parse: Callable[..., TrainConfig]) -> None:
+    path = write({"data": "from file", "epochs": 3, "batch_size": 4, "templates": ["one {}", "two {}"]})
+    flags = ("--epochs", "7", "--templates", "mine {}")
+    for tokens in (("--config", str(path), *flags), (*flags, f"--config={path}")):
+        parsed = parse("train", *tokens)
+        assert (parsed.optimizer.epochs, parsed.optimizer.batch_size) == (7, 4)
+        assert parsed.backbone.templates == ("mine {}",)
+        assert parsed.data.data == Path("from file")
+    assert parse("train", "--data", "x", "--batch_size", "5", "--weight-decay", "0").optimizer == (
+        OptimizerConfig(batch_size=5, weight_decay=0.0)
+    )
+
+
+def test_every_unknown_key_is_named_with_the_nearest_known_one(write: Callable[..., Path]) -> None:
+    wrong = {
+        "epochs": 1,
+        "epoch": 2,
+        "batchsize": 3,
+        "learning-rat": 0.1,
+        "lora": {"rank": 8},
+        "optimization": {"lr": 1.0},
+        "zebra": None,
+    }
+    said = refusal(write(wrong))
+    for problem in (
+        "unknown key 'epoch' (did you mean 'epochs'?)",
+        "unknown key 'batchsize' (did you mean 'batch_size'?)",
+        "unknown key 'learning-rat' (did you mean 'learning_rate'?)",
+        "unknown key 'lora.rank' (did you mean 'rank'?)",
+        "unknown key 'optimization.lr' (did you mean 'lr'?)",
+        "unknown key 'zebra'.",
+    ):
+        assert problem in said
+    assert said.count("unknown key") == 6
+    assert "settings.json" in said
+
+
+def test_a_setting_of_another_command_is_called_so(write: Callable[..., Path]) -> None:
+    said = refusal(write({"epochs": 3, "checkpoint": "runs/a", "learning_rate": 0.1}), EvaluateConfig)
+    assert "'epochs' is not a setting of this command" in said
+    assert "'learning_rate' is not a setting of this command" in said
+    assert "checkpoint" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        ('{"lr": 1, }', "a.json", "is not valid JSON"),
+        ("", "a.json", "is not valid JSON"),
+        ("lr = = 1", "a.toml", "is not valid TOML"),
+        ('{"lr": 1, "lr": 2}', "a.json", "the key 'lr' is given twice"),
+        ("lr = 1\nlr = 2", "a.toml", "is not valid TOML"),
+        ('{"batch-size": 1, "batch_size": 2}', "a.json", "'batch_size' is given twice"),
+        ('{"lr": 1, "learning_rate": 2}', "a.json", "'learning_rate' is given twice"),
+        ("[1, 2]", "a.json", "holds no settings"),
+        ("null", "a.json", "holds no settings"),
+        ("[" * 100_000, "a.json", "is not valid JSON"),
+    ],
+)
+def test_files_that_are_no_settings_are_refused(
+    content: str, name: str, said: str, write: Callable[..., Path]
+) -> None:
+    assert said in refusal(write(content, name))
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.json").write_bytes(b'{"model": "caf\xe9"}')
+    for path in (tmp_path / "missing.json", tmp_path, tmp_path / "latin.json", Path("a\0b")):
+        assert "Cannot read the config file" in refusal(path)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", "many"),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("epochs", [1, 2]),
+        ("epochs", math.nan),
+        ("rank", math.inf),
+        ("lr", "fast"),
+        ("lr", [0.1]),
+        ("lr", math.nan),
+        ("method", "lorra"),
+        ("precision", "bf16"),
+        ("data", ["a", "b"]),
+    ],
+)
+def test_a_wrong_type_in_a_file_is_one_line_and_exit_code_2(
+    key: str, value: object, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write({"data": "photos", key: value})
+    assert cli.main(["train", "--config", str(path)]) == cli.EXIT_USER_INPUT
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("clip-har: ") and printed.err.count("\n") == 1
+    assert key in printed.err
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("15", 15), ("15.0", 15), ("1e2", 100), ("1.5", None), ("many", None), ("nan", None), ("inf", None)],
+)
+def test_whole_numbers(
+    text: str, number: int | None, parse: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if number is not None:
+        assert parse("train", "--data", "photos", "--epochs", text).optimizer.epochs == number
+    else:
+        assert cli.main(["train", "--data", "photos", "--epochs", text]) == cli.EXIT_USER_INPUT
+        assert f"--epochs: '{text}' is not a whole number" in capsys.readouterr().err
+
+
+def with_setting(name: str, value: object) -> Command:
+    """A config that has this one setting, with this value; the others at their defaults."""
+    config_type = next(
+        config_type
+        for config_type in COMMANDS.values()
+        if any(field.name == name for field in flat_fields(config_type))
+    )
+    given: Any = config_type(data=DATA)
+    for field in dataclasses.fields(given):
+        group = getattr(given, field.name)
+        if dataclasses.is_dataclass(group) and hasattr(group, name):
+            name, value = field.name, dataclasses.replace(group, **{name: value})  # type: ignore[type-var]
+            break
+    changed: Command = dataclasses.replace(given, **{name: value})
+    return changed
+
+
+def number_settings(kind: str) -> list[str]:
+    fields = [field for config_type in COMMANDS.values() for field in flat_fields(config_type)]
+    return sorted({field.name for field in fields if field.type == kind})
+
+
+def test_the_defaults_are_valid() -> None:
+    for config_type in COMMANDS.values():
+        validate(config_type(data=DATA))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+@pytest.mark.parametrize("name", number_settings("float"))
+def test_no_fraction_rate_or_factor_may_be_negative_or_not_finite(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be "):
+        validate(with_setting(name, value))
+
+
+@pytest.mark.parametrize("name", number_settings("WholeNumber"))
+def test_no_whole_number_may_be_below_minus_one(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be "):
+        validate(with_setting(name, -2))
+
+
+def test_all_numbers_are_among_those_tested() -> None:
+    assert {"lr", "val_fraction", "dropout"} <= set(number_settings("float"))
+    assert {"epochs", "seed", "workers", "rank"} <= set(number_settings("WholeNumber"))
+    assert number_settings("int") == []  # cyclopts rounds what is given for these
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "refused"),
+    [
+        ("val_fraction", [1e-6, 0.5], [0, 0.500001]),
+        ("test_fraction", [1e-6, 0.5], [0, 0.500001]),
+        ("unreadable_limit", [0, 1], [1.01]),
+        ("dropout", [0, 0.99], [1]),
+        ("alpha", [0.1], [0]),
+        ("lr", [1e-12], [0]),
+        ("weight_decay", [0], []),
+        ("gradient_clip", [0], []),
+        ("vision_lr_multiplier", [0], []),
+        ("epochs", [1], [0]),
+        ("batch_size", [1], [0]),
+        ("encode_batch_size", [1], [0]),
+        ("rank", [1], [0]),
+        ("workers", [-1, 0, 64], []),
+        ("seed", [0, 2**32 - 1], [-1, 2**32]),
+        ("split_seed", [0, 2**32 - 1], [-1, 2**32]),
+    ],
+)
+def test_the_ends_of_each_range(name: str, allowed: list[float], refused: list[float]) -> None:
+    for value in allowed:
+        validate(with_setting(name, value))
+    for value in refused:
+        with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be .*, not {value}"):
+            validate(with_setting(name, value))
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    wrong = CompareConfig(
+        data=DataConfig(data=Path("photos"), val_fraction=0.9),
+        optimizer=OptimizerConfig(epochs=0, lr=math.nan),
+        lora=LoraConfig(rank=0),
+        methods=("lora", "lora"),
+    )
+    with pytest.raises(ConfigError) as caught:
+        validate(wrong)
+    for flag in ("--val-fraction", "--epochs", "--lr", "--rank", "--methods"):
+        assert flag in caught.value.what
+    assert caught.value.what.count(";") == 4 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("zero-shot,lorra", "there is no method 'lorra': did you mean 'lora'?"),
+        ("magic", "choose from zero-shot, lora, linear-probe"),
+        (" , ", "no method is named"),
+    ],
+)
+def test_methods_that_do_not_exist(given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "--data", "photos", "--methods", given]) == cli.EXIT_USER_INPUT
+    assert said in capsys.readouterr().err
+
+
+def test_methods_are_separated_by_commas(
+    parse: Callable[..., CompareConfig], write: Callable[..., Path]
+) -> None:
+    asked = ("lora", "zero-shot")
+    assert parse("compare", "--data", "photos", "--methods", "lora, zero-shot,").methods == asked
+    for given in (list(asked), "lora,zero-shot"):
+        path = write({"data": "photos", "methods": given})
+        assert parse("compare", "--config", str(path)).methods == asked
