@@ -20,14 +20,10 @@ from tiny_clip.training import Recipe, train
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--steps", type=int, default=3000, help="optimizer steps")
-    parser.add_argument(
-        "--minutes", type=float, help="end the training after this time; the rendering comes on top"
-    )
+    parser.add_argument("--minutes", type=float, help="end the training after this time; the rendering comes on top")
     parser.add_argument("--images", type=int, default=30_000, help="pictures to render")
     parser.add_argument("--batch-size", type=int, default=128, help="pictures per step")
     parser.add_argument("--width", type=int, default=160, help="width of the image tower, a multiple of 32")
@@ -50,9 +46,7 @@ def main() -> None:
         arguments.seed,
         arguments.images,
         workers=arguments.workers,
-        on_done=lambda done: (
-            print(f"rendered {done}/{arguments.images}", flush=True) if done % 5000 == 0 else None
-        ),
+        on_done=lambda done: print(f"rendered {done}/{arguments.images}", flush=True) if done % 5000 == 0 else None,
     )
     print(f"rendering took {time.perf_counter() - start:.0f} s", flush=True)
     recipe = Recipe(

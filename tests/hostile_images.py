@@ -80,12 +80,7 @@ def png_header(width: int, height: int) -> bytes:
     """Return a 1-bit greyscale PNG of that size which holds a single row of pixels."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     row = zlib.compress(bytes(1 + width // 8))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _png_chunk(b"IHDR", header)
-        + _png_chunk(b"IDAT", row)
-        + _png_chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", row) + _png_chunk(b"IEND", b"")
 
 
 def _png_chunk(name: bytes, content: bytes) -> bytes:

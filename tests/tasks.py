@@ -28,9 +28,7 @@ def settings(**changes: Any) -> dict[str, Any]:
     return {**to_flat_json(TrainConfig(data=DataConfig(data=Path("d")))), **changes}
 
 
-def make_task(
-    *, classes: int = 4, width: int = 12, hidden: int = 20, per_class: int = 30, seed: int = 0
-) -> Task:
+def make_task(*, classes: int = 4, width: int = 12, hidden: int = 20, per_class: int = 30, seed: int = 0) -> Task:
     """Clustered features whose prompts are only roughly right."""
     generator = torch.Generator().manual_seed(seed)
     centres_CD = F.normalize(torch.randn(classes, width, generator=generator), dim=-1)

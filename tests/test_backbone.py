@@ -9,11 +9,11 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import MODEL_CONFIG, write_model
 
 from clip_har import backbone
 from clip_har.backbone import load_backbone, resolve_precision
 from clip_har.errors import ModelError
+from samples import MODEL_CONFIG, write_model
 
 TIMM_CONFIG: dict[str, Any] = {
     **MODEL_CONFIG,
@@ -76,9 +76,7 @@ def test_a_resnet_tower_has_embeddings_only(tmp_path: Path, images_BCHW: torch.T
     torch.testing.assert_close(features.embedding_BD.norm(dim=1), torch.ones(5))
 
 
-def test_bfloat16_embeddings_have_a_cosine_of_0_999_with_float32(
-    tiny_model: str, images_BCHW: torch.Tensor
-) -> None:
+def test_bfloat16_embeddings_have_a_cosine_of_0_999_with_float32(tiny_model: str, images_BCHW: torch.Tensor) -> None:
     exact = load_backbone(tiny_model, precision="float32").encode_images(images_BCHW)
     rough = load_backbone(tiny_model, precision="bfloat16").encode_images(images_BCHW)
     assert rough.embedding_BD.dtype == torch.float32

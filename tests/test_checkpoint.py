@@ -24,7 +24,9 @@ def save_three(folder: Path) -> list[dict[str, torch.Tensor]]:
     for state in fit(method, classifier, task, method.settings):
         if state.epoch_end:
             weights.append({k: v.clone() for k, v in classifier.state_dict().items()})
-            checkpoint.save_state(folder, state, [{"epoch": state.epoch}], seconds=1.5 * state.epoch)
+            checkpoint.save_state(
+                folder, state, [{"epoch": state.epoch}], seconds=1.5 * state.epoch, weights_hash="abc"
+            )
     return weights
 
 
@@ -32,6 +34,7 @@ def test_the_newest_state_comes_back_whole(tmp_path: Path) -> None:
     weights = save_three(tmp_path)
     saved = checkpoint.load_state(tmp_path)
     assert saved is not None
+    assert saved.weights_hash == "abc"
     assert (saved.epoch, saved.seconds, saved.history) == (3, 4.5, [{"epoch": 3}])
     assert saved.classifier.keys() == weights[-1].keys()
     assert all(torch.equal(saved.classifier[key], weights[-1][key]) for key in weights[-1])
@@ -45,9 +48,7 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path: Path, dam
     content = bytearray(newest.read_bytes())
     if damage == "flip":
         content[-5] ^= 0x40
-    newest.write_bytes(
-        content[: len(content) // 2] if damage == "cut" else b"" if damage == "empty" else content
-    )
+    newest.write_bytes(content[: len(content) // 2] if damage == "cut" else b"" if damage == "empty" else content)
     saved = checkpoint.load_state(tmp_path)
     assert saved is not None and saved.epoch == 2
     assert all(torch.equal(saved.classifier[key], weights[1][key]) for key in weights[1])

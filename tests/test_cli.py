@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
 from clip_har import __version__, cli, workflows
+from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
 COMMANDS = ("quickstart", "train", "evaluate", "compare", "predict")
 
@@ -43,9 +43,7 @@ def run(photos: Path, tiny_model: str, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_describes_each_flag_and_gives_an_example(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_describes_each_flag_and_gives_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"clip-har {command}" in out
@@ -59,9 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_does_not_import_torch() -> None:
     code = "import sys; from clip_har import cli; cli.main(['train', '--help']); sys.exit('torch' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 # --- wrong input ----------------------------------------------------------------------------------------
@@ -91,9 +87,7 @@ def test_a_wrong_command_line_is_one_helpful_line(
 
 
 def test_all_values_out_of_range_are_named_together(capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(
-        capsys, "train", "--data", "d", "--epochs", "0", "--lr=-1", "--rank", "0", "--dropout", "1"
-    )
+    line = refused(capsys, "train", "--data", "d", "--epochs", "0", "--lr=-1", "--rank", "0", "--dropout", "1")
     assert all(flag in line for flag in ("--epochs", "--lr", "--rank", "--dropout"))
 
 
@@ -121,9 +115,7 @@ def test_a_run_of_another_model_is_refused(
     assert "was trained on" in line and "--model" in line
 
 
-def test_a_misspelt_config_key_is_refused_with_the_nearest(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_misspelt_config_key_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = tmp_path / "c.json"
     config.write_text('{"epocs": 3, "batchsize": 2}')
     line = refused(capsys, "train", "--data", "d", "--config", str(config))

@@ -142,9 +142,7 @@ def test_bootstrap_is_that_of_resampled_images() -> None:
     correct = rng.uniform(size=200) < 0.7
     naive = [rng.choice(correct, size=200).mean() for _ in range(4000)]
     expected = np.percentile(naive, [2.5, 97.5])
-    assert evaluation.bootstrap_accuracy(correct, seed=0, resamples=4000) == pytest.approx(
-        expected, abs=0.011
-    )
+    assert evaluation.bootstrap_accuracy(correct, seed=0, resamples=4000) == pytest.approx(expected, abs=0.011)
 
 
 def test_bootstrap_of_a_difference_resamples_pairs() -> None:
@@ -169,9 +167,7 @@ def test_interval_covers_the_true_accuracy_about_19_times_in_20() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     correct = np.arange(100) % 3 > 0
-    first, again, other = (
-        evaluation.bootstrap_accuracy(correct, seed=seed, resamples=301) for seed in (5, 5, 6)
-    )
+    first, again, other = (evaluation.bootstrap_accuracy(correct, seed=seed, resamples=301) for seed in (5, 5, 6))
     assert first == again
     assert first != other
 
@@ -280,9 +276,7 @@ def test_evaluate_compares_both_models_on_the_same_images() -> None:
     baseline, targets = random_case(0, 200, 6, skill=0.5)
     finetuned, _ = random_case(0, 200, 6, skill=3.0)
     paths = [f"{index}.jpg" for index in range(200)]
-    result = evaluate(
-        classes=names(6), paths=paths, targets_N=targets, baseline_NC=baseline, finetuned_NC=finetuned
-    )
+    result = evaluate(classes=names(6), paths=paths, targets_N=targets, baseline_NC=baseline, finetuned_NC=finetuned)
     assert result.finetuned is not None and result.best is result.finetuned
     assert result.finetuned.name == "lora" and result.baseline.name == "zero-shot"
     before, after = baseline.argmax(axis=1) == targets, finetuned.argmax(axis=1) == targets
@@ -320,9 +314,7 @@ def test_a_collapse_is_said_with_model_and_class() -> None:
     assert result.warnings[1].startswith("full answers cycling for 95% of the images")
 
 
-@pytest.mark.parametrize(
-    ("answers", "truth"), [([0] * 90 + [1] * 10, [0, 1] * 50), ([0] * 100, [0] * 95 + [1] * 5)]
-)
+@pytest.mark.parametrize(("answers", "truth"), [([0] * 90 + [1] * 10, [0, 1] * 50), ([0] * 100, [0] * 95 + [1] * 5)])
 def test_no_collapse_at_90_percent_or_where_the_images_are_so(answers: list[int], truth: list[int]) -> None:
     result = evaluate(classes=names(2), paths=["x"] * 100, targets_N=truth, baseline_NC=one_hot(answers, 2))
     assert result.warnings == ()

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MODEL_CONFIG, write_image, write_model
 
 from clip_har import features
 from clip_har.backbone import Backbone, ImageFeatures, load_backbone
 from clip_har.dataset import ImageRecord, load_dataset
 from clip_har.features import FeatureStore
 from clip_har.images import decode
+from samples import MODEL_CONFIG, write_image, write_model
 
 
 @pytest.fixture
@@ -103,9 +103,7 @@ def test_other_weights_preprocessing_or_precision_have_stores_of_their_own(
     other_preprocessing = load_backbone(tiny_model, precision="float32")
     changed = dataclasses.replace(other_preprocessing.card.preprocessing, mean=(0.4, 0.5, 0.5))
     other_preprocessing.card = dataclasses.replace(other_preprocessing.card, preprocessing=changed)
-    keys = {
-        features.store_key(model) for model in (backbone, other_weights, other_precision, other_preprocessing)
-    }
+    keys = {features.store_key(model) for model in (backbone, other_weights, other_precision, other_preprocessing)}
     assert len(keys) == 4
     assert features.store_key(load_backbone(tiny_model, precision="float32")) == features.store_key(backbone)
 
@@ -186,9 +184,7 @@ def test_unreadable_images_are_reported_and_not_tried_again(
 ) -> None:
     for label in ("a", "b"):
         for number in range(4):
-            write_image(
-                tmp_path / "data" / label / f"{number}.jpg", (90, 90, 90), seed=number + 50 * ord(label)
-            )
+            write_image(tmp_path / "data" / label / f"{number}.jpg", (90, 90, 90), seed=number + 50 * ord(label))
     broken = tmp_path / "data" / "a" / "1.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
     dataset = load_dataset(tmp_path / "data")

@@ -56,9 +56,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert names_in(tmp_path) == ["results.json"]
 
 
-def test_a_write_that_is_interrupted_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_is_interrupted_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "results.json"
     write_atomically(target, "old")
 

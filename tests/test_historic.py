@@ -94,6 +94,4 @@ def test_a_script_runs_on_its_own_and_refuses_in_one_line() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        "clip-har: The dataset folder /no/such/folder does not exist"
-    )
+    assert done.stderr.splitlines()[-1].startswith("clip-har: The dataset folder /no/such/folder does not exist")

@@ -211,9 +211,7 @@ def test_sizes_are_limited_in_pixels_and_on_a_side() -> None:
     assert decode(content, max_pixels=pixels).size == (hostile.WIDTH, hostile.HEIGHT)
     with pytest.raises(UnreadableImageError, match=f"96 x 64 pixels, more than {pixels - 1:,} in all"):
         decode(content, max_pixels=pixels - 1)
-    assert (
-        reason_of(hostile.png_header(12_000, 12_000)) == "12000 x 12000 pixels, more than 128,000,000 in all"
-    )
+    assert reason_of(hostile.png_header(12_000, 12_000)) == "12000 x 12000 pixels, more than 128,000,000 in all"
     assert "on a side" in reason_of(hostile.png_header(MAX_SIDE + 1, 2))
 
 
@@ -236,9 +234,7 @@ for name in ("decompression_bomb.png", "very_wide.png"):
 print(before, peak() - before, "torch" in sys.modules)
 """
     command = [sys.executable, "-c", script, str(hostile_folder)]
-    before, added, torch_imported = subprocess.run(
-        command, capture_output=True, text=True, check=True
-    ).stdout.split()
+    before, added, torch_imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert int(added) < 20e6  # bytes
     assert int(before) < 300e6
     assert torch_imported == "False"
@@ -478,18 +474,14 @@ def noise(width: int, height: int, *, low: int = 0, high: int = 256) -> Image.Im
     return Image.fromarray(pixels_HWC)
 
 
-@pytest.mark.parametrize(
-    "size", [(2000, 3), (3, 2000), (130, 32), (257, 31), (31, 257), (1000, 101), (11, 50)]
-)
+@pytest.mark.parametrize("size", [(2000, 3), (3, 2000), (130, 32), (257, 31), (31, 257), (1000, 101), (11, 50)])
 @pytest.mark.parametrize("frame", [(32, 32), (24, 48), (48, 24)])
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_extreme_shapes_give_what_open_clip_gives(
     size: tuple[int, int], frame: tuple[int, int], resize_mode: str, interpolation: str
 ) -> None:
-    image = noise(
-        *size, low=80, high=176
-    )  # far from 0 and 255: clipping depends on which side is scaled first
+    image = noise(*size, low=80, high=176)  # far from 0 and 255: clipping depends on which side is scaled first
     transform = Preprocessing(
         image_size=frame, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=resize_mode, interpolation=interpolation
     ).transform()

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
-from tasks import Table, make_task, settings
 from torch import Tensor, nn
 
 from clip_har.config import METHOD_NAMES
 from clip_har.methods import METHODS, GradientMethod, LabelledFeatures, SolvedMethod, Task
 from clip_har.methods.linear_probe import INVERSE_REGULARISATION, LinearProbe, LinearProbeClassifier
 from clip_har.methods.lora import EmbeddingLora, Lora
+from tasks import Table, make_task, settings
 
 
 def test_the_dict_and_the_configuration_name_the_same_methods() -> None:
@@ -82,15 +82,9 @@ def test_lora_is_the_formula() -> None:
     for parameter in classifier.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
     x_D = task.val.table.embedding[0].numpy().astype(np.float64)
-    a, b = (
-        tensor.detach().numpy().astype(np.float64)
-        for tensor in (classifier.image.lora_A, classifier.image.lora_B)
-    )
+    a, b = (tensor.detach().numpy().astype(np.float64) for tensor in (classifier.image.lora_A, classifier.image.lora_B))
     image = x_D + (5.0 / 3) * (b @ (a @ x_D))
-    a, b = (
-        tensor.detach().numpy().astype(np.float64)
-        for tensor in (classifier.text.lora_A, classifier.text.lora_B)
-    )
+    a, b = (tensor.detach().numpy().astype(np.float64) for tensor in (classifier.text.lora_A, classifier.text.lora_B))
     expected = []
     for prompt_D in task.prompts_CD.numpy().astype(np.float64):
         text = prompt_D + (5.0 / 3) * (b @ (a @ prompt_D))
@@ -113,9 +107,7 @@ def test_every_trainable_tensor_of_lora_gets_a_gradient(loss: str) -> None:
 
 
 def test_lora_groups_hold_each_parameter_once_with_the_multipliers() -> None:
-    method = Lora(
-        settings(lr=2.0, vision_lr_multiplier=0.5, text_lr_multiplier=0.1, projection_lr_multiplier=3.0)
-    )
+    method = Lora(settings(lr=2.0, vision_lr_multiplier=0.5, text_lr_multiplier=0.1, projection_lr_multiplier=3.0))
     classifier = method.build(make_task())
     groups = method.parameter_groups(classifier)
     assert [group["lr"] for group in groups] == [1.0, 0.2, 6.0]

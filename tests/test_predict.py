@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CLASSES, HUES, write_image
 from PIL import Image
 
 from clip_har import workflows
 from clip_har.config import BackboneConfig, DataConfig, TrainConfig
 from clip_har.errors import RunError
 from clip_har.predict import Predictor
+from samples import CLASSES, HUES, write_image
 
 
 @pytest.fixture(scope="module", params=["linear-probe", "lora", "zero-shot"])

@@ -161,9 +161,7 @@ def script_help(script: str) -> str:
 
 
 def make_targets() -> set[str]:
-    return set(
-        re.findall(r"^([a-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    return set(re.findall(r"^([a-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 # The three files to read first
@@ -271,9 +269,7 @@ def test_right_commands_pass(line: str) -> None:
 
 
 def test_the_first_files_are_found_in_a_list_and_in_a_sentence() -> None:
-    listed = (
-        "# Three files to read first\n\n1. `src/a.py`\n2. [b](src/b.py)\n3. `src/c.py`\n\n# Next\n`src/d.py`"
-    )
+    listed = "# Three files to read first\n\n1. `src/a.py`\n2. [b](src/b.py)\n3. `src/c.py`\n\n# Next\n`src/d.py`"
     sentence = "The three files to read first: `src/a.py`, `src/b.py` and `src/c.py`.\n\nLater `src/d.py`."
     for text in (listed, sentence):
         assert sorted(first_files(text)) == ["src/a.py", "src/b.py", "src/c.py"]

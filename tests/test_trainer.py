@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from typing import Any
 
@@ -60,9 +61,7 @@ def test_states_count_steps_epochs_and_rates() -> None:
 
 
 def test_the_epoch_loss_is_the_mean_over_images() -> None:
-    method = Lora(
-        settings(epochs=1, batch_size=32, lr=1e-12, dropout=0.0)
-    )  # 120 images: the last batch is short
+    method = Lora(settings(epochs=1, batch_size=32, lr=1e-12, dropout=0.0))  # 120 images: the last batch is short
     task = make_task()
     classifier = method.build(task)
     expected = method.loss(classifier.eval(), task.train.table.embedding, task.train.labels_N, task).item()
@@ -160,7 +159,7 @@ def test_schedule_warms_up_then_falls_to_zero() -> None:
     assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert factors[10] == pytest.approx(1.0)
     assert factors[55] == pytest.approx(0.5)
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
     assert factors[-1] < 0.001
     assert lr_factor(0, total=1, warmup=0) == 1.0
 
@@ -176,8 +175,5 @@ def test_a_solver_yields_its_candidates_and_continues_after_those_done() -> None
     task = make_task(per_class=10)
     all_states = [(s.epoch, s.description) for s in fit(method, method.build(task), task, method.settings)]
     assert [epoch for epoch, _ in all_states] == list(range(1, LinearProbe.candidates + 1))
-    rest = [
-        (s.epoch, s.description)
-        for s in fit(method, method.build(task), task, method.settings, epochs_done=2)
-    ]
+    rest = [(s.epoch, s.description) for s in fit(method, method.build(task), task, method.settings, epochs_done=2)]
     assert rest == all_states[2:]

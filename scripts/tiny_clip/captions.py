@@ -219,7 +219,8 @@ def corpus(rng: Random, count: int) -> list[str]:
         detailed_caption(rng.choice(list(PHRASES)), people, rng.choice(list(PLACE_WORDS)), rng)
         for _ in range(count)
     ]
-    words = [word for words in (PHRASES, LOOSE_PHRASES) for phrases in words.values() for phrase in phrases for word in phrase.split()]
+    phrases = [phrase for table in (PHRASES, LOOSE_PHRASES) for row in table.values() for phrase in row]
+    words = [word for phrase in phrases for word in phrase.split()]
     colours = [name for _, name in _HUES] + ["black", "white", "grey", "brown"]
     nouns = ["man", "woman", "child", "kid", "two people", "three people", "four people"]
     return sentences + (words + colours + nouns) * max(1, count // 200)

@@ -147,9 +147,7 @@ def resolve_device(device: str) -> torch.device:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"--device {device} cannot be used: {reason}", remedy="Try --device auto."
-        ) from error
+        raise ModelError(f"--device {device} cannot be used: {reason}", remedy="Try --device auto.") from error
     return chosen
 
 
@@ -221,9 +219,7 @@ def _parse(name: str) -> tuple[str, str | None]:
         pretrained = "openai" if "openai" in tags else tags[0]
     if pretrained not in tags and not Path(pretrained).is_file():
         said = (
-            f"{architecture} has no weights {pretrained!r}"
-            if pretrained
-            else f"{architecture} has no default weights"
+            f"{architecture} has no weights {pretrained!r}" if pretrained else f"{architecture} has no default weights"
         )
         raise ModelError(
             said, remedy=f"Known for it: {', '.join(tags) or 'none'}; or give a file as {architecture}:FILE."
@@ -290,13 +286,9 @@ def _is_torchscript(path: Path) -> bool:
 def _explain(name: str, architecture: str, error: Exception) -> ModelError:
     """An exception of open_clip or the hub, as one line with a remedy."""
     reason = _first_line(error)
-    wants_network = (
-        architecture.startswith("hf-hub:") or "download" in reason.lower() or "hub" in reason.lower()
-    )
+    wants_network = architecture.startswith("hf-hub:") or "download" in reason.lower() or "hub" in reason.lower()
     if architecture.startswith("local-dir:") or not wants_network:
-        return ModelError(
-            f"The model {name} cannot be loaded: {reason}", remedy="Check that its files are complete."
-        )
+        return ModelError(f"The model {name} cannot be loaded: {reason}", remedy="Check that its files are complete.")
     return ModelError(
         f"The weights of {name} could not be downloaded ({reason})",
         remedy="Without a network: download the weights elsewhere and pass --model "
@@ -311,9 +303,7 @@ def _nearest_models(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.replace("/", "-"), known, n=3, cutoff=0.5)
     historic = ", ".join(HISTORIC_NAMES)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return (
-        f"{hint}Use {historic}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
-    )
+    return f"{hint}Use {historic}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
 
 
 def _first_line(error: Exception) -> str:
@@ -410,9 +400,7 @@ def _capture_hidden(visual: nn.Module) -> Iterator[dict[str, Tensor]]:
         if not isinstance(linear, nn.Linear):
             yield captured
             return
-        handle = linear.register_forward_pre_hook(
-            lambda _m, inputs: captured.__setitem__("hidden", inputs[0])
-        )
+        handle = linear.register_forward_pre_hook(lambda _m, inputs: captured.__setitem__("hidden", inputs[0]))
     try:
         yield captured
     finally:

@@ -58,11 +58,7 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """One mapping per epoch or candidate, from log.jsonl."""
         path = self.folder / "log.jsonl"
-        return (
-            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            if path.is_file()
-            else []
-        )
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
     def prompts(self) -> Tensor:
         """The class prompts' embeddings [C, D] that the run was trained with."""
@@ -92,6 +88,8 @@ class SavedState:
     """A training at an epoch's end, as `save_state` wrote it."""
 
     epoch: int
+    weights_hash: str
+    """Of the backbone that it was trained on."""
     history: list[dict[str, Any]]
     seconds: float
     """Training time so far."""
@@ -112,11 +110,7 @@ def resolve_run(path: Path) -> Path:
     if not (folder / "card.json").is_file():
         begun = (folder / "config.json").is_file()
         said = "is a run that was not finished" if begun else "is not a run folder (it has no card.json)"
-        remedy = (
-            "Finish it with clip-har train --resume."
-            if begun
-            else "Give the folder that clip-har train wrote."
-        )
+        remedy = "Finish it with clip-har train --resume." if begun else "Give the folder that clip-har train wrote."
         raise RunError(f"{folder} {said}", remedy=remedy)
     return folder
 
@@ -166,9 +160,7 @@ def check_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> No
 
 def has_run(folder: Path) -> bool:
     """Whether a run was begun here that has something to lose: a saved state, or a finished run."""
-    return (folder / "config.json").is_file() and (
-        is_finished(folder) or any((folder / "last").glob("epoch-*"))
-    )
+    return (folder / "config.json").is_file() and (is_finished(folder) or any((folder / "last").glob("epoch-*")))
 
 
 def differing_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -201,19 +193,23 @@ def save_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(folder / "log.jsonl", "".join(json.dumps(dict(entry)) + "\n" for entry in history))
 
 
-def save_state(folder: Path, state: TrainState, history: Sequence[Mapping[str, Any]], seconds: float) -> None:
+def save_state(
+    folder: Path,
+    state: TrainState,
+    history: Sequence[Mapping[str, Any]],
+    seconds: float,
+    *,
+    weights_hash: str,
+) -> None:
     """Write all that `fit` needs to continue after this epoch; the state before it is kept beside it."""
-    tensors = {
-        f"classifier.{key}": value.detach().cpu() for key, value in state.classifier.state_dict().items()
-    }
+    tensors = {f"classifier.{key}": value.detach().cpu() for key, value in state.classifier.state_dict().items()}
     if state.optimizer is not None:
         for index, slots in state.optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in slots.items()
-            }
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in slots.items()}
     tensors = {key: value.contiguous() for key, value in tensors.items()}
     metadata = {
         "epoch": str(state.epoch),
+        "weights_hash": weights_hash,
         "seconds": repr(seconds),
         "history": json.dumps([dict(entry) for entry in history]),
         "checksum": _checksum(tensors),
@@ -254,6 +250,7 @@ def _saved_state(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
             optimizer.setdefault(int(index), {})[slot] = tensor
     return SavedState(
         epoch=int(metadata["epoch"]),
+        weights_hash=metadata["weights_hash"],
         history=json.loads(metadata["history"]),
         seconds=float(metadata["seconds"]),
         classifier=classifier,

@@ -51,9 +51,7 @@ USER_ERRNOS = frozenset(
         "EEXIST",
     )
 )
-ConfigFile = Annotated[
-    Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")
-]
+ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")]
 
 app = App(
     name="clip-har",
@@ -112,9 +110,7 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
 
 
 @app.command
-def evaluate(
-    config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_file: ConfigFile = None
-) -> int:
+def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
     """Score a run beside zero-shot on the test images; without --checkpoint, zero-shot alone.
 
     Example: clip-har evaluate --data photos --checkpoint runs/lora
@@ -179,9 +175,7 @@ def predict(
     predictor = Predictor(run, model=model, device=device, precision=precision)
     predictions = list(predictor.predict(_image_files(images), top=top))
     if json_output:
-        sys.stdout.write(
-            json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False) + "\n"
-        )
+        sys.stdout.write(json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False) + "\n")
     else:
         Output().predictions(predictions)
     for item in predictions:
@@ -255,9 +249,7 @@ def _image_files(given: Iterable[Path]) -> Iterator[Path]:
     """The files named, and for a folder all files in it and below that are not hidden."""
     for path in given:
         if path.is_dir():
-            yield from sorted(
-                file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
-            )
+            yield from sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
         else:
             yield path
 

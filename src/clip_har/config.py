@@ -40,7 +40,7 @@ def _whole_number(_type: object, tokens: Sequence[Any]) -> int:
         if float(text).is_integer():
             return int(float(text))
     place = f" (in {source})" if source not in ("", "cli") else ""
-    raise ValueError(f"{text!r} is not a whole number{place}")
+    raise ValueError(f'unable to convert "{text}" into int, a whole number{place}')
 
 
 WholeNumber = Annotated[int, Parameter(converter=_whole_number)]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,9 +23,11 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
-from clip_har.predict import Prediction
 from clip_har.progress import Bar
+
+if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
+    from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
+    from clip_har.predict import Prediction
 
 SIGNIFICANT = 0.05
 PIPED_WIDTH = 120
@@ -95,9 +98,7 @@ class Output:
     def comparison(self, rows: Sequence[ComparisonRow], results: Mapping[str, EvalResult]) -> None:
         """A row per method, with its interval, cost and p against zero-shot."""
         first = next(iter(results.values()))
-        table = Table(
-            title=f"{first.n:,} {first.split} images, {len(first.classes)} classes", title_justify="left"
-        )
+        table = Table(title=f"{first.n:,} {first.split} images, {len(first.classes)} classes", title_justify="left")
         table.add_column("method")
         for name in ("accuracy", "95 % interval", "macro F1", "trained", "time", "McNemar p"):
             table.add_column(name, justify="right")
@@ -121,9 +122,7 @@ class Output:
     def evaluation(self, result: EvalResult) -> None:
         """Zero-shot and the run side by side."""
         models = [result.baseline, *([result.finetuned] if result.finetuned else [])]
-        table = Table(
-            title=f"{result.n:,} {result.split} images, {len(result.classes)} classes", title_justify="left"
-        )
+        table = Table(title=f"{result.n:,} {result.split} images, {len(result.classes)} classes", title_justify="left")
         table.add_column("metric")
         for model in models:
             table.add_column(model.name, justify="right")
@@ -132,9 +131,7 @@ class Output:
         self._console.print(table)
         if result.finetuned and result.mcnemar_p is not None:
             gain = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
-            self.line(
-                f"{result.finetuned.name}: {gain:+.2%} over zero-shot, McNemar p {p_text(result.mcnemar_p)}"
-            )
+            self.line(f"{result.finetuned.name}: {gain:+.2%} over zero-shot, McNemar p {p_text(result.mcnemar_p)}")
 
     def predictions(self, predictions: Sequence[Prediction]) -> None:
         """A row per image that could be read."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from clip_har.dataset import missing_classes_warning
 from clip_har.errors import DataError, ModelError
 
 # Shape legend: N images, C classes.
@@ -399,9 +400,7 @@ def confused_pairs(metrics: Metrics, limit: int = 5) -> tuple[ConfusedPair, ...]
     )
 
 
-def _checked(
-    scores: npt.NDArray[Any], targets: npt.NDArray[Any], n_classes: int
-) -> tuple[FloatArray, IntArray]:
+def _checked(scores: npt.NDArray[Any], targets: npt.NDArray[Any], n_classes: int) -> tuple[FloatArray, IntArray]:
     """The arrays as they are used further on, or an error that says what is wrong with them."""
     if targets.size == 0:
         raise DataError("There are no images to evaluate", remedy="Name a split that has images.")
@@ -457,13 +456,7 @@ def _percentile_interval(samples: FloatArray) -> Interval:
 
 def _absent_classes(metrics: Metrics, split: str) -> list[str]:
     absent = [entry.name for entry in metrics.per_class if entry.support == 0]
-    if not absent:
-        return []
-    verb = "has" if len(absent) == 1 else "have"
-    return [
-        f"{', '.join(absent)} {verb} no images in the {split} split: not measured, and averages over classes "
-        f"run over the other {len(metrics.per_class) - len(absent)}."
-    ]
+    return [missing_classes_warning(split, absent, total=len(metrics.per_class))] if absent else []
 
 
 def _collapses(models: Sequence[Evaluated], targets: IntArray, classes: Sequence[str]) -> list[str]:

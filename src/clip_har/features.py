@@ -103,9 +103,7 @@ class FeatureStore:
         Images that cannot be decoded are remembered, so that they are not tried again either.
         """
         wanted = {record.sha256: record for record in records}
-        missing = [
-            r for sha256, r in wanted.items() if sha256 not in self._index and sha256 not in self._unreadable
-        ]
+        missing = [r for sha256, r in wanted.items() if sha256 not in self._index and sha256 not in self._unreadable]
         started = time.perf_counter()
         if missing:
             self._encode_missing(missing, batch_size, workers, progress)
@@ -149,9 +147,7 @@ class FeatureStore:
         self, missing: Sequence[ImageRecord], batch_size: int, workers: int, progress: Progress
     ) -> None:
         transform = self._backbone.card.preprocessing.transform()
-        batches = decode_batches(
-            [record.path for record in missing], transform, batch_size=batch_size, workers=workers
-        )
+        batches = decode_batches([record.path for record in missing], transform, batch_size=batch_size, workers=workers)
         pending = _PendingShard(self.folder)
         try:
             with progress.bar("Encoding images", total=len(missing), unit="images") as bar:

@@ -121,9 +121,7 @@ def main_clip(
         checkpoint_dir: Run folder to write.
         output_csv: Table to write; NAME_confusion_matrix.csv is written beside it.
     """
-    code = train_clip_lora(
-        data_dir=data_dir, model_name=model_name, epochs=epochs, checkpoint_dir=checkpoint_dir
-    )
+    code = train_clip_lora(data_dir=data_dir, model_name=model_name, epochs=epochs, checkpoint_dir=checkpoint_dir)
     if code != cli.EXIT_DONE:
         return code
     return evaluate_lora_clip(

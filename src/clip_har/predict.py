@@ -107,8 +107,7 @@ class Predictor:
     def _answer(self, path: Path, probabilities_C: Tensor, warning: str | None, top: int) -> Prediction:
         values, indices = probabilities_C.topk(min(max(1, top), len(self.classes)))
         ranked = tuple(
-            (self.classes[index], value)
-            for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+            (self.classes[index], value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)
         )
         label, probability = ranked[0]
         return Prediction(image=str(path), label=label, probability=probability, top=ranked, warning=warning)

@@ -51,9 +51,7 @@ def _read_templates(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
-        raise ConfigError(
-            f"--templates {str(path)!r} has no {{}} and is not a readable file", remedy=remedy
-        ) from error
+        raise ConfigError(f"--templates {str(path)!r} has no {{}} and is not a readable file", remedy=remedy) from error
     lines = [line for line in lines if line and not line.startswith("#")]
     bad = [line for line in lines if "{}" not in line]
     if bad or not lines:

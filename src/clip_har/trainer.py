@@ -75,9 +75,7 @@ def fit(
         peaks = [group["lr"] for group in optimizer.param_groups]
         if optimizer_state is not None:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(optimizer_state)})
-        features_N = (
-            task.train.table.embedding if classifier.reads == "embedding" else task.train.table.hidden
-        )
+        features_N = task.train.table.embedding if classifier.reads == "embedding" else task.train.table.hidden
         with _one_thread():
             for epoch in range(epochs_done, settings["epochs"]):
                 yield from _epoch(method, classifier, optimizer, peaks, features_N, task, settings, epoch)
@@ -120,9 +118,7 @@ def _epoch(
         factor = lr_factor(step, total=total, warmup=warmup)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
-        loss = _step(
-            method, classifier, optimizer, features_N[batch_B], task.train.labels_N[batch_B], task, settings
-        )
+        loss = _step(method, classifier, optimizer, features_N[batch_B], task.train.labels_N[batch_B], task, settings)
         if loss is None:
             raise _non_finite(step, peaks[0] * factor, last_finite)
         last_finite = loss

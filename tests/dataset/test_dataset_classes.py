@@ -44,14 +44,14 @@ def test_a_training_class_without_test_images_stays_and_is_said(tmp_path: Path) 
     )
     assert dataset.classes == ("flying", "running", "sitting")
     (warning,) = dataset.warnings
-    assert warning.startswith("No test images of flying: ")
+    assert warning.startswith("flying has no images in the test split: ")
 
 
 def test_an_empty_class_folder_in_test_is_a_class_without_test_images(tmp_path: Path) -> None:
     write_splits(tmp_path, {"running": 4, "sitting": 4}, {"running": 3})
     (tmp_path / "test" / "sitting").mkdir()
     (warning,) = load_dataset(tmp_path).warnings
-    assert warning.startswith("No test images of sitting: ")
+    assert warning.startswith("sitting has no images in the test split: ")
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,7 @@ def test_an_empty_class_folder_in_test_is_a_class_without_test_images(tmp_path: 
     ["Using Laptop", "using-laptop", "USING_LAPTOP", "using laptop ", "UsingLaptop", "Using.Laptop"],
 )
 def test_spellings_of_train_and_test_are_matched_and_said(spelling: str, tmp_path: Path) -> None:
-    dataset = load_dataset(
-        write_splits(tmp_path, {"using_laptop": 4, "sitting": 4}, {spelling: 3, "sitting": 3})
-    )
+    dataset = load_dataset(write_splits(tmp_path, {"using_laptop": 4, "sitting": 4}, {spelling: 3, "sitting": 3}))
     assert dataset.classes == ("sitting", "using_laptop")
     assert class_counts(dataset, "test") == {"using_laptop": 3, "sitting": 3}
     assert dataset.warnings == (f"Class folders read {spelling!r} as 'using_laptop'",)
@@ -100,6 +98,12 @@ def test_an_empty_class_folder_is_refused(split: str, tmp_path: Path) -> None:
     assert refusal(tmp_path).what == f"No image in the class folder {folder} and 1 more"
 
 
+def test_a_class_folder_that_is_empty_in_train_alone_is_refused(tmp_path: Path) -> None:
+    write_splits(tmp_path, {"running": 4, "sitting": 4}, {"running": 3, "sitting": 3, "flying": 3})
+    (tmp_path / "train" / "flying").mkdir()
+    assert refusal(tmp_path).what == f"No image in the class folder {(tmp_path / 'train' / 'flying').resolve()}"
+
+
 def test_a_class_folder_of_unreadable_files_is_refused_with_a_reason(tmp_path: Path) -> None:
     fill_classes(tmp_path, {"running": 4, "sitting": 4})
     (tmp_path / "flying").mkdir()
@@ -118,15 +122,15 @@ def test_a_dataset_without_any_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_classes_of_a_run_decide_in_their_order(tmp_path: Path) -> None:
-    write_splits(
-        tmp_path, {"running": 4, "sitting": 4, "flying": 4}, {"Running": 3, "sitting": 3, "flying": 2}
-    )
+    write_splits(tmp_path, {"running": 4, "sitting": 4, "flying": 4}, {"Running": 3, "sitting": 3, "flying": 2})
     dataset = load_dataset(tmp_path, classes=["sitting", "running", "eating"])
     assert dataset.classes == ("sitting", "running", "eating")
     assert class_counts(dataset, "test") == {"running": 3, "sitting": 3}
     assert sorted(set(dataset.targets("test").tolist())) == [0, 1]
     said = "\n".join(dataset.warnings)
-    assert "'Running' as 'running'" in said and "flying (6)" in said and "No test images of eating" in said
+    assert (
+        "'Running' as 'running'" in said and "flying (6)" in said and "eating has no images in the test split" in said
+    )
 
 
 def test_a_folder_without_the_runs_classes_is_refused(tmp_path: Path) -> None:

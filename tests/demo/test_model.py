@@ -42,9 +42,7 @@ def class_embeddings(model: Any, tokenizer: Any) -> Tensor:
     rows = []
     for action in ACTIONS:
         words = action.replace("_", " ")
-        text_TD = model.encode_text(
-            tokenizer([template.format(words) for template in TEMPLATES]), normalize=True
-        )
+        text_TD = model.encode_text(tokenizer([template.format(words) for template in TEMPLATES]), normalize=True)
         rows.append(torch.nn.functional.normalize(text_TD.mean(0), dim=0))
     return torch.stack(rows)
 

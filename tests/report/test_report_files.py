@@ -38,9 +38,7 @@ def rows_of(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline="")))
 
 
-def test_the_files_of_an_evaluation(
-    make_result: MakeResult, history: list[EpochRecord], tmp_path: Path
-) -> None:
+def test_the_files_of_an_evaluation(make_result: MakeResult, history: list[EpochRecord], tmp_path: Path) -> None:
     plots = {"confusion_matrix.png", "per_class_f1.png"}
     files = written(make_result(), tmp_path / "full", history=history)
     expected = TABLES | plots | {"confusion_matrix_baseline.png", "training_curve.png", "report.html"}
@@ -88,9 +86,7 @@ def test_results_csv(make_result: MakeResult) -> None:
     assert len(values) == len(rows) == 30
     assert {kind for _, kind in values} == {"baseline", "finetuned", "difference"}
     assert values["Accuracy", "baseline"] == pytest.approx(result.baseline.metrics.accuracy, rel=1e-5)
-    assert values["Top-3 Accuracy", "finetuned"] == pytest.approx(
-        result.finetuned.metrics.top3_accuracy, rel=1e-5
-    )
+    assert values["Top-3 Accuracy", "finetuned"] == pytest.approx(result.finetuned.metrics.top3_accuracy, rel=1e-5)
     gain = result.finetuned.metrics.macro_f1 - result.baseline.metrics.macro_f1
     assert values["Macro F1", "difference"] == pytest.approx(gain, rel=1e-5)
     assert all(len(value.lstrip("-0.").replace(".", "")) <= 6 for _, value, _ in rows)
@@ -102,18 +98,14 @@ def test_confusion_matrix_csv(make_result: MakeResult) -> None:
     header, *rows = rows_of(tables.confusion_csv(result))
     assert header == ["", *result.classes]
     assert [row[0] for row in rows] == list(result.classes)
-    np.testing.assert_array_equal(
-        np.array([row[1:] for row in rows], dtype=int), result.best.metrics.confusion
-    )
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], dtype=int), result.best.metrics.confusion)
 
 
 def test_predictions_csv(make_result: MakeResult) -> None:
     result = make_result()
     assert result.finetuned is not None
     header, *rows = rows_of(tables.predictions_csv(result))
-    assert ",".join(header) == (
-        "path,true,baseline,baseline_confidence,finetuned,finetuned_confidence,correct"
-    )
+    assert ",".join(header) == ("path,true,baseline,baseline_confidence,finetuned,finetuned_confidence,correct")
     assert len(rows) == result.n
     for index in (0, 50, 95):
         path, true, baseline, _, finetuned, confidence, correct = rows[index]

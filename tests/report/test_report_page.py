@@ -155,9 +155,7 @@ def test_the_page_of_an_evaluation(
 
 
 def test_hostile_names_are_text(make_result: MakeResult, load_thumbnail: Loader, tmp_path: Path) -> None:
-    result = make_result(
-        classes=HOSTILE, skill=0.5, name="<b>lora", warnings=["<img src=x onerror=alert(1)>"]
-    )
+    result = make_result(classes=HOSTILE, skill=0.5, name="<b>lora", warnings=["<img src=x onerror=alert(1)>"])
     page = page_of(
         result,
         tmp_path,
@@ -192,9 +190,7 @@ def test_the_verdict_does_not_oversell(make_result: MakeResult) -> None:
     level = result.baseline.metrics.accuracy
     assert "may well be chance" in html.verdict(with_answers(result, 0.05, level + 0.01))
     assert "1.0 percentage points above zero-shot" in html.verdict(with_answers(result, 0.049, level + 0.01))
-    assert "below zero-shot: the adaptation did harm" in html.verdict(
-        with_answers(result, 0.001, level - 0.1)
-    )
+    assert "below zero-shot: the adaptation did harm" in html.verdict(with_answers(result, 0.001, level - 0.1))
 
 
 def test_validation_images_are_named_as_such(make_result: MakeResult) -> None:
@@ -268,9 +264,7 @@ def test_the_card_shows_what_is_there() -> None:
 
 def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader, tmp_path: Path) -> None:
     rows, results = comparison
-    write_comparison(
-        rows, results, tmp_path, card=CARD, command="clip-har compare", load_thumbnail=load_thumbnail
-    )
+    write_comparison(rows, results, tmp_path, card=CARD, command="clip-har compare", load_thumbnail=load_thumbnail)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert_accessible(page)

@@ -3,6 +3,7 @@
 Reads file heads and hashes, never pixels; decoding is in images/. Never writes into the user's folder.
 """
 
+from clip_har.dataset.classes import missing_classes_warning
 from clip_har.dataset.layout import SPLIT_FOLDERS
 from clip_har.dataset.loading import load_dataset
 from clip_har.dataset.manifests import write_manifest, write_unreadable
@@ -24,6 +25,7 @@ __all__ = [
     "SplitName",
     "UnreadableImage",
     "load_dataset",
+    "missing_classes_warning",
     "write_manifest",
     "write_unreadable",
 ]

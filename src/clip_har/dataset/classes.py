@@ -30,8 +30,7 @@ def settle_classes(
     """
     training = {image.label for image in images if image.split in (None, "train")}
     names = tuple(wanted) if wanted else tuple(sorted(training or {image.label for image in images}))
-    if not wanted:
-        _refuse_unusable(names)
+    _refuse_unusable(names)
     matched, warnings = _match_spelling(images, names)
     kept = [image for image in matched if image.label in set(names)]
     strangers = Counter(image.label for image in matched if image.label not in set(names))
@@ -46,9 +45,7 @@ def settle_classes(
     return names, kept, warnings
 
 
-def refuse_empty_classes(
-    layout: Layout, images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage]
-) -> None:
+def refuse_empty_classes(layout: Layout, images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage]) -> None:
     """A training class folder in which nothing is an image is a mistake to be mended, not a class.
 
     Raises:
@@ -84,11 +81,17 @@ def class_warnings(records: Sequence[ImageRecord], names: Sequence[str]) -> list
         present = {record.label for record in records if record.split == split}
         missing = [name for name in names if name not in present]
         if present and missing:
-            warnings.append(
-                f"No {split} images of {', '.join(missing)}: these stay possible answers, "
-                "and macro averages run over the classes that have images"
-            )
+            warnings.append(missing_classes_warning(split, missing, total=len(names)))
     return warnings
+
+
+def missing_classes_warning(split: str, missing: Sequence[str], *, total: int) -> str:
+    """What to say of classes of the training set that a held-out split has no images of."""
+    verb = "has" if len(missing) == 1 else "have"
+    return (
+        f"{', '.join(missing)} {verb} no images in the {split} split: not measured, and averages over classes "
+        f"run over the other {total - len(missing)}."
+    )
 
 
 def _refuse_unusable(names: Sequence[str]) -> None:

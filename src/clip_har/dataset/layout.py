@@ -22,9 +22,7 @@ SPLIT_FOLDERS: Mapping[str, SplitName] = {
 }
 """Folder name, in lower case and without spaces, hyphens and underscores -> the split it means."""
 
-LAYOUT_REMEDY = (
-    "Give a folder with one subfolder of images per class, or such folders under train/ and test/."
-)
+LAYOUT_REMEDY = "Give a folder with one subfolder of images per class, or such folders under train/ and test/."
 # What archives, systems and tools leave behind; names that start with a dot are ignored too.
 _FOREIGN_FOLDERS = frozenset(
     {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -58,10 +56,7 @@ class Layout:
     def training_classes(self) -> dict[str, str]:
         """Class -> its folder relative to the root, of the folders that training images come from."""
         folders = self.class_folders.get("train", self.class_folders.get(None, ()))
-        return {
-            _printable(folder.name): _printable(folder.relative_to(self.root).as_posix())
-            for folder in folders
-        }
+        return {_printable(folder.name): _printable(folder.relative_to(self.root).as_posix()) for folder in folders}
 
     def files(self) -> list[FoundFile]:
         """All files under the class folders that are not hidden, sorted by name."""
@@ -149,9 +144,7 @@ def _class_folders(split_folder: Path) -> list[Path]:
     if len(folders) == 1 and _split_of(folders[0]) == _split_of(split_folder) and _subfolders(folders[0]):
         folders = _subfolders(folders[0])  # train/train/, from an archive of its own for each split
     if not folders:
-        holds = (
-            "holds images but no class folders" if _loose_images(split_folder) else "holds no class folders"
-        )
+        holds = "holds images but no class folders" if _loose_images(split_folder) else "holds no class folders"
         raise DataError(
             f"{split_folder} {holds}",
             remedy="Sort its images into one subfolder per class, or move it elsewhere.",

@@ -46,16 +46,13 @@ def _rows(path: Path) -> Iterator[tuple[str, SplitName]]:
     splits = {str(split): split for split in SPLITS}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.reader(stream, strict=True)
+            rows = csv.reader(stream)
             if tuple(next(rows, ())) != MANIFEST_COLUMNS:
                 raise ValueError("its first line is not a manifest's")
             for _, sha256, _, split in rows:
                 if split not in splits or not re.fullmatch("[0-9a-f]{64}", sha256):
                     raise ValueError(f"line {rows.line_num} is not a manifest's")
                 yield sha256, splits[split]
-    except (
-        ValueError,
-        csv.Error,
-    ) as error:  # ValueError: also text that is not UTF-8, and rows of other lengths
+    except (ValueError, csv.Error) as error:  # ValueError: also other encodings, and rows of other lengths
         remedy = "Restore it, or delete it to make the split anew."
         raise DataError(f"{path} is not a split manifest: {error}", remedy=remedy) from error

@@ -82,9 +82,7 @@ def assign_splits(
     ]
 
 
-def cuts_for(
-    splits: Collection[SplitName], *, val_fraction: float, test_fraction: float
-) -> dict[SplitName, float]:
+def cuts_for(splits: Collection[SplitName], *, val_fraction: float, test_fraction: float) -> dict[SplitName, float]:
     """Which splits are cut out of the training images, in this order, given those the folders have."""
     cuts: dict[SplitName, float] = {}
     if set(splits) <= {"train"}:

@@ -1,6 +1,6 @@
 """Image files become upright 8-bit RGB images, and those become the tensors a backbone expects.
 
-Which files belong to a dataset, and whether they are good examples, is decided in dataset.py and audit.py.
+Which files belong to a dataset, and whether they are good examples, is decided in dataset/.
 """
 
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches

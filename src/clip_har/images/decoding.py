@@ -133,11 +133,7 @@ def _describe(head: bytes) -> str:
         return "an SVG drawing"
     if start.startswith("<?xml"):
         return "an XML document"
-    return (
-        "text"
-        if all(character.isprintable() or character.isspace() for character in text)
-        else "unknown data"
-    )
+    return "text" if all(character.isprintable() or character.isspace() for character in text) else "unknown data"
 
 
 # From bytes to an upright RGB image
@@ -276,11 +272,7 @@ def _reason(error: Exception, kind: str, head: bytes, stream: BinaryIO) -> str:
         return "too large for this machine's memory"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {error.strerror or message}"
-    if (
-        isinstance(error, EOFError)
-        or "truncated" in message.lower()
-        or _parsed_to_end(error, kind, head, stream)
-    ):
+    if isinstance(error, EOFError) or "truncated" in message.lower() or _parsed_to_end(error, kind, head, stream):
         return _ends_early(kind)
     if isinstance(error, UnidentifiedImageError):
         return f"corrupt {kind} header"
@@ -343,9 +335,7 @@ def _open_file(path: Path) -> BinaryIO:
     except PermissionError as error:
         raise UnreadableImageError("permission denied") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise UnreadableImageError(
-            f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise UnreadableImageError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _read_head(stream: BinaryIO) -> bytes:

@@ -57,15 +57,11 @@ class Preprocessing:
         ]
         if problems:
             values = ", ".join(f"{name} = {getattr(self, name)!r}" for name in problems)
-            raise ConfigError(
-                f"preprocessing cannot use {values}", remedy="Take the values of the backbone's card."
-            )
+            raise ConfigError(f"preprocessing cannot use {values}", remedy="Take the values of the backbone's card.")
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as what `json.dumps` takes."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -83,21 +79,15 @@ class Preprocessing:
             }
             return cls(**fitting)
         except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"preprocessing is damaged: {error}", remedy="Restore the card from a backup."
-            ) from error
+            raise ConfigError(f"preprocessing is damaged: {error}", remedy="Restore the card from a backup.") from error
 
     @classmethod
     def from_open_clip(cls, values: Mapping[str, Any]) -> Preprocessing:
         """Read an open_clip model's `visual.preprocess_cfg`; keys that only open_clip needs are left out."""
         size = values["size"]
         height, width = (size, size) if isinstance(size, int) else size
-        optional = {
-            name: values[name] for name in ("interpolation", "resize_mode", "fill_color") if name in values
-        }
-        return cls(
-            image_size=(height, width), mean=tuple(values["mean"]), std=tuple(values["std"]), **optional
-        )
+        optional = {name: values[name] for name in ("interpolation", "resize_mode", "fill_color") if name in values}
+        return cls(image_size=(height, width), mean=tuple(values["mean"]), std=tuple(values["std"]), **optional)
 
     def transform(self) -> ModelTransform:
         """Return open_clip's own evaluation transform: RGB image in, float32 CHW tensor out."""
@@ -111,9 +101,7 @@ class Preprocessing:
             resize_mode=self.resize_mode,
             fill_color=self.fill_color,
         )
-        return ModelTransform(
-            preprocessing=self, open_clip_transform=image_transform_v2(config, is_train=False)
-        )
+        return ModelTransform(preprocessing=self, open_clip_transform=image_transform_v2(config, is_train=False))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from clip_har.methods.base import Candidate, Classifier, SolvedMethod, Task
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # Shapes: N images, C classes, H width of the features.
 
@@ -51,9 +54,7 @@ class LinearProbe(SolvedMethod):
                 classifier.linear.weight.copy_(task.logit_scale * task.prompts_CD)
         return classifier
 
-    def restore(
-        self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]
-    ) -> LinearProbeClassifier:
+    def restore(self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]) -> LinearProbeClassifier:
         del prompts_CD, logit_scale
         classes, width = tensors["linear.weight"].shape
         classifier = LinearProbeClassifier(width, classes)
@@ -61,6 +62,8 @@ class LinearProbe(SolvedMethod):
         return classifier
 
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
+        from sklearn.linear_model import LogisticRegression  # slow to import, and predicting does not need it
+
         assert isinstance(classifier, LinearProbeClassifier)
         features_NH = task.train.table.hidden
         labels_N = task.train.labels_N

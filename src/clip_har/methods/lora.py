@@ -52,9 +52,7 @@ class EmbeddingLora(Classifier):
     2 * 2 * R * D + 1 trainable parameters: 32,769 at rank 16 on ViT-B/32 (D = 512).
     """
 
-    def __init__(
-        self, prompts_CD: Tensor, logit_scale: float, *, rank: int, alpha: float, dropout: float
-    ) -> None:
+    def __init__(self, prompts_CD: Tensor, logit_scale: float, *, rank: int, alpha: float, dropout: float) -> None:
         super().__init__()
         width = prompts_CD.shape[1]
         self.prompts_CD: Tensor

@@ -31,8 +31,6 @@ class ZeroShot(Method):
     def build(self, task: Task) -> ZeroShotClassifier:
         return ZeroShotClassifier(task.prompts_CD, task.logit_scale)
 
-    def restore(
-        self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]
-    ) -> ZeroShotClassifier:
+    def restore(self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]) -> ZeroShotClassifier:
         del tensors  # nothing is trained
         return ZeroShotClassifier(prompts_CD, logit_scale)

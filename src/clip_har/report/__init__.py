@@ -45,9 +45,7 @@ def write_evaluation(
         The files written, tables first and report.html last.
     """
     figures = _evaluation_figures(result, history)
-    page = html.evaluation_page(
-        result, card=card, figures=figures, command=command, load_thumbnail=load_thumbnail
-    )
+    page = html.evaluation_page(result, card=card, figures=figures, command=command, load_thumbnail=load_thumbnail)
     files = {
         "confusion": "confusion_matrix.png",
         "confusion_baseline": "confusion_matrix_baseline.png",
@@ -91,9 +89,7 @@ def write_comparison(
         raise ValueError("a comparison needs at least one row")
     first = next(iter(results.values()), None)
     figure = plots.comparison_plot(rows, html.split_word(first.split) if first else "")
-    page = html.comparison_page(
-        rows, results, card=card, figure=figure, command=command, load_thumbnail=load_thumbnail
-    )
+    page = html.comparison_page(rows, results, card=card, figure=figure, command=command, load_thumbnail=load_thumbnail)
     return [
         _write(out / "comparison.json", tables.comparison_json(rows)),
         _write(out / "comparison.csv", tables.comparison_csv(rows)),
@@ -119,9 +115,7 @@ def write_contact_sheet(
 def _evaluation_figures(result: EvalResult, history: Sequence[EpochRecord]) -> dict[str, Plot]:
     figures = {"confusion": plots.confusion_plot(result, result.best, name="confusion")}
     if result.finetuned is not None:
-        figures["confusion_baseline"] = plots.confusion_plot(
-            result, result.baseline, name="confusion-baseline"
-        )
+        figures["confusion_baseline"] = plots.confusion_plot(result, result.baseline, name="confusion-baseline")
     figures["per_class"] = plots.per_class_plot(result)
     if history:
         level = result.baseline.metrics.accuracy

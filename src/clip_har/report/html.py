@@ -268,9 +268,7 @@ def _classes_by_method(results: Sequence[EvalResult]) -> list[tuple[str, list[fl
     if not results or any(result.classes != results[0].classes for result in results):
         return []
     columns: list[tuple[ClassMetrics, ...]] = [result.best.metrics.per_class for result in results]
-    return [
-        (row[0].name, [entry.f1 for entry in row]) for row in zip(*columns, strict=True) if row[0].support
-    ]
+    return [(row[0].name, [entry.f1 for entry in row]) for row in zip(*columns, strict=True) if row[0].support]
 
 
 def _mistakes(result: EvalResult, load_thumbnail: ThumbnailLoader | None) -> list[dict[str, Any]]:
@@ -293,9 +291,7 @@ def _hardest(results: Sequence[EvalResult], load_thumbnail: ThumbnailLoader | No
     return [_tile(best, best.best, index, load_thumbnail) for index in chosen]
 
 
-def _tile(
-    result: EvalResult, model: Evaluated, index: int, load_thumbnail: ThumbnailLoader | None
-) -> dict[str, Any]:
+def _tile(result: EvalResult, model: Evaluated, index: int, load_thumbnail: ThumbnailLoader | None) -> dict[str, Any]:
     path = result.paths[index]
     return {
         "path": path,

@@ -169,9 +169,7 @@ def _heat(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return heat
 
 
-def _write_counts(
-    axes: Axes, confusion: npt.NDArray[np.int64], alpha: npt.NDArray[np.float64], font: float
-) -> None:
+def _write_counts(axes: Axes, confusion: npt.NDArray[np.int64], alpha: npt.NDArray[np.float64], font: float) -> None:
     size = font if confusion.max() < 100 else font * 0.85
     for row, column in np.argwhere(confusion > 0):
         colour = ON_HEAT if alpha[row, column] > WHITE_TEXT_FROM_ALPHA else INK
@@ -197,9 +195,7 @@ def _draw_per_class(result: EvalResult) -> Figure:
     return figure
 
 
-def _draw_dumbbells(
-    axes: Axes, before: npt.NDArray[np.float64], after: npt.NDArray[np.float64], label: str
-) -> None:
+def _draw_dumbbells(axes: Axes, before: npt.NDArray[np.float64], after: npt.NDArray[np.float64], label: str) -> None:
     positions = np.arange(len(before))
     worse = after < before
     axes.hlines(positions, before, after, colors=list(np.where(worse, WRONG, ACCENT)), linewidth=2, alpha=0.5)
@@ -254,9 +250,7 @@ def _draw_comparison(rows: Sequence[ComparisonRow], split: str) -> Figure:
         label = standing(row, baseline)
         colour, marker = COMPARISON_MARKS[label]
         spread = np.array(_around(row.accuracy, row.accuracy_ci95))[:, None]
-        axes.errorbar(
-            row.accuracy, position, xerr=spread, fmt=marker, color=colour, label=label, ms=7, linewidth=2
-        )
+        axes.errorbar(row.accuracy, position, xerr=spread, fmt=marker, color=colour, label=label, ms=7, linewidth=2)
         beside = max(row.accuracy, row.accuracy_ci95[1])
         axes.annotate(
             wording.percent(row.accuracy),

@@ -150,9 +150,7 @@ def comparison_markdown(rows: Sequence[ComparisonRow], result: EvalResult | None
         "| --- | ---: | :---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [f"| {' | '.join(_markdown_cells(row))} |" for row in rows]
-    images = (
-        "The same images" if result is None else f"{result.n} images of the {result.split} split, the same"
-    )
+    images = "The same images" if result is None else f"{result.n} images of the {result.split} split, the same"
     note = (
         f"{images} for every method. Intervals: bootstrap over images. "
         "McNemar: two-sided p that a method and zero-shot are right equally often."

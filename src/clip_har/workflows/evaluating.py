@@ -23,9 +23,7 @@ from clip_har.workflows.training import versions
 THUMBNAIL_PIXELS = 224
 
 
-def evaluate(
-    config: EvaluateConfig, *, progress: Progress = SILENT, command: str = ""
-) -> tuple[EvalResult, Path]:
+def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: str = "") -> tuple[EvalResult, Path]:
     """Score a run beside the zero-shot baseline, or the baseline alone, and write tables, plots and the report.
 
     Returns:
@@ -81,13 +79,9 @@ def _scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:
     if counts["test"]:
         return "test", warnings
     if counts["val"]:
-        warnings.append(
-            "There is no test split: these are validation images, on which the weights were chosen"
-        )
+        warnings.append("There is no test split: these are validation images, on which the weights were chosen")
         return "val", warnings
-    raise DataError(
-        f"{dataset.root} has no test images of these classes", remedy="Give a folder with a test/ split."
-    )
+    raise DataError(f"{dataset.root} has no test images of these classes", remedy="Give a folder with a test/ split.")
 
 
 def shared_card(prepared: Prepared, seed: int) -> dict[str, Any]:

@@ -142,12 +142,8 @@ def _read_dataset(
 
 def _load_model(backbone: BackboneConfig, run: checkpoint.Run | None) -> Backbone:
     if run:
-        return load_run_backbone(
-            run, model=backbone.model, device=backbone.device, precision=backbone.precision
-        )
-    return load_backbone(
-        backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision
-    )
+        return load_run_backbone(run, model=backbone.model, device=backbone.device, precision=backbone.precision)
+    return load_backbone(backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision)
 
 
 def _workers(asked: int) -> int:
@@ -181,7 +177,8 @@ def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress
         share = bad / max(1, bad + counts[split])
         if share > limit:
             raise DataError(
-                f"{bad} of {bad + counts[split]} {split} images ({share:.0%}) cannot be read, above the limit of {limit:.0%}",
+                f"{bad} of {bad + counts[split]} {split} images ({share:.0%}) cannot be read, "
+                f"above the limit of {limit:.0%}",
                 remedy=f"Mend or remove those listed in {out / 'unreadable.csv'}, or raise --unreadable-limit.",
             )
 
