@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 CLASSES = ("cycling", "drinking", "running")
 HUES = {"cycling": (200, 60, 50), "drinking": (60, 190, 70), "running": (60, 70, 200)}
-MODEL_CONFIG = {
+MODEL_CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 24,
         "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
@@ -28,7 +29,7 @@ MODEL_CONFIG = {
 }
 
 
-def write_model(folder: Path, config: dict[str, object], *, seed: int) -> str:
+def write_model(folder: Path, config: dict[str, Any], *, seed: int) -> str:
     """Write a randomly initialised model of any configuration; returns its name."""
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(seed)

@@ -117,7 +117,7 @@ def test_a_killed_encoding_is_continued(
 ) -> None:
     """The process dies without any cleaning up after its second shard: those images are kept, no others."""
     monkeypatch.setattr(features, "SHARD_ROWS", 6)
-    written = []
+    written: list[int] = []
     original = features._write_shard
 
     def dying(*arguments: object) -> Path:

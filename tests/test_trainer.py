@@ -14,7 +14,7 @@ from torch import Tensor
 from clip_har.errors import TrainingError
 from clip_har.methods import Classifier, Task
 from clip_har.methods.linear_probe import LinearProbe
-from clip_har.methods.lora import Lora
+from clip_har.methods.lora import EmbeddingLora, Lora
 from clip_har.methods.zero_shot import ZeroShot
 from clip_har.trainer import TrainState, fit, lr_factor
 from tasks import make_task, settings
@@ -132,7 +132,8 @@ def test_a_non_finite_loss_stops_before_the_step(poison: float) -> None:
 def test_a_non_finite_gradient_stops_before_the_step() -> None:
     class Steep(Lora):
         def loss(self, classifier: Classifier, features: Tensor, labels_B: Tensor, task: Task) -> Tensor:
-            return (classifier.image.lora_A - classifier.image.lora_A.detach()).sqrt().sum()  # type: ignore[union-attr]
+            assert isinstance(classifier, EmbeddingLora)
+            return (classifier.image.lora_A - classifier.image.lora_A.detach()).sqrt().sum()
 
     method = Steep(TRACE)
     task = make_task()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clip_har import workflows
+from clip_har import checkpoint, workflows
 from clip_har.backbone import Backbone
 from clip_har.config import (
     BackboneConfig,
@@ -253,7 +253,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
 ) -> None:
     whole = workflows.train(train_config(photos, tiny_model, tmp_path / "whole"))
     saves = []
-    original = training.checkpoint.save_state
+    original = checkpoint.save_state
 
     def dying(*arguments: Any, **options: Any) -> None:
         original(*arguments, **options)
@@ -262,11 +262,11 @@ def test_a_killed_training_resumes_to_the_same_weights(
             raise SystemExit("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.checkpoint, "save_state", dying)
+        patch.setattr(checkpoint, "save_state", dying)
         with pytest.raises(SystemExit):
             workflows.train(train_config(photos, tiny_model, tmp_path / "killed"))
     with pytest.raises(RunError, match="not finished"):
-        training.checkpoint.load_run(tmp_path / "killed")
+        checkpoint.load_run(tmp_path / "killed")
     resumed = workflows.train(train_config(photos, tiny_model, tmp_path / "killed", resume=True))
     expected = load_file(whole.folder / "adapter_model.safetensors")
     actual = load_file(resumed.folder / "adapter_model.safetensors")
@@ -280,7 +280,7 @@ def test_resuming_after_the_images_changed_is_refused(
 ) -> None:
     data = write_dataset(tmp_path / "data")
     with monkeypatch.context() as patch:
-        patch.setattr(training.checkpoint, "save_log", lambda *_: (_ for _ in ()).throw(SystemExit()))
+        patch.setattr(checkpoint, "save_log", lambda *_: (_ for _ in ()).throw(SystemExit()))
         with pytest.raises(SystemExit):
             workflows.train(train_config(data, tiny_model, tmp_path / "run"))
     write_image(data / "train" / "running" / "new.jpg", HUES["running"], seed=12345)

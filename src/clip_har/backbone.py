@@ -36,6 +36,9 @@ HISTORIC_NAMES = {
 }
 """The historic model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
 
+HUB_SECONDS = 10.0
+"""How long the model hub may take to answer before it counts as out of reach."""
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -182,17 +185,36 @@ def _open(name: str) -> tuple[nn.Module, Any]:
     architecture, pretrained = _parse(name)
     if pretrained is not None and not architecture:
         return _load_openai_archive(Path(pretrained))
+    from_files = architecture.startswith("local-dir:") or (pretrained is not None and Path(pretrained).is_file())
     try:
-        model = open_clip.create_model(
-            architecture,
-            pretrained=pretrained,
-            force_quick_gelu=_needs_quick_gelu(architecture, pretrained),
-            require_pretrained=True,
-            pretrained_text=False,
-        )
-        return model, open_clip.get_tokenizer(architecture)
+        with contextlib.nullcontext() if from_files else _offline_if_unreachable():
+            model = open_clip.create_model(
+                architecture,
+                pretrained=pretrained,
+                force_quick_gelu=_needs_quick_gelu(architecture, pretrained),
+                require_pretrained=True,
+                pretrained_text=False,
+            )
+            return model, open_clip.get_tokenizer(architecture)
     except Exception as error:
         raise _explain(name, architecture, error) from error
+
+
+@contextlib.contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Without a network the hub's client retries for a minute; ask once, and then use only what was downloaded before."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # requests or httpx, by version; whatever it is, the hub cannot be asked
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _parse(name: str) -> tuple[str, str | None]:
@@ -309,7 +331,7 @@ def _nearest_models(name: str, known: Sequence[str]) -> str:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     reason = lines[0].rpartition("Last error: ")[2] if lines else type(error).__name__
-    return textwrap.shorten(reason, 160, placeholder=" ...").rstrip(".")
+    return textwrap.shorten(reason.split(". ")[0], 160, placeholder=" ...").rstrip(".")
 
 
 @contextlib.contextmanager
