@@ -6,6 +6,8 @@ The words of the actions live here; how the actions look is drawn elsewhere.
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
 from clip_har.demo.figures import Looks
@@ -86,9 +88,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "smoking": ("smoking", "smoking a cigarette"),
     "taking_selfie": ("taking a selfie", "taking a picture of oneself"),
 }
-
-LOOSE_SHARE = 0.25
-"""Fraction of captions that name the action loosely, where LOOSE_PHRASES has words for it."""
 
 LOOSE_PHRASES: dict[str, tuple[str, ...]] = {
     "calling": ("using a phone", "holding a phone", "talking"),
@@ -174,21 +173,52 @@ def person_word(looks: Looks, rng: Random) -> str:
     return "person"
 
 
-def phrase_of(action: str, rng: Random) -> str:
-    """Words for an action, sometimes loose ones that fit other actions as well."""
-    if action in LOOSE_PHRASES and rng.random() < LOOSE_SHARE:
-        return rng.choice(LOOSE_PHRASES[action])
-    return rng.choice(PHRASES[action])
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """How captions name actions."""
+
+    loose_share: float = 0.25
+    """Fraction of captions that name the action loosely, where LOOSE_PHRASES has words for it."""
+    withheld: frozenset[str] = frozenset()
+    """Phrases that no caption uses, so that a reader of these captions has to guess what they mean."""
+
+    def phrase(self, action: str, rng: Random) -> str:
+        """Words for an action, sometimes loose ones that fit other actions as well."""
+        if action in LOOSE_PHRASES and rng.random() < self.loose_share:
+            return rng.choice(LOOSE_PHRASES[action])
+        return rng.choice([phrase for phrase in PHRASES[action] if phrase not in self.withheld])
 
 
-def generic_caption(action: str, rng: Random) -> str:
+EXACT = Wording()
+"""For learning to see: the actions are mostly named as they are."""
+
+VAGUE = Wording(
+    loose_share=0.5,
+    withheld=frozenset(
+        {
+            "calling",
+            "clapping",
+            "dancing",
+            "drinking",
+            "hugging",
+            "laughing",
+            "listening to music",
+            "sitting",
+            "texting",
+        }
+    ),
+)
+"""For learning to read: as on the web, some words are vague and some never occur."""
+
+
+def generic_caption(action: str, rng: Random, wording: Wording = EXACT) -> str:
     """A sentence that tells the action and nothing else: true of every picture of that action."""
-    return rng.choice(TEMPLATES).format(phrase_of(action, rng))
+    return rng.choice(TEMPLATES).format(wording.phrase(action, rng))
 
 
-def detailed_caption(action: str, people: list[Looks], place: str, rng: Random) -> str:
+def detailed_caption(action: str, people: Sequence[Looks], place: str, rng: Random, wording: Wording = EXACT) -> str:
     """A sentence that tells the action together with people, clothes and place."""
-    phrase = phrase_of(action, rng)
+    phrase = wording.phrase(action, rng)
     first = people[0]
     if len(people) > 1 and rng.random() < 0.7:
         subject = f"{('two', 'three', 'four')[min(len(people), 4) - 2]} people"
@@ -216,8 +246,7 @@ def corpus(rng: Random, count: int) -> list[str]:
     ]
     sentences = [generic_caption(rng.choice(list(PHRASES)), rng) for _ in range(count)]
     sentences += [
-        detailed_caption(rng.choice(list(PHRASES)), people, rng.choice(list(PLACE_WORDS)), rng)
-        for _ in range(count)
+        detailed_caption(rng.choice(list(PHRASES)), people, rng.choice(list(PLACE_WORDS)), rng) for _ in range(count)
     ]
     phrases = [phrase for table in (PHRASES, LOOSE_PHRASES) for row in table.values() for phrase in row]
     words = [word for phrase in phrases for word in phrase.split()]

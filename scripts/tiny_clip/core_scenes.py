@@ -20,9 +20,7 @@ def calling(stage: Stage) -> None:
     """Seated or walking, with the phone at the far or the near ear."""
     open_near(stage, ANY) if stage.chance(0.6) else open_wide(stage, ANY)
     turn = stage.rng.choice((0.0, 0.15, 0.6, 0.9))
-    figure = standing(
-        stage.looks(), turn=turn, lean=stage.jitter(0.1), nod=stage.jitter(0.2), expression="chew"
-    )
+    figure = standing(stage.looks(), turn=turn, lean=stage.jitter(0.1), nod=stage.jitter(0.2), expression="chew")
     far = turn < 0.3 and stage.chance(0.4)
     ear = figure.head_point(1.0, 0.1) if far else figure.ear
     hand = (ear[0], ear[1] + 0.05)
@@ -31,9 +29,7 @@ def calling(stage: Stage) -> None:
     else:
         figure.reach(near=hand, near_side=-1.0 if turn < 0.5 else 1.0)
     angle = figure.tilt + stage.jitter(0.4)
-    figure.draw(
-        stage.canvas, between=lambda: props.phone(stage.canvas, ear, angle=angle, screen=stage.chance(0.5))
-    )
+    figure.draw(stage.canvas, between=lambda: props.phone(stage.canvas, ear, angle=angle, screen=stage.chance(0.5)))
 
 
 def clapping(stage: Stage) -> None:
@@ -62,9 +58,7 @@ def cycling(stage: Stage) -> None:
     spots = furniture.bicycle(stage.canvas, 0.0, cloth(stage), radius=stage.rng.uniform(0.15, 0.2))
     x, y = spots["seat"]
     up = stage.rng.choice((0.02, 0.05, 0.16))
-    figure = Figure(
-        stage.adult(), pelvis=(x + up * 0.3, y - up), lean=stage.rng.uniform(0.1, 1.0), turn=0.9, nod=-0.3
-    )
+    figure = Figure(stage.adult(), pelvis=(x + up * 0.3, y - up), lean=stage.rng.uniform(0.1, 1.0), turn=0.9, nod=-0.3)
     crank = stage.rng.uniform(0.0, math.tau)
     px, py = spots["pedals"]
     across, down = 0.08 * math.cos(crank), 0.08 * math.sin(crank)
@@ -96,9 +90,7 @@ def dancing(stage: Stage) -> None:
         )
         figure.draw(stage.canvas)
     for _ in range(stage.rng.choice((0, 0, 1, 3))):
-        props.note(
-            stage.canvas, (stage.jitter(0.5), stage.rng.uniform(-1.2, -0.7)), stage.rng.choice(props.BRIGHT)
-        )
+        props.note(stage.canvas, (stage.jitter(0.5), stage.rng.uniform(-1.2, -0.7)), stage.rng.choice(props.BRIGHT))
 
 
 def drinking(stage: Stage) -> None:
@@ -109,9 +101,7 @@ def drinking(stage: Stage) -> None:
     x, y = figure.mouth
     angle = -stage.rng.uniform(0.6, 2.0) * turn
     at = (x + 0.05 * turn, y + 0.045 * (1 - turn))
-    figure.lift((at[0] - 0.02, at[1] + 0.03)) if turn < 0.6 else figure.reach(
-        (at[0], at[1] + 0.03), near_side=1.0
-    )
+    figure.lift((at[0] - 0.02, at[1] + 0.03)) if turn < 0.6 else figure.reach((at[0], at[1] + 0.03), near_side=1.0)
     draw = stage.rng.choice((props.cup, props.glass, props.bottle))
     colour = stage.rng.choice((*props.BRIGHT, *stage.style.palette.clothes))
     figure.draw(stage.canvas, between=lambda: draw(stage.canvas, at, colour, angle=angle))
@@ -151,17 +141,13 @@ def fighting(stage: Stage) -> None:
         fallen.draw(stage.canvas)
     else:
         other = stage.canvas.placed((gap / 2, 0.0), mirrored=True)
-        loser = standing(
-            stage.adult(), lean=stage.jitter(0.4), turn=stage.rng.uniform(0.4, 1.0), expression="frown"
-        )
+        loser = standing(stage.adult(), lean=stage.jitter(0.4), turn=stage.rng.uniform(0.4, 1.0), expression="frown")
         loser.reach(
             loser.body_point(0.2, stage.rng.uniform(0.2, 0.5)),
             loser.body_point(0.25, stage.rng.uniform(0.1, 0.4)),
         )
         loser.draw(other)
-    figure = standing(
-        stage.adult(), -gap / 2, lean=stage.rng.uniform(-0.1, 0.5), turn=0.7, expression="shout"
-    )
+    figure = standing(stage.adult(), -gap / 2, lean=stage.rng.uniform(-0.1, 0.5), turn=0.7, expression="shout")
     figure.step((-gap / 2 - 0.15, -0.02), (-gap / 2 + 0.16, -stage.rng.choice((0.02, 0.02, 0.3))))
     figure.reach((gap / 2 - 0.05, -stage.rng.uniform(0.6, 0.95)), figure.body_point(0.2, 0.4))
     figure.draw(stage.canvas)
@@ -181,9 +167,7 @@ def hugging(stage: Stage) -> None:
     left = standing(
         stage.looks(child=stage.chance(0.15)), -gap / 2, turn=0.6, lean=lean, nod=0.2, expression="blissful"
     )
-    right = standing(
-        stage.looks(child=stage.chance(0.15)), 0.0, turn=0.6, lean=lean, nod=0.2, expression="smile"
-    )
+    right = standing(stage.looks(child=stage.chance(0.15)), 0.0, turn=0.6, lean=lean, nod=0.2, expression="smile")
     canvas = stage.canvas.placed((gap / 2, 0.0), mirrored=True)
     left.reach((gap + 0.02, -0.65), (gap, -0.55), near_side=1.0, far_side=1.0)
     right.reach((gap + 0.04, -0.55), (gap, -0.7), near_side=1.0, far_side=1.0)
@@ -244,9 +228,7 @@ def running(stage: Stage) -> None:
     stage.open(focus=(0.0, -0.54), span=stage.rng.uniform(1.1, 1.3) + 0.12 * count, places=ANY)
     for index in range(count):
         x = (index - (count - 1) / 2) * 0.4
-        figure = standing(
-            stage.looks(), x, lean=stage.rng.uniform(0.0, 0.5), turn=stage.rng.uniform(0.7, 1.0)
-        )
+        figure = standing(stage.looks(), x, lean=stage.rng.uniform(0.0, 0.5), turn=stage.rng.uniform(0.7, 1.0))
         ahead, behind = stage.rng.uniform(0.08, 0.34), stage.rng.uniform(0.12, 0.38)
         feet = [(x + ahead, -stage.rng.uniform(0.02, 0.3)), (x - behind, -stage.rng.uniform(0.05, 0.35))]
         stage.rng.shuffle(feet)
@@ -269,13 +251,9 @@ def sitting(stage: Stage) -> None:
         figure = seated_aside(stage.adult(), 0.0, lean=stage.jitter(0.2), nod=stage.jitter(0.2))
         figure.reach((0.15, -0.32 + stage.jitter(0.05)), None, near_side=1.0)
     else:
-        draw_front = stage.rng.choice(
-            (furniture.chair_front, furniture.bench, furniture.sofa, furniture.stool)
-        )
+        draw_front = stage.rng.choice((furniture.chair_front, furniture.bench, furniture.sofa, furniture.stool))
         draw_front(stage.canvas, 0.0, cloth(stage))
-        figure = seated_front(
-            stage.adult(), stage.jitter(0.03), seat=0.25, nod=stage.jitter(0.2), expression="smile"
-        )
+        figure = seated_front(stage.adult(), stage.jitter(0.03), seat=0.25, nod=stage.jitter(0.2), expression="smile")
         figure.reach((-0.1 + stage.jitter(0.05), -0.3), (0.1 + stage.jitter(0.05), -0.3))
     figure.draw(stage.canvas)
 
@@ -347,16 +325,12 @@ def using_laptop(stage: Stage) -> None:
     stage.open(focus=(0.04, -0.5), span=stage.rng.uniform(0.75, 1.15), places=ANY)
     if stage.chance(0.5):
         furniture.stool(stage.canvas, -0.22, cloth(stage))
-        figure = seated_aside(
-            stage.adult(), -0.22, lean=stage.rng.uniform(0.0, 0.3), nod=stage.rng.uniform(0.0, 0.3)
-        )
+        figure = seated_aside(stage.adult(), -0.22, lean=stage.rng.uniform(0.0, 0.3), nod=stage.rng.uniform(0.0, 0.3))
         figure.reach((0.12, -0.47), (0.15, -0.47), near_side=1.0, far_side=1.0)
         figure.draw_far_side(stage.canvas)
         furniture.table(stage.canvas, 0.22, cloth(stage))
         if stage.chance(0.5):
-            props.laptop(
-                stage.canvas, (0.27, -0.45), open_angle=stage.rng.uniform(0.0, 0.6), glow=cloth(stage)
-            )
+            props.laptop(stage.canvas, (0.27, -0.45), open_angle=stage.rng.uniform(0.0, 0.6), glow=cloth(stage))
         else:
             props.laptop_oblique(stage.canvas, (0.2, -0.43), screen=cloth(stage))
         figure.draw_near_arm(stage.canvas)

@@ -11,12 +11,13 @@ from typing import Any
 
 import open_clip
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 IMAGE_SIZE = 72
 PATCH_SIZE = 12
 CONTEXT_LENGTH = 24
+EMBEDDING = 128
 PAD, START, END = "<pad>", "<start>", "<end>"
 
 Config = dict[str, Any]
@@ -51,7 +52,7 @@ def build_config(tokenizer: Tokenizer, *, width: int, layers: int) -> Config:
     """open_clip's configuration; every path in it is relative to its own folder."""
     return {
         "model_cfg": {
-            "embed_dim": 128,
+            "embed_dim": EMBEDDING,
             "vision_cfg": {
                 "image_size": IMAGE_SIZE,
                 "layers": layers,
@@ -115,7 +116,10 @@ def write_model(model: torch.nn.Module, config: Config, tokenizer: Tokenizer, fo
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     write_tokenizer(tokenizer, folder)
-    weights = {
-        name: tensor.detach().to(torch.float16).contiguous() for name, tensor in model.state_dict().items()
-    }
+    weights = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     (folder / "open_clip_model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
+
+
+def load_weights(model: torch.nn.Module, folder: Path) -> None:
+    """Read weights that write_model wrote."""
+    model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))

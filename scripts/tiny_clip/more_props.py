@@ -68,9 +68,7 @@ def broom(canvas: Canvas, top: Point, foot: Point) -> None:
 def cart(canvas: Canvas, x: float, colour: Colour) -> None:
     """Draw a shopping cart, its handle at x."""
     canvas.line([(x, -0.52), (x + 0.08, -0.48), (x + 0.14, -0.2), (x + 0.42, -0.2)], 0.02, (120, 124, 130))
-    canvas.shape(
-        [(x + 0.07, -0.5), (x + 0.5, -0.46), (x + 0.44, -0.25), (x + 0.12, -0.25)], lighter(colour, 0.3)
-    )
+    canvas.shape([(x + 0.07, -0.5), (x + 0.5, -0.46), (x + 0.44, -0.25), (x + 0.12, -0.25)], lighter(colour, 0.3))
     for share in (0.18, 0.28, 0.38):
         canvas.line([(x + share, -0.47), (x + share, -0.25)], 0.01, (120, 124, 130))
     canvas.circle((x + 0.17, -0.04), 0.04, INK)
@@ -139,9 +137,7 @@ def ladder(canvas: Canvas, x: float) -> None:
     for side in (-0.12, 0.12):
         canvas.limb([(x + side, 0.0), (x + side, -1.45)], [0.026, 0.026], (160, 120, 70))
     for step in range(9):
-        canvas.limb(
-            [(x - 0.12, -0.1 - 0.155 * step), (x + 0.12, -0.1 - 0.155 * step)], [0.02, 0.02], (180, 138, 84)
-        )
+        canvas.limb([(x - 0.12, -0.1 - 0.155 * step), (x + 0.12, -0.1 - 0.155 * step)], [0.02, 0.02], (180, 138, 84))
 
 
 def pan(canvas: Canvas, at: Point) -> None:
@@ -160,9 +156,7 @@ def pan(canvas: Canvas, at: Point) -> None:
 
 def skateboard(canvas: Canvas, x: float, colour: Colour) -> None:
     """Draw a skateboard."""
-    canvas.limb(
-        [(x - 0.24, -0.085), (x - 0.17, -0.065), (x + 0.17, -0.065), (x + 0.24, -0.085)], [0.024] * 4, colour
-    )
+    canvas.limb([(x - 0.24, -0.085), (x - 0.17, -0.065), (x + 0.17, -0.065), (x + 0.24, -0.085)], [0.024] * 4, colour)
     for side in (-0.14, 0.14):
         wheel(canvas, (x + side, -0.028), 0.022)
 
@@ -178,9 +172,7 @@ def television(canvas: Canvas, x: float, rng: Random) -> None:
     """Draw a television set on a low table."""
     canvas.box((x, -0.1), 0.4, 0.2, (120, 86, 60))
     canvas.box((x, -0.38), 0.46, 0.32, INK)
-    canvas.box(
-        (x, -0.38), 0.4, 0.26, rng.choice(((110, 190, 240), (240, 180, 90), (130, 210, 140))), contour=False
-    )
+    canvas.box((x, -0.38), 0.4, 0.26, rng.choice(((110, 190, 240), (240, 180, 90), (130, 210, 140))), contour=False)
 
 
 def racket(canvas: Canvas, hand: Point, *, angle: float) -> None:

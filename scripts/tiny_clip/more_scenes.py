@@ -72,9 +72,7 @@ def writing(stage: Stage) -> None:
 
 def cooking(stage: Stage) -> None:
     """At a stove, with a pan."""
-    stage.open(
-        focus=(0.1, -0.6), span=stage.rng.choice((0.9, 1.1)), places=("kitchen", "kitchen", "room", "plain")
-    )
+    stage.open(focus=(0.1, -0.6), span=stage.rng.choice((0.9, 1.1)), places=("kitchen", "kitchen", "room", "plain"))
     figure = standing(stage.adult(), -0.12, turn=0.8, nod=0.2)
     figure.reach((0.14, -0.53), (0.2, -0.56), near_side=1.0, far_side=1.0)
     figure.draw_far_side(stage.canvas)
@@ -108,9 +106,7 @@ def jumping(stage: Stage) -> None:
     figure = Figure(
         looks, pelvis=(0.0, -0.66), lean=stage.jitter(0.15), expression=stage.rng.choice(("smile", "laugh"))
     )
-    figure.step(
-        (-0.22, -0.36 + stage.jitter(0.08)), (0.22, -0.36 + stage.jitter(0.08)), near_side=1.0, far_side=-1.0
-    )
+    figure.step((-0.22, -0.36 + stage.jitter(0.08)), (0.22, -0.36 + stage.jitter(0.08)), near_side=1.0, far_side=-1.0)
     figure.reach((-0.26, -1.2), (0.26, -1.2), near_side=-1.0, far_side=1.0)
     figure.draw(stage.canvas)
 
@@ -201,9 +197,7 @@ def walking_dog(stage: Stage) -> None:
     stage.shadow(0.0)
     figure = _walker(stage, -0.1)
     figure.reach(near=(0.1, -0.52), near_side=1.0)
-    collar = more_props.dog(
-        stage.canvas, 0.34, stage.rng.choice(((150, 104, 64), (60, 54, 50), (230, 220, 200)))
-    )
+    collar = more_props.dog(stage.canvas, 0.34, stage.rng.choice(((150, 104, 64), (60, 54, 50), (230, 220, 200))))
     stage.canvas.line([figure.near_hand, collar], 0.012, (170, 40, 40))
     figure.draw(stage.canvas)
 

@@ -47,9 +47,7 @@ def photographing(stage: Stage) -> None:
     turn = stage.rng.choice((0.0, 1.0))
     figure = standing(stage.adult(), turn=turn)
     x, y = figure.head_point(0.9 * turn, -0.05)
-    figure.reach(
-        (x - 0.055 + 0.06 * turn, y + 0.03), (x + 0.055, y + 0.03), near_side=-1.0 + 2 * turn, far_side=1.0
-    )
+    figure.reach((x - 0.055 + 0.06 * turn, y + 0.03), (x + 0.055, y + 0.03), near_side=-1.0 + 2 * turn, far_side=1.0)
     figure.draw_far_side(stage.canvas)
     more_props.camera(stage.canvas, (x + 0.05 * turn, y), front=turn < 0.5)
     figure.draw_near_arm(stage.canvas)
@@ -68,9 +66,7 @@ def playing_violin(stage: Stage) -> None:
 
 def playing_drums(stage: Stage) -> None:
     """Behind drums, sticks in hands."""
-    stage.open(
-        focus=(0.0, -0.5), span=stage.rng.choice((0.95, 1.15)), places=("hall", "room", "plain", "street")
-    )
+    stage.open(focus=(0.0, -0.5), span=stage.rng.choice((0.95, 1.15)), places=("hall", "room", "plain", "street"))
     figure = standing(stage.adult(), expression=stage.rng.choice(("smile", "laugh", "shout")))
     figure.reach((-0.24, -0.62 - stage.rng.uniform(0.0, 0.14)), (0.24, -0.58 - stage.rng.uniform(0.0, 0.14)))
     figure.draw(stage.canvas)
@@ -86,9 +82,7 @@ def fishing(stage: Stage) -> None:
     figure = standing(stage.adult(), -0.12, turn=0.9)
     figure.reach((0.08, -0.62), (0.14, -0.68), near_side=1.0, far_side=1.0)
     tip = (0.52, -1.12 + stage.jitter(0.1))
-    figure.draw(
-        stage.canvas, between=lambda: more_props.stick(stage.canvas, (0.02, -0.58), tip, (110, 80, 50))
-    )
+    figure.draw(stage.canvas, between=lambda: more_props.stick(stage.canvas, (0.02, -0.58), tip, (110, 80, 50)))
     stage.canvas.line([tip, (tip[0] + 0.05, -0.12)], 0.007, (230, 230, 230))
     if stage.chance(0.5):
         stage.canvas.ellipse((tip[0] + 0.05, -0.1), 0.04, 0.08, (120, 160, 190))
@@ -117,9 +111,7 @@ def carrying_box(stage: Stage) -> None:
         expression=stage.rng.choice(("neutral", "frown")),
     )
     at = (0.2, -0.6) if turn else (0.0, -0.58)
-    figure.reach(
-        (at[0] - 0.1 + 0.1 * turn, at[1] + 0.1), (at[0] + 0.1, at[1] + 0.1), far_side=-1.0 + 2.0 * (turn > 0)
-    )
+    figure.reach((at[0] - 0.1 + 0.1 * turn, at[1] + 0.1), (at[0] + 0.1, at[1] + 0.1), far_side=-1.0 + 2.0 * (turn > 0))
     figure.draw(stage.canvas, between=lambda: more_props.carton(stage.canvas, at))
 
 
@@ -139,9 +131,7 @@ def shaking_hands(stage: Stage) -> None:
     middle = (0.0, -0.58)
     right = stage.canvas.placed((0.24, 0.0), mirrored=True)
     for canvas, x in ((stage.canvas.placed((-0.24, 0.0)), 0.24), (right, 0.24)):
-        figure = standing(
-            stage.adult(), 0.0, turn=0.85, lean=0.06, expression=stage.rng.choice(("smile", "neutral"))
-        )
+        figure = standing(stage.adult(), 0.0, turn=0.85, lean=0.06, expression=stage.rng.choice(("smile", "neutral")))
         figure.reach(near=(x, middle[1]), near_side=1.0)
         figure.draw(canvas)
 
@@ -163,9 +153,7 @@ def brushing_teeth(stage: Stage) -> None:
     x, y = figure.mouth
     figure.lift(near=(x - 0.1, y + 0.03))
     figure.draw_far_side(stage.canvas)
-    more_props.stick(
-        stage.canvas, (x - 0.13, y + 0.02), (x + 0.03, y), stage.rng.choice(props.BRIGHT), width=0.016
-    )
+    more_props.stick(stage.canvas, (x - 0.13, y + 0.02), (x + 0.03, y), stage.rng.choice(props.BRIGHT), width=0.016)
     stage.canvas.circle((x + 0.01, y + 0.01), 0.022, (250, 250, 250), contour=False)
     figure.draw_near_arm(stage.canvas)
 
@@ -231,9 +219,7 @@ def playing_tennis(stage: Stage) -> None:
     angle = stage.rng.uniform(-0.4, 0.9)
     figure.draw(stage.canvas, between=lambda: more_props.racket(stage.canvas, figure.near_hand, angle=angle))
     x, y = figure.near_hand
-    props.ball(
-        stage.canvas, (x + 0.2 * math.cos(angle) + 0.06, y - 0.25 + stage.jitter(0.1)), 0.035, (220, 235, 70)
-    )
+    props.ball(stage.canvas, (x + 0.2 * math.cos(angle) + 0.06, y - 0.25 + stage.jitter(0.1)), 0.035, (220, 235, 70))
 
 
 def crawling(stage: Stage) -> None:

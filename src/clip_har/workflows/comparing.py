@@ -16,8 +16,8 @@ from clip_har.workflows.evaluating import evaluate_prepared, shared_card, thumbn
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.training import train_prepared
 
-DEMO_TRAIN_PER_CLASS = 60
-DEMO_TEST_PER_CLASS = 30
+DEMO_TRAIN_PER_CLASS = 120
+DEMO_TEST_PER_CLASS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
