@@ -34,9 +34,7 @@ def _wallpaper(canvas: Canvas, colour: Colour, rng: Random) -> None:
         for row in range(round(1.4 / gap)):
             for column in range(round(2.0 / gap)):
                 shift = gap / 2 * (row % 2)
-                canvas.circle(
-                    (-1.0 + column * gap + shift, -1.4 + row * gap), gap * 0.14, tone, contour=False
-                )
+                canvas.circle((-1.0 + column * gap + shift, -1.4 + row * gap), gap * 0.14, tone, contour=False)
 
 
 def _boards(canvas: Canvas, top: float, colour: Colour) -> None:
@@ -55,9 +53,7 @@ def _shell(canvas: Canvas, rng: Random) -> Colour:
     _floor(canvas, top, floor)
     if rng.random() < 0.6:
         _boards(canvas, top, floor)
-    canvas.shape(
-        [(-FAR, top - 0.03), (FAR, top - 0.03), (FAR, top), (-FAR, top)], lighter(wall, 0.5), contour=False
-    )
+    canvas.shape([(-FAR, top - 0.03), (FAR, top - 0.03), (FAR, top), (-FAR, top)], lighter(wall, 0.5), contour=False)
     return wall
 
 
@@ -84,9 +80,7 @@ def picture(canvas: Canvas, x: float, y: float, rng: Random) -> None:
     canvas.box((x, y), width, height, vary(rng.choice(canvas.style.palette.skies), rng), contour=False)
     ground = rng.choice(canvas.style.palette.greens)
     half = width / 2
-    canvas.shape(
-        [(x - half, y + height / 2), (x - half, y + 0.02), (x, y - 0.04), (x + half, y + height / 2)], ground
-    )
+    canvas.shape([(x - half, y + height / 2), (x - half, y + 0.02), (x, y - 0.04), (x + half, y + height / 2)], ground)
 
 
 def shelf(canvas: Canvas, x: float, y: float, rng: Random) -> None:
@@ -131,9 +125,7 @@ def draw_office(canvas: Canvas, rng: Random) -> None:
     x = rng.choice((-0.45, 0.4))
     canvas.box((x, -0.85), 0.6, 0.5, lighter(wall, 0.5))
     for row in range(8):
-        canvas.line(
-            [(x - 0.28, -1.06 + row * 0.06), (x + 0.28, -1.06 + row * 0.06)], 0.02, darker(wall, 0.12)
-        )
+        canvas.line([(x - 0.28, -1.06 + row * 0.06), (x + 0.28, -1.06 + row * 0.06)], 0.02, darker(wall, 0.12))
     canvas.box((-x, -0.85), 0.5, 0.34, WHITE)
     for row in range(3):
         end = -x + rng.uniform(0.0, 0.2)
@@ -194,9 +186,7 @@ def tree(canvas: Canvas, x: float, base: float, height: float, rng: Random) -> N
         return
     for shift, up, radius in ((-0.16, 0.62, 0.2), (0.16, 0.64, 0.21), (0.0, 0.8, 0.24)):
         canvas.circle((x + shift * height, base - up * height), radius * height, green, contour=False)
-    canvas.circle(
-        (x - 0.06 * height, base - 0.86 * height), 0.12 * height, lighter(green, 0.15), contour=False
-    )
+    canvas.circle((x - 0.06 * height, base - 0.86 * height), 0.12 * height, lighter(green, 0.15), contour=False)
 
 
 def draw_park(canvas: Canvas, rng: Random) -> None:
@@ -211,9 +201,7 @@ def draw_park(canvas: Canvas, rng: Random) -> None:
         _cloud(canvas, rng.uniform(-0.8, 0.8), rng.uniform(-1.25, -0.9))
     for x in (-0.7, 0.5):
         hill = mix(green, sky, 0.45)
-        canvas.ellipse(
-            (x + rng.uniform(-0.2, 0.2), horizon + 0.1), 0.8, rng.uniform(0.2, 0.34), hill, contour=False
-        )
+        canvas.ellipse((x + rng.uniform(-0.2, 0.2), horizon + 0.1), 0.8, rng.uniform(0.2, 0.34), hill, contour=False)
     _floor(canvas, horizon, green)
     for _ in range(rng.randint(1, 4)):
         x = rng.choice((-1, 1)) * rng.uniform(0.25, 0.85)
@@ -249,9 +237,7 @@ def draw_street(canvas: Canvas, rng: Random) -> None:
 
 
 def _house(canvas: Canvas, left: float, width: float, height: float, rng: Random) -> None:
-    wall = vary(
-        mix(rng.choice(canvas.style.palette.walls), rng.choice(canvas.style.palette.clothes), 0.3), rng
-    )
+    wall = vary(mix(rng.choice(canvas.style.palette.walls), rng.choice(canvas.style.palette.clothes), 0.3), rng)
     canvas.shape([(left, -0.18), (left, -height), (left + width, -height), (left + width, -0.18)], wall)
     pane = rng.choice(((120, 150, 176), (236, 216, 150), (90, 104, 124)))
     columns = 2 if width < 0.42 else 3

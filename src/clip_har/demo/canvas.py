@@ -114,9 +114,7 @@ class Canvas:
         self._draw.polygon(corners, fill=self._fill(colour))
         if contour and self.style.outline:
             width = max(1, round(self._contour_pixels))
-            self._draw.line(
-                [*corners, corners[0], corners[1]], fill=self._contour(colour), width=width, joint="curve"
-            )
+            self._draw.line([*corners, corners[0], corners[1]], fill=self._contour(colour), width=width, joint="curve")
 
     def circle(self, centre: Point, radius: float, colour: Colour, *, contour: bool = True) -> None:
         """Fill a circle."""
@@ -151,17 +149,13 @@ class Canvas:
             contour=contour,
         )
 
-    def box(
-        self, centre: Point, width: float, height: float, colour: Colour, *, contour: bool = True
-    ) -> None:
+    def box(self, centre: Point, width: float, height: float, colour: Colour, *, contour: bool = True) -> None:
         """Fill a rectangle given by its middle and full sides."""
         x, y = centre
         u, v = width / 2, height / 2
         self.shape([(x - u, y - v), (x + u, y - v), (x + u, y + v), (x - u, y + v)], colour, contour=contour)
 
-    def limb(
-        self, points: Sequence[Point], widths: Sequence[float], colour: Colour, *, contour: bool = True
-    ) -> None:
+    def limb(self, points: Sequence[Point], widths: Sequence[float], colour: Colour, *, contour: bool = True) -> None:
         """Draw a chain of rounded segments; `widths` are full widths at the points."""
         joints = self._pixels(points)
         radii = [width * self._scale / 2 for width in widths]
@@ -172,9 +166,7 @@ class Canvas:
         if self.style.shading:
             offset = -0.35 if self._affine[0] > 0 else 0.35
             lit = lighter(self._fill(colour), self.style.shading * 0.7)
-            shifted = [
-                (x + offset * radius, y - 0.2 * radius) for (x, y), radius in zip(joints, radii, strict=True)
-            ]
+            shifted = [(x + offset * radius, y - 0.2 * radius) for (x, y), radius in zip(joints, radii, strict=True)]
             self._chain(shifted, [radius * 0.45 for radius in radii], lit)
 
     def _chain(self, joints: Sequence[Point], radii: Sequence[float], colour: Colour) -> None:

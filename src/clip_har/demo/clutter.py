@@ -21,9 +21,7 @@ def _lamp(canvas: Canvas, x: float, rng: Random) -> None:
     shade = rng.choice(canvas.style.palette.clothes)
     canvas.limb([(x, -0.02), (x, -0.72)], [0.02, 0.018], (72, 66, 62))
     canvas.ellipse((x, -0.02), 0.08, 0.02, (72, 66, 62))
-    canvas.shape(
-        [(x - 0.06, -0.9), (x + 0.06, -0.9), (x + 0.12, -0.68), (x - 0.12, -0.68)], lighter(shade, 0.3)
-    )
+    canvas.shape([(x - 0.06, -0.9), (x + 0.06, -0.9), (x + 0.12, -0.68), (x - 0.12, -0.68)], lighter(shade, 0.3))
 
 
 def _plant(canvas: Canvas, x: float, rng: Random) -> None:

@@ -61,9 +61,7 @@ def sample_looks(rng: Random, style: Style, *, child: bool = False) -> Looks:
         bottom=vary(darker(bottom, rng.uniform(0.0, 0.4)), rng),
         shoes=vary(rng.choice(((40, 38, 42), (236, 236, 232), (110, 66, 44), (176, 52, 48))), rng),
         long_sleeves=rng.random() < 0.55,
-        lower=rng.choice(
-            ("trousers", "trousers", "shorts") if masculine else ("trousers", "shorts", "skirt")
-        ),
+        lower=rng.choice(("trousers", "trousers", "shorts") if masculine else ("trousers", "shorts", "skirt")),
         striped=rng.random() < 0.18,
         bearded=masculine and not child and rng.random() < 0.25,
         glasses=rng.random() < 0.14,

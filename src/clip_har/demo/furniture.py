@@ -104,9 +104,7 @@ def pillow(canvas: Canvas, at: Point, colour: Colour, *, angle: float = 0.0) -> 
     frame.line([(-0.6, 0.15), (0.5, 0.2)], 0.07, darker(colour, 0.14))
 
 
-def blanket(
-    canvas: Canvas, start: float, end: float, colour: Colour, *, top: float, bottom: float = -0.14
-) -> None:
+def blanket(canvas: Canvas, start: float, end: float, colour: Colour, *, top: float, bottom: float = -0.14) -> None:
     """Draw a blanket over a lying body from x = start (chest) to x = end (feet), its ridge at y = top."""
     middle = (start + end) / 2
     canvas.shape(

@@ -49,17 +49,13 @@ def draw_back_hair(head: Canvas, hair: Hair, colour: Colour, turn: float) -> Non
             colour,
         )
     elif hair == "ponytail":
-        head.limb(
-            [(-0.5 + 2 * back, -0.7), (-1.35 + back, -0.3), (-1.45 + back, 0.9)], [0.5, 0.55, 0.2], colour
-        )
+        head.limb([(-0.5 + 2 * back, -0.7), (-1.35 + back, -0.3), (-1.45 + back, 0.9)], [0.5, 0.55, 0.2], colour)
     elif hair == "bun":
         head.circle((-0.3 + 2.2 * back, -1.1 - 0.9 * back), 0.48, colour)
     elif hair == "curly":
         for step in range(11):
             angle = math.pi * (0.9 + 1.2 * step / 10) - 0.35 * turn
-            head.circle(
-                (1.0 * math.cos(angle) + 0.4 * back, 0.98 * math.sin(angle)), 0.42, colour, contour=False
-            )
+            head.circle((1.0 * math.cos(angle) + 0.4 * back, 0.98 * math.sin(angle)), 0.42, colour, contour=False)
 
 
 def draw_head_shape(head: Canvas, skin: Colour, turn: float) -> None:
@@ -148,9 +144,7 @@ def _draw_mouth(head: Canvas, expression: Expression, at: Point) -> None:
         head.line([(x - 0.18, y), (x + 0.18, y)], 0.09, (140, 58, 54))
 
 
-def draw_face(
-    head: Canvas, expression: Expression, *, turn: float, gaze: Point, skin: Colour, hair: Colour
-) -> None:
+def draw_face(head: Canvas, expression: Expression, *, turn: float, gaze: Point, skin: Colour, hair: Colour) -> None:
     """Draw eyes, brows, nose and mouth."""
     eyes = _eyes(turn)
     if expression in ("laugh", "blissful"):

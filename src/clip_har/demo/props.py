@@ -20,9 +20,7 @@ def phone(canvas: Canvas, at: Point, *, angle: float = 0.0, screen: bool = True)
     frame = canvas.placed(at, angle=angle, scale=0.1)
     frame.shape([(-0.32, -0.62), (0.32, -0.62), (0.32, 0.62), (-0.32, 0.62)], (28, 28, 34))
     if screen:
-        frame.shape(
-            [(-0.25, -0.5), (0.25, -0.5), (0.25, 0.48), (-0.25, 0.48)], (150, 214, 246), contour=False
-        )
+        frame.shape([(-0.25, -0.5), (0.25, -0.5), (0.25, 0.48), (-0.25, 0.48)], (150, 214, 246), contour=False)
         frame.box((0.0, -0.2), 0.34, 0.16, WHITE, contour=False)
         frame.box((0.04, 0.12), 0.3, 0.16, (110, 200, 130), contour=False)
     else:
@@ -138,10 +136,7 @@ def burger(canvas: Canvas, at: Point, *, size: float = 0.06, angle: float = 0.0)
     """Draw a hamburger."""
     frame = canvas.placed(at, angle=angle, scale=size)
     bun = (220, 158, 82)
-    dome = [
-        (math.cos(math.pi * (1 + step / 8)), 0.85 * math.sin(math.pi * (1 + step / 8)) - 0.1)
-        for step in range(9)
-    ]
+    dome = [(math.cos(math.pi * (1 + step / 8)), 0.85 * math.sin(math.pi * (1 + step / 8)) - 0.1) for step in range(9)]
     frame.box((0.0, 0.55), 1.8, 0.36, bun)
     frame.box((0.0, 0.28), 2.0, 0.26, (112, 66, 42), contour=False)
     frame.box((0.0, 0.04), 2.1, 0.22, (104, 168, 72), contour=False)

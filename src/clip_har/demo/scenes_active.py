@@ -26,9 +26,7 @@ def standing(
     expression: Expression = "neutral",
 ) -> Figure:
     """A person who stands on the ground line at x."""
-    return Figure(
-        looks, pelvis=(x, -0.5 * looks.height), lean=lean, turn=turn, nod=nod, expression=expression
-    )
+    return Figure(looks, pelvis=(x, -0.5 * looks.height), lean=lean, turn=turn, nod=nod, expression=expression)
 
 
 def _clapper(stage: Stage, looks: Looks, x: float) -> None:
@@ -92,8 +90,7 @@ def _helmet(stage: Stage, figure: Figure) -> None:
     head = stage.canvas.placed(figure.head, angle=figure.tilt, scale=figure.head_radius)
     colour = stage.rng.choice(props.BRIGHT)
     rim = [
-        (1.12 * math.cos(math.pi * (0.98 + step / 8)), 1.2 * math.sin(math.pi * (0.98 + step / 8)))
-        for step in range(9)
+        (1.12 * math.cos(math.pi * (0.98 + step / 8)), 1.2 * math.sin(math.pi * (0.98 + step / 8))) for step in range(9)
     ]
     head.shape([*rim, (0.9, -0.4), (-0.9, -0.25)], colour)
     head.line([(-0.5, -1.0), (0.4, -1.08)], 0.12, lighter(colour, 0.5))
@@ -210,12 +207,8 @@ def _embrace(stage: Stage) -> None:
 
 def _side_hug(stage: Stage) -> None:
     """Two people side by side, each with an arm around the other."""
-    left = standing(
-        stage.adult(), -0.12, lean=0.06, nod=0.16, expression=stage.rng.choice(("smile", "laugh"))
-    )
-    right = standing(
-        stage.adult(), 0.12, lean=-0.06, nod=-0.16, expression=stage.rng.choice(("smile", "blissful"))
-    )
+    left = standing(stage.adult(), -0.12, lean=0.06, nod=0.16, expression=stage.rng.choice(("smile", "laugh")))
+    right = standing(stage.adult(), 0.12, lean=-0.06, nod=-0.16, expression=stage.rng.choice(("smile", "blissful")))
     left.reach(near=(0.02, -0.62), far=(0.25, -0.76), far_side=-1.0)
     right.reach(near=(-0.24, -0.62), far=(-0.02, -0.6))
     left.draw(stage.canvas)
@@ -227,9 +220,7 @@ def _side_hug(stage: Stage) -> None:
 def hugging(stage: Stage) -> None:
     """Two people in each other's arms."""
     span = stage.rng.choice((0.8, 0.95, 1.2))
-    stage.open(
-        focus=(0.0, -0.42 - 0.26 / span), span=span, places=("room", "park", "street", "beach", "plain")
-    )
+    stage.open(focus=(0.0, -0.42 - 0.26 / span), span=span, places=("room", "park", "street", "beach", "plain"))
     stage.shadow(0.0, 0.26)
     if stage.chance(0.7):
         _embrace(stage)
@@ -243,9 +234,7 @@ def _runner(stage: Stage, x: float) -> None:
     rng, looks = stage.rng, stage.looks()
     size = looks.height
     lean = rng.uniform(0.12, 0.35)
-    figure = standing(
-        looks, x, lean=lean, turn=1.0, nod=-0.1, expression=rng.choice(("neutral", "smile", "chew"))
-    )
+    figure = standing(looks, x, lean=lean, turn=1.0, nod=-0.1, expression=rng.choice(("neutral", "smile", "chew")))
     strides: tuple[tuple[Point, Point], ...] = (
         ((0.3, -0.1), (-0.36, -0.2)),
         ((-0.32, -0.16), (0.2, -0.2)),

@@ -37,9 +37,7 @@ def calling(stage: Stage) -> None:
 
     def draw_phone() -> None:
         angle = figure.tilt + (0.35 if turn > 0.8 else 0.12)
-        props.phone(
-            stage.canvas, (ear[0] - 0.018 * (1 - turn), ear[1] + 0.02), angle=angle, screen=stage.chance(0.3)
-        )
+        props.phone(stage.canvas, (ear[0] - 0.018 * (1 - turn), ear[1] + 0.02), angle=angle, screen=stage.chance(0.3))
 
     if turn > 0.8:
         figure.draw(stage.canvas)
@@ -85,9 +83,7 @@ def drinking(stage: Stage) -> None:
 
     figure.draw(stage.canvas, between=draw_vessel)
     if seated:
-        furniture.counter(
-            stage.canvas, 0.15, stage.rng.choice(stage.style.palette.floors), height=0.55, width=0.9
-        )
+        furniture.counter(stage.canvas, 0.15, stage.rng.choice(stage.style.palette.floors), height=0.55, width=0.9)
 
 
 def _laugher(stage: Stage, x: float) -> None:

@@ -129,9 +129,7 @@ def _sitter_front(stage: Stage, x: float, seat: float) -> None:
     expression: Expression = stage.rng.choice(("neutral", "neutral", "smile"))
     figure = seated_front(stage.adult(), x, seat=seat, nod=stage.jitter(0.12), expression=expression)
     knee = seat + 0.03
-    hands = stage.rng.choice(
-        (((x - 0.09, -knee), (x + 0.09, -knee)), ((x - 0.03, -knee), (x + 0.03, -knee - 0.01)))
-    )
+    hands = stage.rng.choice((((x - 0.09, -knee), (x + 0.09, -knee)), ((x - 0.03, -knee), (x + 0.03, -knee - 0.01))))
     figure.reach(*hands)
     figure.draw(stage.canvas)
 
@@ -181,9 +179,7 @@ def _sleeping_in_bed(stage: Stage) -> None:
     props_pillow = vary(lighter(_cloth(stage), 0.6), rng)
     furniture.pillow(stage.canvas, (-0.42, -0.31), props_pillow, angle=-0.05)
     turn = rng.choice((0.0, 0.35))
-    figure = Figure(
-        stage.adult(), pelvis=(0.05, -0.325), lean=-math.pi / 2, turn=turn, nod=0.1, expression="asleep"
-    )
+    figure = Figure(stage.adult(), pelvis=(0.05, -0.325), lean=-math.pi / 2, turn=turn, nod=0.1, expression="asleep")
     figure.step((0.5, -0.31), (0.5, -0.3), near_side=-1.0)
     figure.reach((-0.05, -0.36), (-0.05, -0.3))
     figure.draw(stage.canvas)
@@ -211,15 +207,11 @@ def _sleeping_at_desk(stage: Stage) -> None:
 def sleeping(stage: Stage) -> None:
     """A person asleep in bed, or fallen asleep at a desk."""
     if stage.chance(0.82):
-        stage.open(
-            focus=(-0.08, -0.36), span=stage.rng.choice((0.95, 1.1, 1.25)), places=("room", "room", "plain")
-        )
+        stage.open(focus=(-0.08, -0.36), span=stage.rng.choice((0.95, 1.1, 1.25)), places=("room", "room", "plain"))
         _sleeping_in_bed(stage)
         zed = (-0.34, -0.52)
     else:
-        stage.open(
-            focus=(0.03, -0.45), span=stage.rng.choice((0.95, 1.1)), places=("office", "room", "plain")
-        )
+        stage.open(focus=(0.03, -0.45), span=stage.rng.choice((0.95, 1.1)), places=("office", "room", "plain"))
         _sleeping_at_desk(stage)
         zed = (0.22, -0.72)
     if stage.chance(0.55):
@@ -227,18 +219,14 @@ def sleeping(stage: Stage) -> None:
 
 
 def _laptop_front(stage: Stage) -> None:
-    figure = seated_front(
-        stage.adult(), 0.0, nod=stage.jitter(0.08), expression=stage.rng.choice(("neutral", "smile"))
-    )
+    figure = seated_front(stage.adult(), 0.0, nod=stage.jitter(0.08), expression=stage.rng.choice(("neutral", "smile")))
     figure.gaze = (0.0, 0.9)
     figure.lift((-0.09, -0.45), (0.09, -0.45))
     figure.draw(stage.canvas)
     furniture.counter(stage.canvas, 0.0, _wood(stage), width=1.0)
     if stage.chance(0.4):
         props.cup(stage.canvas, (0.28, -0.49), stage.rng.choice(props.BRIGHT))
-    props.laptop_back(
-        stage.canvas, (0.0, -0.44), vary(stage.rng.choice(((178, 184, 194), (70, 74, 84))), stage.rng)
-    )
+    props.laptop_back(stage.canvas, (0.0, -0.44), vary(stage.rng.choice(((178, 184, 194), (70, 74, 84))), stage.rng))
 
 
 def _laptop_aside(stage: Stage) -> None:

@@ -85,9 +85,7 @@ class Stage:
             tilt=max(-0.25, min(0.25, rng.gauss(0.0, lively.tilt))),
             mirrored=self.chance(0.5),
         )
-        self.canvas = Canvas(
-            size=self._size, supersample=self._supersample, camera=camera, style=self.style, rng=rng
-        )
+        self.canvas = Canvas(size=self._size, supersample=self._supersample, camera=camera, style=self.style, rng=rng)
         self.place = rng.choice(places)
         PLACES[self.place](self.canvas, rng)
         if self.chance(lively.bystander):
@@ -95,9 +93,7 @@ class Stage:
         scatter(self.canvas, rng, outdoors=self.place in OPEN_AIR, most=lively.clutter)
 
     def _bystander(self) -> None:
-        distant = self.canvas.placed(
-            (self.rng.choice((-1, 1)) * self.rng.uniform(0.42, 0.6), -0.13), scale=0.72
-        )
+        distant = self.canvas.placed((self.rng.choice((-1, 1)) * self.rng.uniform(0.42, 0.6), -0.13), scale=0.72)
         Figure(sample_looks(self.rng, self.style), turn=self.rng.choice((0.0, 0.4, 1.0))).draw(distant)
 
     def looks(self, *, child: bool = False) -> Looks:

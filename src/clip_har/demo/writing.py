@@ -48,9 +48,7 @@ def write_dataset(
         DataError: `out` holds a set made with other arguments, or something else, or a number is negative.
     """
     if train_per_class < 0 or test_per_class < 0:
-        raise DataError(
-            "A demonstration set cannot have a negative number of images", remedy="Ask for 0 or more."
-        )
+        raise DataError("A demonstration set cannot have a negative number of images", remedy="Ask for 0 or more.")
     recipe: dict[str, object] = {
         "drawing_version": DRAWING_VERSION,
         "seed": seed,
@@ -65,9 +63,7 @@ def write_dataset(
     for done, (split, action, number) in enumerate(images, start=1):
         folder = out / split / action
         folder.mkdir(parents=True, exist_ok=True)
-        _write_image(
-            folder / f"{action}_{number:04d}.jpg", action, Random(f"{seed}/{split}/{action}/{number}")
-        )
+        _write_image(folder / f"{action}_{number:04d}.jpg", action, Random(f"{seed}/{split}/{action}/{number}"))
         if on_image is not None:
             on_image(done, len(images))
     _mark(out, recipe, complete=True)
