@@ -1,6 +1,15 @@
 """Train the tiny CLIP of the embedded demonstration on widely and differently drawn scenes with captions.
 
 python scripts/train_tiny_clip.py --out src/clip_har/demo/model
+
+First both towers learn together to see; then the text tower learns anew to read, from captions that are vague and leave
+words out, as captions on the web are: nine of the fifteen class names never occur in them. That is the gap between
+zero-shot and adapted answers.
+
+The shipped weights took 33 minutes for the first part (3,388 steps on 24,000 pictures) and half a minute for the
+second (300 steps on 16,000 of them) on two CPU cores. The first part was ended by the clock, so they do not come out bit
+for bit again. Measured with them on `write_dataset(seed=s, train_per_class=120, test_per_class=40)` for s = 0, 1, 2, 3:
+zero-shot 51.2, 52.0, 52.3, 53.7 %; LoRA with its defaults 67.5, 66.8, 68.0, 68.7 %.
 """
 
 from __future__ import annotations
@@ -24,10 +33,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--start", type=Path, help="folder of a model to go on from")
-    parser.add_argument("--images", type=int, default=48_000, help="pictures to render")
-    parser.add_argument("--steps", type=int, default=7000, help="optimizer steps of both towers together")
+    parser.add_argument("--images", type=int, default=24_000, help="pictures to render")
+    parser.add_argument("--steps", type=int, default=3400, help="optimizer steps of both towers together")
     parser.add_argument("--minutes", type=float, help="end the steps after this time at the latest")
-    parser.add_argument("--text-steps", type=int, default=900, help="optimizer steps of the text tower alone")
+    parser.add_argument("--text-steps", type=int, default=300, help="optimizer steps of the text tower alone")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="highest learning rate of the first steps")
     parser.add_argument("--width", type=int, default=160, help="width of the image tower, a multiple of 32")
     parser.add_argument("--layers", type=int, default=4, help="layers of the image tower")
