@@ -1,3 +1,45 @@
-"""clip-har: fine-tune CLIP to recognise human actions, always measured against zero-shot."""
+"""clip-har: fine-tune CLIP to recognise human actions, always measured against zero-shot.
+
+The public API; what it names is imported when it is first used, since torch takes seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, TrainConfig
+    from clip_har.errors import UserError
+    from clip_har.predict import Prediction, Predictor
+    from clip_har.workflows import compare, evaluate, train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BackboneConfig",
+    "CompareConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "Prediction",
+    "Predictor",
+    "TrainConfig",
+    "UserError",
+    "compare",
+    "evaluate",
+    "train",
+]
+
+_HOMES = {
+    "config": ("BackboneConfig", "CompareConfig", "DataConfig", "EvaluateConfig", "TrainConfig"),
+    "errors": ("UserError",),
+    "predict": ("Prediction", "Predictor"),
+    "workflows": ("compare", "evaluate", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"clip_har.{module}"), name)
+    raise AttributeError(f"module 'clip_har' has no attribute {name!r}")

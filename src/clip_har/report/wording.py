@@ -82,8 +82,8 @@ def thousands(count: int) -> str:
 
 
 def method_label(name: str) -> str:
-    """A method's name as it is written in prose: "lora" -> "LoRA"; other names stand as they are."""
-    return re.sub(r"\blora\b", "LoRA", one_line(name), flags=re.IGNORECASE)
+    """A method's name as it is written in prose: "lora" -> "LoRA", "linear-probe" -> "linear probe"; others stand."""
+    return re.sub(r"\blora\b", "LoRA", one_line(name), flags=re.IGNORECASE).replace("linear-probe", "linear probe")
 
 
 def sentence_start(text: str) -> str:
