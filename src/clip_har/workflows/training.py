@@ -64,11 +64,11 @@ def train_prepared(
     write_unreadable(prepared.dataset, folder / "unreadable.csv")
     checkpoint.save_prompts(folder, prepared.prompts_CD)
     method = METHODS[config.method](settings)
-    session = _Session(folder, method, prepared, prepared.task(config.seed), progress)
+    fitting = _Fitting(folder, method, prepared, prepared.task(config.seed), progress)
     peak = PeakMemory(prepared.backbone.device)
-    session.fit(settings, saved)
+    fitting.fit(settings, saved)
     card = {
-        **_card(config, settings, prepared, session),
+        **_card(config, settings, prepared, fitting),
         "peak_memory_bytes": peak.bytes(),
         "command": command,
     }
@@ -90,7 +90,7 @@ def _require_same_start(folder: Path, saved: checkpoint.SavedState, prepared: Pr
     )
 
 
-class _Session:
+class _Fitting:
     """One training into one run folder: what `fit` yields is validated, logged and saved here."""
 
     def __init__(self, folder: Path, method: Method, prepared: Prepared, task: Task, progress: Progress) -> None:
@@ -168,16 +168,16 @@ class _Session:
         return best if best is not None else dict(validation(self.classifier, self.task))
 
 
-def _card(config: TrainConfig, settings: Mapping[str, Any], prepared: Prepared, session: _Session) -> dict[str, Any]:
+def _card(config: TrainConfig, settings: Mapping[str, Any], prepared: Prepared, fitting: _Fitting) -> dict[str, Any]:
     """What card.json says of a finished run."""
     backbone = dataclasses.asdict(prepared.backbone.card)
     del backbone["preprocessing"]
-    trainable = sum(tensor.numel() for tensor in session.method.tensors(session.classifier).values())
+    trainable = sum(tensor.numel() for tensor in fitting.method.tensors(fitting.classifier).values())
     return {
         "format_version": checkpoint.FORMAT_VERSION,
         "package_version": version("clip-har"),
         "method": config.method,
-        "source": session.method.source,
+        "source": fitting.method.source,
         "backbone": backbone,
         "classes": list(prepared.dataset.classes),
         "templates": list(prepared.templates),
@@ -189,10 +189,10 @@ def _card(config: TrainConfig, settings: Mapping[str, Any], prepared: Prepared, 
         "splits": prepared.dataset.counts(),
         "manifest_sha256": prepared.dataset.manifest_hash(),
         "unreadable": len(prepared.dataset.unreadable),
-        "validation": session.validation_of_the_kept_weights(),
+        "validation": fitting.validation_of_the_kept_weights(),
         "trainable_params": trainable,
         "trainable_fraction": trainable / prepared.backbone.card.parameters,
-        "train_seconds": session.seconds,
+        "train_seconds": fitting.seconds,
         "encode_seconds": prepared.encoding.seconds,
         "versions": versions(),
     }
