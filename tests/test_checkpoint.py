@@ -23,10 +23,10 @@ def save_three(folder: Path) -> list[dict[str, torch.Tensor]]:
     weights = []
     for state in fit(method, classifier, task, method.settings):
         if state.epoch_end:
-            weights.append({k: v.clone() for k, v in classifier.state_dict().items()})
-            checkpoint.save_state(
-                folder, state, [{"epoch": state.epoch}], seconds=1.5 * state.epoch, weights_hash="abc"
-            )
+            snapshot = state.snapshot()
+            weights.append(snapshot.tensors)
+            history = [{"epoch": state.epoch}]
+            checkpoint.save_state(folder, snapshot, history, seconds=1.5 * state.epoch, weights_hash="abc")
     return weights
 
 
@@ -36,28 +36,31 @@ def test_the_newest_state_comes_back_whole(tmp_path: Path) -> None:
     assert saved is not None
     assert saved.weights_hash == "abc"
     assert (saved.epoch, saved.seconds, saved.history) == (3, 4.5, [{"epoch": 3}])
-    assert saved.classifier.keys() == weights[-1].keys()
-    assert all(torch.equal(saved.classifier[key], weights[-1][key]) for key in weights[-1])
-    assert {slot for slots in saved.optimizer.values() for slot in slots} == {"step", "exp_avg", "exp_avg_sq"}
+    assert saved.snapshot.tensors.keys() == weights[-1].keys()
+    assert all(torch.equal(saved.snapshot.tensors[key], weights[-1][key]) for key in weights[-1])
+    slots = {key.rpartition(".")[2] for key in weights[-1] if key.startswith("optimizer.")}
+    assert slots == {"step", "exp_avg", "exp_avg_sq"}
+    assert {key.partition(".")[0] for key in weights[-1]} == {"classifier", "optimizer", "generator"}
+    assert saved.snapshot.values["step"] == 6 and saved.snapshot.values["batch_size"] == 64
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path: Path, damage: str) -> None:
     weights = save_three(tmp_path)
-    newest = sorted((tmp_path / "last").glob("epoch-*"))[-1]
+    newest = sorted((tmp_path / "last").glob("step-*"))[-1]
     content = bytearray(newest.read_bytes())
     if damage == "flip":
         content[-5] ^= 0x40
     newest.write_bytes(content[: len(content) // 2] if damage == "cut" else b"" if damage == "empty" else content)
     saved = checkpoint.load_state(tmp_path)
     assert saved is not None and saved.epoch == 2
-    assert all(torch.equal(saved.classifier[key], weights[1][key]) for key in weights[1])
+    assert all(torch.equal(saved.snapshot.tensors[key], weights[1][key]) for key in weights[1])
 
 
 def test_only_the_two_newest_states_are_kept(tmp_path: Path) -> None:
     save_three(tmp_path)
     names = [path.name for path in sorted((tmp_path / "last").iterdir())]
-    assert names == ["epoch-000002.safetensors", "epoch-000003.safetensors"]
+    assert names == ["step-00000004.safetensors", "step-00000006.safetensors"]
 
 
 def test_no_state_is_none(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_an_interrupted_training_exits_130_and_its_printed_command_finishes_it(
         [sys.executable, "-m", "clip_har.cli", *argv, "--workers", "0"], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list((out / "last").glob("epoch-0000[1-9]*")) and time.monotonic() < deadline:
+    while not list((out / "last").glob("step-000000[1-9]*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(kind)
     _, err = process.communicate(timeout=60)

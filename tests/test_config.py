@@ -15,15 +15,19 @@ import pytest
 from clip_har import cli, config, workflows
 from clip_har.config import (
     METHOD_NAMES,
+    AugmentConfig,
     BackboneConfig,
     CompareConfig,
     DataConfig,
+    EngineConfig,
     EvaluateConfig,
     LoraConfig,
     OptimizerConfig,
     TrainConfig,
+    apply_preset,
     flat_fields,
     load_config_file,
+    resolve,
     to_flat_json,
     validate,
 )
@@ -55,7 +59,30 @@ BACKBONE = BackboneConfig(
     workers=0,
     cache=Path("a cache"),
 )
-LORA = LoraConfig(rank=3, alpha=1.5, dropout=0.0, loss="supcon")
+LORA = LoraConfig(
+    placement="attention",
+    towers=("text",),
+    rank=3,
+    alpha=1.5,
+    dropout=0.0,
+    rslora=True,
+    dora=False,
+    layers="last:2",
+    loss="supcon",
+)
+AUGMENTATION = AugmentConfig(
+    augment="strong",
+    views=2,
+    train_image_size=160,
+    text_augment=True,
+    mixup=0.0,
+    hard_pairs=0.25,
+    hard_pairs_every=2,
+    hard_margin=0.1,
+)
+ENGINE = EngineConfig(
+    activation_checkpointing=True, compile=True, fsdp=True, save_steps=7, tensorboard=True, wandb=True
+)
 OPTIMIZER = OptimizerConfig(
     epochs=2,
     batch_size=9,
@@ -66,14 +93,25 @@ OPTIMIZER = OptimizerConfig(
     vision_lr_multiplier=0.1,
     text_lr_multiplier=0.2,
     projection_lr_multiplier=0.3,
+    accumulate=2,
+    warmup_steps=3,
+    layer_decay=0.9,
+    ema=0.99,
+    patience=3,
+    train_batchnorm=True,
 )
 FULL: dict[str, Command] = {
     "train": TrainConfig(
         data=DATA,
         backbone=BACKBONE,
         method="linear-probe",
+        preset="augmented",
         lora=LORA,
         optimizer=OPTIMIZER,
+        augmentation=AUGMENTATION,
+        engine=ENGINE,
+        start_from=Path("runs/full"),
+        shots=4,
         seed=5,
         out=Path("out"),
     ),
@@ -84,7 +122,12 @@ FULL: dict[str, Command] = {
         methods=("lora", "zero-shot"),
         lora=LORA,
         optimizer=OPTIMIZER,
-        seed=5,
+        augmentation=AUGMENTATION,
+        engine=ENGINE,
+        start_from=Path("runs/full"),
+        budget="small",
+        shots=4,
+        seeds=(5, 6),
         out=Path("out"),
     ),
 }
@@ -139,7 +182,7 @@ def refusal(path: Path, config_type: type = TrainConfig) -> str:
 
 
 def config_classes() -> Iterator[ast.ClassDef]:
-    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(config.tree.__file__).read_text(encoding="utf-8"))
     yield from (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Config"))
 
 
@@ -147,7 +190,7 @@ def config_classes() -> Iterator[ast.ClassDef]:
 def test_every_setting_has_a_docstring(node: ast.ClassDef) -> None:
     assert ast.get_docstring(node)
     for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
-        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) not in config._GROUPS:
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) not in config.tree._GROUPS:
             explained = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
             assert explained, f"{node.name}.{ast.unparse(statement.target)} has no docstring"
 
@@ -376,7 +419,7 @@ def with_setting(name: str, value: object) -> Command:
 
 def number_settings(kind: str) -> list[str]:
     fields = [field for config_type in COMMANDS.values() for field in flat_fields(config_type)]
-    return sorted({field.name for field in fields if field.type == kind})
+    return sorted({field.name for field in fields if field.type in (kind, f"{kind} | None")})
 
 
 def test_the_defaults_are_valid() -> None:
@@ -420,6 +463,17 @@ def test_all_numbers_are_among_those_tested() -> None:
         ("encode_batch_size", [1], [0]),
         ("rank", [1], [0]),
         ("workers", [-1, 0, 64], []),
+        ("layer_decay", [0.1, 1], [0, 1.01]),
+        ("ema", [0, 0.9999], [1]),
+        ("mixup", [0, 2], [-0.1]),
+        ("hard_pairs", [0, 1], [1.01]),
+        ("hard_margin", [0, 1], [1.01]),
+        ("views", [1], [0]),
+        ("train_image_size", [16], [15]),
+        ("shots", [1], [0]),
+        ("accumulate", [1], [0]),
+        ("save_steps", [1], [0]),
+        ("layers", ["all", "last:1", "last:12"], ["last:0", "first:2", "last:"]),
         ("seed", [0, 2**32 - 1], [-1, 2**32]),
         ("split_seed", [0, 2**32 - 1], [-1, 2**32]),
     ],
@@ -465,3 +519,57 @@ def test_methods_are_separated_by_commas(parse: Callable[..., CompareConfig], wr
     for given in (list(asked), "lora,zero-shot"):
         path = write({"data": "photos", "methods": given})
         assert parse("compare", "--config", str(path)).methods == asked
+
+
+# Presets, and what decides a setting
+
+
+def test_every_preset_says_its_command_and_loads() -> None:
+    assert {"lora", "lora-attention", "lora-all", "augmented", "full", "two-tier"} <= set(config.preset_names())
+    for name in config.preset_names():
+        assert config.load_preset(name)["method"] in METHOD_NAMES
+        header = (config.tree.PRESET_FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("\n\n")[0]
+        assert header.startswith("# ") and f"--preset {name}" in header, name
+
+
+def test_a_preset_fills_what_is_not_given() -> None:
+    given = TrainConfig(data=DATA, method="augmented", augmentation=AugmentConfig(views=7))
+    filled = apply_preset(given)
+    assert (filled.method, filled.preset) == ("lora", "augmented")
+    assert filled.augmentation.augment == "strong" and filled.augmentation.views == 7
+    assert apply_preset(TrainConfig(data=DATA, preset="augmented", augmentation=AugmentConfig(views=7))) == filled
+    assert apply_preset(TrainConfig(data=DATA, method="full")) == TrainConfig(data=DATA, method="full")
+
+
+def test_what_is_given_wins_over_the_method_and_that_over_the_base() -> None:
+    flat = to_flat_json(TrainConfig(data=DATA, optimizer=OptimizerConfig(lr=0.5)))
+    settled = resolve(flat, {"lr": 0.1, "epochs": 3})
+    assert (settled["lr"], settled["epochs"], settled["batch_size"]) == (0.5, 3, 64)
+    open_ended = {"model", "cache", "preset", "start_from", "shots", "out", "warmup_steps", "train_image_size"}
+    assert {name for name, value in settled.items() if value is None} <= open_ended
+
+
+@pytest.mark.parametrize("flag", ["--seed", "--seeds"])
+def test_seeds_are_separated_by_commas(flag: str, parse: Callable[..., CompareConfig], write: Callable[..., Path]) -> None:
+    assert parse("compare", "--data", "photos", flag, "3,1").seeds == (3, 1)
+    assert parse("compare", "--config", str(write({"data": "photos", "seed": 4}))).seeds == (4,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"mixup": 0.2, "hard_pairs": 0.5}, "--mixup and --hard-pairs cannot be combined"),
+        ({"mixup": 0.2, "loss": "supcon"}, "--mixup needs --loss cross-entropy"),
+        ({"towers": ("image", "audio")}, "--towers must be image, text or both"),
+        ({"batch_size": "large"}, None),
+    ],
+)
+def test_settings_that_contradict_each_other(settings: dict[str, Any], said: str | None) -> None:
+    lora = {name: value for name, value in settings.items() if name in ("loss", "towers")}
+    augmentation = {name: value for name, value in settings.items() if name in ("mixup", "hard_pairs")}
+    if said is None:
+        assert cli.main(["train", "--data", "x", "--batch-size", settings["batch_size"]]) == cli.EXIT_USER_INPUT
+        return
+    given = TrainConfig(data=DATA, lora=LoraConfig(**lora), augmentation=AugmentConfig(**augmentation))
+    with pytest.raises(ConfigError, match=said):
+        validate(given)

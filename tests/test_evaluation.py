@@ -1,14 +1,14 @@
 """Metrics, intervals and paired tests against scikit-learn, closed forms and naive loops.
 
-What the report makes of them is tested in tests/report.
+Rows of a comparison are tested in test_evaluation_rows.py, what the report makes of them in tests/report.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -328,9 +328,17 @@ def test_classes_without_images_are_said() -> None:
     assert result.warnings[0].startswith("c has no images in the test split")
 
 
+@pytest.mark.parametrize("share", [90, 91])
+def test_collapse_begins_above_90_percent_of_the_answers(share: int) -> None:
+    metrics = compute_metrics(one_hot([1] * share + [0] * (100 - share), 2), [0, 1] * 50, classes=["a", "b"])
+    assert evaluation.collapse_of(metrics) == (None if share == 90 else ("b", 0.91))
+
+
 def test_evaluation_does_without_torch() -> None:
-    tree = ast.parse(inspect.getsource(evaluation))
-    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules: set[str] = set()
+    for path in Path(evaluation.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert "numpy" in modules
     assert not [name for name in modules if name.split(".")[0] in {"torch", "matplotlib", "pathlib"}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from clip_har.config import METHOD_NAMES
-from clip_har.methods import METHODS, GradientMethod, LabelledFeatures, SolvedMethod, Task
+from clip_har.methods import METHODS, Batch, GradientMethod, LabelledImages, SolvedMethod
 from clip_har.methods.linear_probe import INVERSE_REGULARISATION, LinearProbe, LinearProbeClassifier
 from clip_har.methods.lora import EmbeddingLora, Lora
 from tasks import Table, make_task, settings
@@ -27,7 +28,7 @@ def test_the_dict_and_the_configuration_name_the_same_methods() -> None:
     assert all(METHODS[name].name == name for name in METHODS)
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", ["zero-shot", "lora", "linear-probe"])
 def test_saved_tensors_restore_the_same_answers(name: str) -> None:
     task = make_task()
     method = METHODS[name](settings())
@@ -35,9 +36,9 @@ def test_saved_tensors_restore_the_same_answers(name: str) -> None:
     generator = torch.Generator().manual_seed(5)
     for parameter in classifier.parameters():
         parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
-    again = method.restore(task.prompts_CD, task.logit_scale, method.tensors(classifier))
+    again = method.restore(task, method.tensors(classifier))
     torch.testing.assert_close(
-        again.probabilities(task.val.table), classifier.probabilities(task.val.table), rtol=0, atol=0
+        again.probabilities(task.val), classifier.probabilities(task.val), rtol=0, atol=0
     )
 
 
@@ -45,7 +46,7 @@ def test_probabilities_sum_to_one_and_leave_the_mode_alone() -> None:
     task = make_task()
     classifier = Lora(settings()).build(task)
     classifier.train()
-    probabilities_NC = classifier.probabilities(task.val.table, chunk=7)
+    probabilities_NC = classifier.probabilities(task.val, chunk=7)
     assert classifier.training
     assert probabilities_NC.shape == (40, 4)
     torch.testing.assert_close(probabilities_NC.sum(dim=1), torch.ones(40))
@@ -62,8 +63,8 @@ def test_lora_trains_32769_parameters_on_vit_b_32() -> None:
 
 def test_lora_starts_as_zero_shot() -> None:
     task = make_task()
-    zero_shot = METHODS["zero-shot"](settings()).build(task).probabilities(task.val.table)
-    lora = Lora(settings()).build(task).probabilities(task.val.table)
+    zero_shot = METHODS["zero-shot"](settings()).build(task).probabilities(task.val)
+    lora = Lora(settings()).build(task).probabilities(task.val)
     torch.testing.assert_close(lora, zero_shot, rtol=1e-5, atol=1e-6)
 
 
@@ -101,7 +102,7 @@ def test_every_trainable_tensor_of_lora_gets_a_gradient(loss: str) -> None:
     classifier = method.build(task)
     classifier.image.lora_B.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     classifier.text.lora_B.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
-    method.loss(classifier, task.train.table.embedding, task.train.labels_N, task).backward()
+    method.loss(classifier, Batch.of(task.train.table.embedding, task.train.labels_N), task).backward()
     for name, parameter in classifier.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
@@ -143,7 +144,7 @@ def test_peft_loads_the_lora_adapter_without_us(tmp_path: Path) -> None:
     image_ND = F.normalize(heads.base_model.model.image(task.val.table.embedding), dim=-1)
     text_CD = F.normalize(heads.base_model.model.text(task.prompts_CD), dim=-1)
     logits_NC = heads.base_model.model.logit_scale.exp() * image_ND @ text_CD.T
-    torch.testing.assert_close(logits_NC.softmax(-1), classifier.probabilities(task.val.table))
+    torch.testing.assert_close(logits_NC.softmax(-1), classifier.probabilities(task.val))
 
 
 # --- linear probe ---------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def test_the_probe_is_the_logistic_regression_of_a_fresh_fit(classes: int) -> No
         expected = fresh.predict_proba(task.val.table.hidden.numpy() / length)
         classifier = LinearProbeClassifier(hidden_NH.shape[1], classes)
         classifier.load_state_dict(dict(state))
-        actual = classifier.probabilities(task.val.table).numpy()
+        actual = classifier.probabilities(task.val).numpy()
         np.testing.assert_allclose(actual, expected, atol=5e-3)
 
 
@@ -188,15 +189,8 @@ def test_less_regularisation_fits_the_training_images_better() -> None:
 def test_the_probe_starts_from_the_prompts_where_features_and_prompts_share_a_space() -> None:
     task = make_task()
     shared = Table(task.train.table.embedding, task.train.table.embedding)
-    same_space = Task(
-        classes=task.classes,
-        captions_CTD=task.captions_CTD,
-        prompts_CD=task.prompts_CD,
-        logit_scale=task.logit_scale,
-        train=LabelledFeatures(table=shared, labels_N=task.train.labels_N),  # type: ignore[arg-type]
-        val=task.val,
-        seed=0,
-    )
+    images = LabelledImages(table=shared, labels_N=task.train.labels_N)  # type: ignore[arg-type]
+    same_space = replace(task, train=images)
     classifier = LinearProbe(settings()).build(same_space)
     torch.testing.assert_close(classifier.linear.weight.detach(), 20.0 * task.prompts_CD)
     assert LinearProbe(settings()).build(task).linear.weight.abs().max() == 0

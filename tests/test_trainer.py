@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from clip_har.errors import TrainingError
-from clip_har.methods import Classifier, Task
+from clip_har.methods import Batch, Classifier, Task
 from clip_har.methods.linear_probe import LinearProbe
 from clip_har.methods.lora import EmbeddingLora, Lora
 from clip_har.methods.zero_shot import ZeroShot
-from clip_har.trainer import TrainState, fit, lr_factor
+from clip_har.trainer import Engine, Snapshot, TrainState, fit, lr_factor
 from tasks import make_task, settings
 
 TRACE = settings(epochs=3, batch_size=32, lr=1e-2, rank=4, alpha=8.0)
@@ -45,7 +45,7 @@ def test_training_lowers_the_loss_and_raises_accuracy() -> None:
 
 
 def accuracy(classifier: Classifier, task: Task) -> float:
-    answers = classifier.probabilities(task.val.table).argmax(dim=1)
+    answers = classifier.probabilities(task.val).argmax(dim=1)
     return (answers == task.val.labels_N).double().mean().item()
 
 
@@ -64,33 +64,97 @@ def test_the_epoch_loss_is_the_mean_over_images() -> None:
     method = Lora(settings(epochs=1, batch_size=32, lr=1e-12, dropout=0.0))  # 120 images: the last batch is short
     task = make_task()
     classifier = method.build(task)
-    expected = method.loss(classifier.eval(), task.train.table.embedding, task.train.labels_N, task).item()
+    batch = Batch.of(task.train.table.embedding, task.train.labels_N)
+    expected = method.loss(classifier.eval(), batch, task).item()
     (end,) = epoch_ends(method, classifier, task)
     assert end.loss == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2])
-def test_continuing_ends_bit_identical_to_never_stopping(stop_after: int) -> None:
-    method = Lora(TRACE)
+VARIANTS = {
+    "plain": TRACE,
+    "averaged": {**TRACE, "ema": 0.9},
+    "mixed up": {**TRACE, "mixup": 0.4},
+    "accumulated": {**TRACE, "batch_size": 8, "accumulate": 4},
+    "captions": {**TRACE, "loss": "supcon"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
+def test_continuing_from_any_step_ends_bit_identical_to_never_stopping(variant: str, stop_after: int) -> None:
+    method = Lora(VARIANTS[variant])
     task = make_task()
     whole = method.build(task)
     for _ in fit(method, whole, task, method.settings):
         pass
 
     stopped = method.build(task)
-    saved: tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]] | None = None
+    snapshot: Snapshot | None = None
     for state in fit(method, stopped, task, method.settings):
-        if state.epoch_end and state.epoch == stop_after and state.optimizer is not None:
-            saved = copy.deepcopy((stopped.state_dict(), state.optimizer.state_dict()["state"]))
+        if state.step == stop_after:
+            snapshot = state.snapshot()
             break
-    assert saved is not None
+    assert snapshot is not None
     torch.manual_seed(999)  # whatever happened in between
     continued = method.build(task)
-    continued.load_state_dict(saved[0])
-    rest = fit(method, continued, task, method.settings, optimizer_state=saved[1], epochs_done=stop_after)
-    assert [state.epoch for state in rest if state.epoch_end] == list(range(stop_after + 1, 4))
+    rest = list(fit(method, continued, task, method.settings, resume=snapshot))
+    assert [state.step for state in rest] == list(range(stop_after + 1, 13))
     for key, tensor in whole.state_dict().items():
         assert torch.equal(tensor, continued.state_dict()[key]), key
+
+
+def test_a_snapshot_is_not_changed_by_the_steps_after_it() -> None:
+    method = Lora(TRACE)
+    task = make_task()
+    states = fit(method, method.build(task), task, method.settings)
+    snapshot = next(states).snapshot()
+    kept = {key: tensor.clone() for key, tensor in snapshot.tensors.items()}
+    list(states)
+    assert all(torch.equal(snapshot.tensors[key], tensor) for key, tensor in kept.items())
+
+
+def test_accumulated_batches_take_the_steps_of_one_large_batch() -> None:
+    def final(**sizes: int) -> dict[str, Tensor]:
+        method = Lora(settings(epochs=2, dropout=0.0, **sizes))
+        task = make_task()
+        classifier = method.build(task)
+        list(fit(method, classifier, task, method.settings))
+        return classifier.state_dict()
+
+    one, many = final(batch_size=48), final(batch_size=16, accumulate=3)
+    for key, tensor in one.items():
+        torch.testing.assert_close(many[key], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_the_moving_average_is_kept_beside_the_weights() -> None:
+    method = Lora({**TRACE, "ema": 0.5})
+    task = make_task()
+    classifier = method.build(task)
+    mean = classifier.image.lora_A.detach().clone()
+    for state in fit(method, classifier, task, method.settings):
+        decay = min(0.5, (1 + state.step) / (10 + state.step))
+        mean = decay * mean + (1 - decay) * classifier.image.lora_A.detach()
+        trained = classifier.image.lora_A.detach().clone()
+        with state.kept_weights():
+            torch.testing.assert_close(classifier.image.lora_A.detach(), mean)
+        assert torch.equal(classifier.image.lora_A, trained)
+
+
+def test_warm_up_can_be_given_in_steps() -> None:
+    method = Lora({**TRACE, "warmup_epochs": 2.0, "warmup_steps": 5})
+    task = make_task()
+    rates = [state.lr for state in fit(method, method.build(task), task, method.settings)]
+    assert rates[:5] == pytest.approx([1e-2 * (step + 1) / 5 for step in range(5)])
+
+
+def test_half_precision_scales_the_loss_and_never_holds_half_weights() -> None:
+    method = Lora(TRACE)
+    task = make_task()
+    classifier = method.build(task)
+    engine = Engine(method, classifier, task, device=torch.device("cpu"), precision="bfloat16")
+    losses = [state.loss for state in fit(method, classifier, task, method.settings, engine=engine)]
+    assert all(parameter.dtype == torch.float32 for parameter in classifier.parameters())
+    assert losses[-1] < losses[0]
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
@@ -113,9 +177,9 @@ def test_a_non_finite_loss_stops_before_the_step(poison: float) -> None:
     class Poisoned(Lora):
         calls = 0
 
-        def loss(self, classifier: Classifier, features: Tensor, labels_B: Tensor, task: Task) -> Tensor:
+        def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
             self.calls += 1
-            loss = super().loss(classifier, features, labels_B, task)
+            loss = super().loss(classifier, batch, task)
             return loss * poison if self.calls == 3 else loss
 
     method = Poisoned(TRACE)
@@ -131,7 +195,7 @@ def test_a_non_finite_loss_stops_before_the_step(poison: float) -> None:
 
 def test_a_non_finite_gradient_stops_before_the_step() -> None:
     class Steep(Lora):
-        def loss(self, classifier: Classifier, features: Tensor, labels_B: Tensor, task: Task) -> Tensor:
+        def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
             assert isinstance(classifier, EmbeddingLora)
             return (classifier.image.lora_A - classifier.image.lora_A.detach()).sqrt().sum()
 
@@ -149,8 +213,8 @@ def test_clipping_bounds_the_first_update() -> None:
     method = Lora(settings(epochs=1, batch_size=200, gradient_clip=0.01))
     task = make_task()
     (state,) = fit(method, method.build(task), task, method.settings)
-    assert state.optimizer is not None
-    moments = [slots["exp_avg"] for slots in state.optimizer.state_dict()["state"].values()]
+    moments = [tensor for key, tensor in state.snapshot().tensors.items() if key.endswith("exp_avg")]
+    assert moments
     norm = math.sqrt(sum((moment / (1 - 0.9)).square().sum().item() for moment in moments))
     assert norm == pytest.approx(0.01, rel=1e-3)
 
@@ -174,7 +238,8 @@ def test_zero_shot_has_nothing_to_train() -> None:
 def test_a_solver_yields_its_candidates_and_continues_after_those_done() -> None:
     method = LinearProbe(settings())
     task = make_task(per_class=10)
+    second = Snapshot(tensors={}, values={"epoch": 2})
     all_states = [(s.epoch, s.description) for s in fit(method, method.build(task), task, method.settings)]
     assert [epoch for epoch, _ in all_states] == list(range(1, LinearProbe.candidates + 1))
-    rest = [(s.epoch, s.description) for s in fit(method, method.build(task), task, method.settings, epochs_done=2)]
+    rest = [(s.epoch, s.description) for s in fit(method, method.build(task), task, method.settings, resume=second)]
     assert rest == all_states[2:]

@@ -18,17 +18,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from clip_har.backbone import Backbone, load_backbone
+from clip_har.config import resolve
 from clip_har.errors import RunError
 from clip_har.files import write_atomically
 from clip_har.images import Preprocessing
-from clip_har.methods import METHODS, Classifier, Method
-from clip_har.trainer import TrainState
+from clip_har.methods import METHODS, Classifier, Frame, Method, Source, create_method
+from clip_har.trainer import Snapshot
 
 FORMAT_VERSION = 1
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 """File names that the historic commands give as a checkpoint; they mean the run folder they would lie in."""
 # Settings that say where and how fast a run is made, not what comes out of it.
-_FREE_SETTINGS = frozenset({"out", "resume", "data", "device", "workers", "encode_batch_size", "cache"})
+_FREE_SETTINGS = frozenset(
+    {"out", "resume", "data", "device", "workers", "encode_batch_size", "cache", "save_steps", "tensorboard", "wandb"}
+)
 _CARD_KEYS = ("method", "backbone", "classes", "templates", "preprocessing", "settings", "seed")
 
 
@@ -45,7 +49,8 @@ class Run:
 
     @property
     def method(self) -> Method:
-        return METHODS[self.card["method"]](self.card["settings"])
+        settings = resolve(self.card["settings"], {})  # a run of an earlier version lacks what came later
+        return create_method(self.card["method"], settings)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -64,37 +69,69 @@ class Run:
         """The class prompts' embeddings [C, D] that the run was trained with."""
         return _load_tensors(self.folder / "prompts.safetensors")["prompts_CD"]
 
-    def classifier(self) -> Classifier:
+    def tensors(self) -> dict[str, Tensor]:
+        """The trained weights, as the method names them.
+
+        Raises:
+            RunError: they are missing or damaged.
+        """
+        path = self.folder / self.method.weights_file
+        return {} if self.card["method"] == "zero-shot" else _load_tensors(path)
+
+    def as_source(self) -> Source:
+        """What a method that starts from this run needs."""
+        return Source(method=self.method, tensors=self.tensors())
+
+    def classifier(self, *, model: str | None = None, device: str = "cpu") -> Classifier:
         """The trained classifier, in eval mode.
+
+        Args:
+            model: where the backbone is now, if not where the card says, for methods that train inside it.
+            device: where that is loaded.
 
         Raises:
             RunError: weights are missing, damaged, or not those of the method on the card.
         """
-        path = self.folder / self.method.weights_file
-        prompts_CD = self.prompts()
+        card = self.card
+
+        def load() -> Backbone:
+            return load_backbone(model or card["backbone"]["name"], device=device, precision="float32")
+
+        frame = Frame(
+            classes=self.classes,
+            templates=tuple(card["templates"]),
+            prompts_CD=self.prompts(),
+            logit_scale=card["backbone"]["logit_scale"],
+            load_backbone=load,
+        )
+        tensors = self.tensors()
         try:
-            tensors = _load_tensors(path) if self.card["trainable_params"] else {}
-            classifier = self.method.restore(prompts_CD, self.card["backbone"]["logit_scale"], tensors)
+            classifier = self.method.restore(frame, tensors)
         except (KeyError, RuntimeError, ValueError) as error:
             raise RunError(
-                f"{path} does not hold the weights of the method {self.card['method']!r}",
+                f"{self.folder / self.method.weights_file} does not hold the weights of the method {card['method']!r}",
                 remedy="Train the run again.",
             ) from error
-        return classifier.eval()
+        return classifier.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedState:
-    """A training at an epoch's end, as `save_state` wrote it."""
+    """A training between two steps, as `save_state` wrote it."""
 
-    epoch: int
+    snapshot: Snapshot
     weights_hash: str
     """Of the backbone that it was trained on."""
     history: list[dict[str, Any]]
     seconds: float
-    """Training time so far."""
-    classifier: dict[str, Tensor]
-    optimizer: dict[int, dict[str, Tensor]]
+    """Time of the training's finished epochs."""
+    hard_pairs: dict[str, Any] | None
+    """The mined pairs that the current epoch is composed of."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return int(self.snapshot.values["epoch"])
 
 
 def resolve_run(path: Path) -> Path:
@@ -160,7 +197,7 @@ def check_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> No
 
 def has_run(folder: Path) -> bool:
     """Whether a run was begun here that has something to lose: a saved state, or a finished run."""
-    return (folder / "config.json").is_file() and (is_finished(folder) or any((folder / "last").glob("epoch-*")))
+    return (folder / "config.json").is_file() and (is_finished(folder) or any((folder / "last").glob("step-*")))
 
 
 def differing_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -195,40 +232,38 @@ def save_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 def save_state(
     folder: Path,
-    state: TrainState,
+    snapshot: Snapshot,
     history: Sequence[Mapping[str, Any]],
     seconds: float,
     *,
     weights_hash: str,
+    hard_pairs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write all that `fit` needs to continue after this epoch; the state before it is kept beside it."""
-    tensors = {f"classifier.{key}": value.detach().cpu() for key, value in state.classifier.state_dict().items()}
-    if state.optimizer is not None:
-        for index, slots in state.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in slots.items()}
-    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    """Write all that `fit` needs to continue from here; the state before it is kept beside it."""
     metadata = {
-        "epoch": str(state.epoch),
         "weights_hash": weights_hash,
         "seconds": repr(seconds),
         "history": json.dumps([dict(entry) for entry in history]),
-        "checksum": _checksum(tensors),
+        "values": json.dumps(snapshot.values),
+        "hard_pairs": json.dumps(hard_pairs),
     }
-    write_atomically(folder / "last" / f"epoch-{state.epoch:06d}.safetensors", save(tensors, metadata))
-    for old in sorted((folder / "last").glob("epoch-*.safetensors"))[:-2]:
+    metadata["checksum"] = _checksum(snapshot.tensors, metadata)
+    name = f"step-{snapshot.values['step']:08d}.safetensors"
+    write_atomically(folder / "last" / name, save(snapshot.tensors, metadata))
+    for old in sorted((folder / "last").glob("step-*.safetensors"))[:-2]:
         old.unlink()
 
 
 def load_state(folder: Path) -> SavedState | None:
     """The newest state that is whole, or None: a damaged one is passed over for the one before it."""
-    for path in sorted((folder / "last").glob("epoch-*.safetensors"), reverse=True):
+    for path in sorted((folder / "last").glob("step-*.safetensors"), reverse=True):
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            if _checksum(tensors) == metadata["checksum"]:
+            if metadata.pop("checksum") == _checksum(tensors, metadata):
                 return _saved_state(tensors, metadata)
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
             continue
     return None
 
@@ -238,28 +273,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _saved_state(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> SavedState:
-    optimizer: dict[int, dict[str, Tensor]] = {}
-    classifier: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        kind, _, rest = key.partition(".")
-        if kind == "classifier":
-            classifier[rest] = tensor
-        else:
-            index, _, slot = rest.partition(".")
-            optimizer.setdefault(int(index), {})[slot] = tensor
+def _saved_state(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> SavedState:
     return SavedState(
-        epoch=int(metadata["epoch"]),
+        snapshot=Snapshot(tensors=tensors, values=json.loads(metadata["values"])),
         weights_hash=metadata["weights_hash"],
         history=json.loads(metadata["history"]),
         seconds=float(metadata["seconds"]),
-        classifier=classifier,
-        optimizer=optimizer,
+        hard_pairs=json.loads(metadata["hard_pairs"]),
     )
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.blake2b(json.dumps(dict(metadata), sort_keys=True).encode(), digest_size=16)
     for key, tensor in sorted(tensors.items()):
         digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

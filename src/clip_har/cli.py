@@ -32,6 +32,7 @@ from clip_har.config import (
     load_config_file,
 )
 from clip_har.errors import UserError
+from clip_har.progress import SILENT, Progress
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
 
@@ -73,9 +74,9 @@ def quickstart(*, out: Path = Path("quickstart"), seed: int = 0, cache: Path | N
         cache: Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
     """
     from clip_har import workflows
-    from clip_har.console import ConsoleProgress, Output
+    from clip_har.console import Output
 
-    progress = ConsoleProgress()
+    progress = _progress()
     comparison = workflows.quickstart(out, seed=seed, cache=cache, progress=progress, command=_command())
     Output().comparison(comparison.rows, comparison.results)
     Output().files(
@@ -93,10 +94,12 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
     Example: clip-har train --data photos --model ViT-B/32 --method lora --epochs 15 --out runs/lora
     """
     from clip_har import workflows
-    from clip_har.console import ConsoleProgress, Output
+    from clip_har.console import Output
 
     del config_file  # read before the flags are; see _run
-    run = workflows.train(config, progress=ConsoleProgress(), command=_command())
+    run = workflows.train(config, progress=_progress(), command=_command())
+    if not _speaks():
+        return EXIT_DONE
     figures = run.card["validation"]
     kept = figures.get("candidate") or (f"epoch {figures['epoch']}" if "epoch" in figures else "zero-shot")
     output = Output()
@@ -116,10 +119,10 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_f
     Example: clip-har evaluate --data photos --checkpoint runs/lora
     """
     from clip_har import workflows
-    from clip_har.console import ConsoleProgress, Output
+    from clip_har.console import Output
 
     del config_file
-    result, out = workflows.evaluate(config, progress=ConsoleProgress(), command=_command())
+    result, out = workflows.evaluate(config, progress=_progress(), command=_command())
     output = Output()
     output.evaluation(result)
     output.files(("Report", out / "report.html"), ("Tables", out / "results.csv"))
@@ -133,10 +136,12 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
     Example: clip-har compare --data photos --model ViT-B/32 --methods zero-shot,linear-probe,lora --out out
     """
     from clip_har import workflows
-    from clip_har.console import ConsoleProgress, Output
+    from clip_har.console import Output
 
     del config_file
-    comparison = workflows.compare(config, progress=ConsoleProgress(), command=_command())
+    comparison = workflows.compare(config, progress=_progress(), command=_command())
+    if not _speaks():
+        return EXIT_DONE
     output = Output()
     output.comparison(comparison.rows, comparison.results)
     output.files(("Report", config.out / "report.html"), ("Tables", config.out / "comparison.csv"))
@@ -229,6 +234,17 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
 
 _CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
 _COMMAND_LINE: list[str] = []
+
+
+def _speaks() -> bool:
+    """Whether this process is the one of several that talks to the user."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _progress() -> Progress:
+    from clip_har.console import ConsoleProgress
+
+    return ConsoleProgress() if _speaks() else SILENT
 
 
 def _command() -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -29,7 +30,6 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
     from clip_har.predict import Prediction
 
-SIGNIFICANT = 0.05
 PIPED_WIDTH = 120
 
 
@@ -96,28 +96,25 @@ class Output:
         self._console.print(Text(text))
 
     def comparison(self, rows: Sequence[ComparisonRow], results: Mapping[str, EvalResult]) -> None:
-        """A row per method, with its interval, cost and p against zero-shot."""
+        """A row per method, with its interval, cost and p against zero-shot; then what each gain is worth."""
+        from clip_har.report import standing  # here, so that `predict` need not wait for matplotlib
+
         first = next(iter(results.values()))
-        table = Table(title=f"{first.n:,} {first.split} images, {len(first.classes)} classes", title_justify="left")
-        table.add_column("method")
-        for name in ("accuracy", "95 % interval", "macro F1", "trained", "time", "McNemar p"):
-            table.add_column(name, justify="right")
-        baseline = first.baseline.metrics
+        level = standing.zero_shot_level(rows, results)
+        title = f"{first.n:,} {first.split} images, {len(first.classes)} classes{_seeds_text(rows)}"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table.add_column("method", overflow="fold")
+        for name in ("accuracy", "95 % interval", "macro F1", "trained", "share", "time", "memory", "p"):
+            table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
-            low, high = row.accuracy_ci95
-            table.add_row(
-                row.method,
-                Text(f"{row.accuracy:.2%}", style="" if row.accuracy <= baseline.accuracy else "bold green"),
-                f"{low:.1%} to {high:.1%}",
-                f"{row.macro_f1:.3f}",
-                f"{row.trainable_params:,} ({row.trainable_fraction:.3%})" if row.trainable_params else "0",
-                f"{row.train_seconds:.1f} s" if row.train_seconds else "-",
-                "-" if row.mcnemar_p is None else p_text(row.mcnemar_p),
-            )
+            where = standing.standing(row, level)
+            accuracy, *cells = _comparison_cells(row)
+            colour = "bold red" if where in standing.LOUD else "bold green" if where == standing.ABOVE else ""
+            table.add_row(Text(row.name), Text(accuracy, style=colour), *cells)
         self._console.print(table)
-        for row in rows:
-            if row.mcnemar_p is not None:
-                self.line(_verdict(row, baseline.accuracy))
+        for line in standing.verdict_lines(rows, level):
+            loud = any(said in line for said in standing.LOUD.values())
+            self._console.print(Text(line, style="bold red" if loud else ""))
 
     def evaluation(self, result: EvalResult) -> None:
         """Zero-shot and the run side by side."""
@@ -163,12 +160,45 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _verdict(row: ComparisonRow, baseline_accuracy: float) -> str:
-    gain = row.accuracy - baseline_accuracy
-    p = row.mcnemar_p if row.mcnemar_p is not None else 1.0
-    if p >= SIGNIFICANT:
-        return f"{row.method}: {gain:+.1%}, not distinguishable from zero-shot (p {p_text(p)})"
-    return f"{row.method}: {gain:+.1%} {'above' if gain > 0 else 'BELOW'} zero-shot (p {p_text(p)})"
+def _seeds_text(rows: Sequence[ComparisonRow]) -> str:
+    """What ± means, where it occurs."""
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    if all(len(row.seeds) == 1 for row in rows):
+        return ""
+    return f"; mean ± standard deviation over seeds {', '.join(map(str, seeds))}"
+
+
+def _comparison_cells(row: ComparisonRow) -> list[str]:
+    low, high = row.accuracy_ci95
+    spread = "" if row.accuracy_std is None else f" ± {100 * row.accuracy_std:.2f}"
+    return [
+        f"{100 * row.accuracy:.2f}{spread} %",
+        f"{100 * low:.1f} to {100 * high:.1f} %",
+        f"{row.macro_f1:.3f}",
+        f"{row.trainable_params:,}" if row.trainable_params else "-",
+        _share_text(row.trainable_fraction) if row.trainable_params else "-",
+        _time_text(row.train_seconds) if row.train_seconds else "-",
+        _memory_text(row.peak_memory_bytes) if row.peak_memory_bytes else "-",
+        "-" if row.mcnemar_p is None else p_text(row.mcnemar_p),
+    ]
+
+
+def _share_text(fraction: float) -> str:
+    return f"{fraction:.0%}" if fraction >= 0.1 else f"{100 * fraction:.2g}%"
+
+
+def _time_text(seconds: float) -> str:
+    """At most nine characters: "4.2 s", "24 m 20 s", "2 h 1 m"."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 3600:
+        return f"{round(seconds) // 60} m {round(seconds) % 60} s"
+    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60} m"
+
+
+def _memory_text(count_bytes: int) -> str:
+    mebibytes = count_bytes / 2**20
+    return f"{mebibytes:.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:.1f} GiB"
 
 
 def _metric_rows(models: Sequence[Evaluated]) -> Iterator[tuple[str, list[str]]]:

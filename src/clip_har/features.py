@@ -5,12 +5,13 @@ The store is a folder of immutable shards, read through memory maps. Knows nothi
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip_har import distributed
 from clip_har.backbone import Backbone, ImageFeatures
+from clip_har.config import Augment
 from clip_har.dataset import ImageRecord
 from clip_har.files import write_atomically
-from clip_har.images import decode_batches
+from clip_har.images import DecodedBatch, ViewTransform, decode_batches, view_seed
 from clip_har.progress import SILENT, Progress
 
 SHARD_ROWS = 1024
@@ -46,6 +49,14 @@ class Encoding:
     """sha256 -> reason, of the images that cannot be decoded."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One augmented view of every image; which, follows from the image's content and these."""
+
+    augment: Augment
+    number: int
+
+
 class FeatureTable:
     """Features of N images in a fixed order. Rows stay on disk until a property is first read."""
 
@@ -55,6 +66,15 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self._hashes)
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The images' content hashes."""
+        return self._hashes
+
+    def subset(self, indices: Sequence[int]) -> FeatureTable:
+        """The features of some of the images, in the order given."""
+        return FeatureTable(self._store, [self._hashes[index] for index in indices])
 
     @cached_property
     def embedding(self) -> Tensor:
@@ -73,11 +93,13 @@ class FeatureStore:
     Args:
         folder: the cache folder; the store makes a subfolder of its own in it.
         backbone: what computes the features that are missing.
+        view: encode this augmented view of each image in place of the image as it is.
     """
 
-    def __init__(self, folder: Path, backbone: Backbone) -> None:
+    def __init__(self, folder: Path, backbone: Backbone, *, view: View | None = None) -> None:
         self._backbone = backbone
-        self.folder = folder / "features" / store_key(backbone)
+        self._view = view
+        self.folder = folder / "features" / store_key(backbone, view)
         self._shards: list[_Shard] = []
         self._index: dict[str, tuple[int, int]] = {}
         self._unreadable: dict[str, str] = {}
@@ -106,7 +128,9 @@ class FeatureStore:
         missing = [r for sha256, r in wanted.items() if sha256 not in self._index and sha256 not in self._unreadable]
         started = time.perf_counter()
         if missing:
-            self._encode_missing(missing, batch_size, workers, progress)
+            own = missing[distributed.rank() :: distributed.world_size()]
+            self._encode_missing(own, batch_size, workers, progress)
+            self._share()
         return Encoding(
             encoded=sum(record.sha256 in self._index for record in missing),
             reused=len(wanted) - len(missing),
@@ -146,11 +170,11 @@ class FeatureStore:
     def _encode_missing(
         self, missing: Sequence[ImageRecord], batch_size: int, workers: int, progress: Progress
     ) -> None:
-        transform = self._backbone.card.preprocessing.transform()
-        batches = decode_batches([record.path for record in missing], transform, batch_size=batch_size, workers=workers)
+        batches = self._decoded(missing, batch_size, workers)
         pending = _PendingShard(self.folder)
+        said = f"Encoding {self._view.augment} view {self._view.number + 1}" if self._view else "Encoding images"
         try:
-            with progress.bar("Encoding images", total=len(missing), unit="images") as bar:
+            with progress.bar(said, total=len(missing), unit="images") as bar:
                 for batch in batches:
                     for index, reason in batch.unreadable:
                         self._remember_unreadable(missing[index].sha256, reason)
@@ -163,6 +187,27 @@ class FeatureStore:
         finally:
             if pending.hashes:  # also when interrupted: what is encoded is kept
                 self._open_shard(pending.write())
+
+    def _share(self) -> None:
+        """Take in what the other processes have encoded."""
+        if distributed.world_size() == 1:
+            return
+        for unreadable in distributed.gather_objects(self._unreadable):
+            self._unreadable.update(unreadable)
+        if distributed.is_main():
+            write_atomically(self._unreadable_path, json.dumps(self._unreadable, indent=1))
+        distributed.barrier()
+        self._shards, self._index = [], {}
+        for path in sorted(self.folder.glob("*-*.json")):
+            self._open_shard(path)
+
+    def _decoded(self, records: Sequence[ImageRecord], batch_size: int, workers: int) -> Iterator[DecodedBatch]:
+        preprocessing, paths = self._backbone.card.preprocessing, [record.path for record in records]
+        if self._view is None:
+            return decode_batches(paths, preprocessing.transform(), batch_size=batch_size, workers=workers)
+        transform = ViewTransform(preprocessing=preprocessing, augment=self._view.augment)
+        seeds = [view_seed(record.sha256, self._view.number) for record in records]
+        return decode_batches(paths, transform, seeds=seeds, batch_size=batch_size, workers=workers)
 
     def _open_shard(self, path: Path) -> None:
         try:
@@ -189,7 +234,7 @@ class FeatureStore:
         write_atomically(self._unreadable_path, json.dumps(self._unreadable, indent=1))
 
 
-def store_key(backbone: Backbone) -> str:
+def store_key(backbone: Backbone, view: View | None = None) -> str:
     """Name of the store's folder: a hash of everything besides the image that decides its features."""
     parts = {
         "format": FORMAT,
@@ -198,6 +243,8 @@ def store_key(backbone: Backbone) -> str:
         "preprocessing": backbone.card.preprocessing.to_json(),
         "precision": backbone.precision,
     }
+    if view is not None:
+        parts["view"] = dataclasses.asdict(view)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -1,6 +1,8 @@
 """Losses between image and text embeddings: class-aware ones, and the naive one for the record.
 
-Shapes: B images of a batch, C classes, D embedding width. Embeddings are unit-length, `scale` is the logit scale.
+Shapes: B images of a batch, A images of all processes' batches, C classes, D embedding width. Embeddings are
+unit-length, `scale` is the logit scale. Where several processes train together, every image is contrasted with the
+captions of all of them, and the gradients flow back to where each came from.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from clip_har import distributed
 
 
 def class_cross_entropy(image_BD: Tensor, class_CD: Tensor, labels_B: Tensor, scale: Tensor) -> Tensor:
@@ -18,21 +22,25 @@ def class_cross_entropy(image_BD: Tensor, class_CD: Tensor, labels_B: Tensor, sc
     return F.cross_entropy(scale * image_BD @ class_CD.T, labels_B)
 
 
-def supcon(image_BD: Tensor, caption_BD: Tensor, labels_B: Tensor, scale: Tensor) -> Tensor:
+def supcon(
+    image_BD: Tensor, caption_BD: Tensor, labels_B: Tensor, scale: Tensor, weights_B: Tensor | None = None
+) -> Tensor:
     """Symmetric contrastive loss within the batch, in which all captions of an image's class are its positives.
 
     L_out of Khosla et al. 2020 (arXiv 2004.11362, eq. 2) between images and captions, in both directions, as UniCL
     (Yang et al. 2022, arXiv 2204.03610, eq. 3): the mean over the positives of -log softmax.
+
+    Args:
+        weights_B: each image's share in the loss; equal shares by default. An image whose share is 0 takes no part.
     """
-    logits_BB = scale * image_BD @ caption_BD.T
-    positive_BB = (labels_B[:, None] == labels_B[None, :]).to(logits_BB.dtype)
-    share_BB = positive_BB / positive_BB.sum(dim=1, keepdim=True)
-    image_to_text = -(share_BB * F.log_softmax(logits_BB, dim=1)).sum(dim=1).mean()
-    text_to_image = -(share_BB * F.log_softmax(logits_BB.T, dim=1)).sum(dim=1).mean()
-    return (image_to_text + text_to_image) / 2
+    labels_A = distributed.gather_rows(labels_B)
+    positive_BA = (labels_B[:, None] == labels_A[None, :]).to(image_BD.dtype)
+    return _symmetric(image_BD, caption_BD, positive_BA, scale, weights_B)
 
 
-def infonce(image_BD: Tensor, caption_BD: Tensor, labels_B: Tensor, scale: Tensor) -> Tensor:
+def infonce(
+    image_BD: Tensor, caption_BD: Tensor, labels_B: Tensor, scale: Tensor, weights_B: Tensor | None = None
+) -> Tensor:
     """CLIP's own batch loss (arXiv 2103.00020, figure 3): the image's caption against all others of the batch.
 
     Kept for the record. Captions of the image's own class count as negatives: with 15 classes and batches of 64, about
@@ -40,10 +48,29 @@ def infonce(image_BD: Tensor, caption_BD: Tensor, labels_B: Tensor, scale: Tenso
     differently it trains images to prefer one wording over another.
     """
     del labels_B  # that it cannot see them is the point
-    logits_BB = scale * image_BD @ caption_BD.T
-    own_B = torch.arange(len(logits_BB), device=logits_BB.device)
-    return (F.cross_entropy(logits_BB, own_B) + F.cross_entropy(logits_BB.T, own_B)) / 2
+    count = len(image_BD)
+    own_BA = torch.zeros(count, count * distributed.world_size(), dtype=image_BD.dtype, device=image_BD.device)
+    start = distributed.rank() * count
+    own_BA[:, start : start + count].fill_diagonal_(1.0)
+    return _symmetric(image_BD, caption_BD, own_BA, scale, weights_B)
 
 
 CAPTION_LOSSES = {"supcon": supcon, "infonce": infonce}
 """Losses between the images of a batch and a caption of each."""
+
+
+def _symmetric(
+    image_BD: Tensor, caption_BD: Tensor, positive_BA: Tensor, scale: Tensor, weights_B: Tensor | None
+) -> Tensor:
+    """The mean of -log softmax over each row's positives, from images to captions and back, weighted."""
+    if weights_B is None:
+        weights_B = torch.full((len(image_BD),), 1 / len(image_BD), dtype=image_BD.dtype, device=image_BD.device)
+    taking_part_A = distributed.gather_rows(weights_B.detach()) > 0
+    positive_BA = positive_BA * taking_part_A
+    share_BA = positive_BA / positive_BA.sum(dim=1, keepdim=True).clamp(min=1)
+    loss_B = torch.zeros_like(weights_B)
+    for own_BD, others_BD in ((image_BD, caption_BD), (caption_BD, image_BD)):
+        logits_BA = scale * own_BD @ distributed.gather_rows(others_BD).T
+        log_softmax_BA = F.log_softmax(logits_BA.masked_fill(~taking_part_A, float("-inf")), dim=1)
+        loss_B = loss_B - (share_BA * log_softmax_BA.masked_fill(~taking_part_A, 0.0)).sum(dim=1) / 2
+    return (loss_B * weights_B).sum()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -63,8 +63,10 @@ class Predictor:
     ) -> None:
         self.run = load_run(run)
         self.classes = self.run.classes
-        self._classifier = self.run.classifier()
         self._backbone = load_run_backbone(self.run, model=model, device=device, precision=precision)
+        self._classifier = self.run.classifier(model=model, device=str(self._backbone.device))
+        self._classifier.to(self._backbone.device)
+        self._classifier.prepare()
         self._transform = self.run.preprocessing.transform()
 
     def predict(self, images: Iterable[Path], *, top: int = 5) -> Iterator[Prediction]:
@@ -96,13 +98,15 @@ class Predictor:
             return error.reason, None
         return self._transform(decoded.image), decoded.warning
 
+    @torch.no_grad()
     def _probabilities(self, images_BCHW: Tensor) -> Tensor:
-        features = self._backbone.encode_images(images_BCHW)
-        reads_hidden = self._classifier.reads == "hidden" and features.hidden_BH is not None
-        inputs = features.hidden_BH if reads_hidden else features.embedding_BD
-        with torch.inference_mode():
-            logits: Tensor = self._classifier(inputs)
-            return logits.softmax(dim=-1)
+        inputs = images_BCHW
+        if self._classifier.reads != "image":
+            features = self._backbone.encode_images(images_BCHW)
+            reads_hidden = self._classifier.reads == "hidden" and features.hidden_BH is not None
+            inputs = cast(Tensor, features.hidden_BH) if reads_hidden else features.embedding_BD
+        logits: Tensor = self._classifier(inputs.to(self._backbone.device))
+        return logits.float().softmax(dim=-1).cpu()
 
     def _answer(self, path: Path, probabilities_C: Tensor, warning: str | None, top: int) -> Prediction:
         values, indices = probabilities_C.topk(min(max(1, top), len(self.classes)))

@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from PIL import Image
 from sklearn.metrics import classification_report
 
 from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult
-from clip_har.report import tables, write_comparison, write_contact_sheet, write_evaluation
+from clip_har.report import (
+    comparison_tables,
+    standing,
+    tables,
+    write_comparison,
+    write_contact_sheet,
+    write_evaluation,
+)
 
 MakeResult = Callable[..., EvalResult]
 Loader = Callable[[str], Image.Image | None]
@@ -140,7 +148,8 @@ def test_classification_report_is_scikit_learns(make_result: MakeResult) -> None
 def test_a_comparison(comparison: tuple[list[ComparisonRow], dict[str, EvalResult]], tmp_path: Path) -> None:
     rows, results = comparison
     files = write_comparison(rows, results, tmp_path, card={}, command="clip-har compare")
-    names = ["comparison.json", "comparison.csv", "comparison.md", "comparison.png", "report.html"]
+    tables = ["comparison.json", "comparison.csv", "comparison.md", "comparison.txt"]
+    names = [*tables, "comparison.png", "accuracy_cost.png", "report.html"]
     assert [path.name for path in files] == names
     assert {path.name for path in tmp_path.iterdir()} == set(names)
     content = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
@@ -157,18 +166,99 @@ def test_a_comparison(comparison: tuple[list[ComparisonRow], dict[str, EvalResul
     assert [entry["method"] for entry in content] == ["zero-shot", "lora", "full"]
     assert all(required <= set(entry) for entry in content)
     assert content[0]["mcnemar_p"] is None and content[1]["mcnemar_p"] < 0.05
-    table = rows_of((tmp_path / "comparison.csv").read_text(encoding="utf-8"))
-    assert table[0][:4] == ["method", "accuracy", "accuracy_ci95_low", "accuracy_ci95_high"]
-    assert {len(row) for row in table} == {len(table[0])}
-    markdown = (tmp_path / "comparison.md").read_text(encoding="utf-8").splitlines()
-    assert markdown[0].startswith("| method | accuracy | 95 % interval |")
-    assert {line.count("|") for line in markdown[:5]} == {10}
-    assert "| LoRA |" in markdown[3] and "| 32,769 (0.022 %) | 1 min 15 s | 381 MiB |" in markdown[3]
+
+
+def test_a_comparison_without_times_has_no_cost_plot(comparison: Any, tmp_path: Path) -> None:
+    rows, results = comparison
+    write_comparison(rows[:1], results, tmp_path, card={}, command="")
+    assert not (tmp_path / "accuracy_cost.png").exists()
+
+
+def test_comparison_csv(twelve_rows: list[ComparisonRow]) -> None:
+    header, *rows = rows_of(comparison_tables.comparison_csv(twelve_rows))
+    table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert len(table) == 12
+    assert table["lora-attention"] == {
+        "method": "lora-attention",
+        "accuracy": "0.915",
+        "accuracy_ci95_low": "0.895",
+        "accuracy_ci95_high": "0.935",
+        "accuracy_std": "0.01",
+        "seeds": "0 1 2",
+        "accuracies": "0.905 0.915 0.925",
+        "macro_f1": "0.915",
+        "macro_f1_std": "0.012",
+        "ece": "0.05",
+        "trainable_params": "1000",
+        "trainable_fraction": "0.01",
+        "peak_memory_bytes": str(3 * 2**30),
+        "train_seconds": "27",
+        "mcnemar_p": "0.0001",
+        "paired_test": "sign-flip",
+        "collapsed": "false",
+        "base_method": "lora",
+        "note": "",
+    }
+    assert table["full"]["collapsed"] == "true" and table["full"]["note"].startswith("answers running")
+    unknown = ("peak_memory_bytes", "train_seconds", "mcnemar_p", "paired_test")
+    assert {table["zero-shot"][key] for key in unknown} == {""}
+
+
+def test_comparison_markdown(twelve_rows: list[ComparisonRow], make_result: MakeResult) -> None:
+    rows = [*twelve_rows, replace(twelve_rows[1], name="a|b", seeds=(0,), accuracy_std=None, macro_f1_std=None)]
+    lines = comparison_tables.comparison_markdown(rows, make_result(), 0.63).splitlines()
+    assert lines[0].startswith("| method | accuracy | 95 % interval |")
+    assert {line.replace("\\|", "").count("|") for line in lines[:15]} == {12}
+    assert lines[5] == (
+        "| LoRA-attention | 91.5 ± 1.0 % | 89.5 to 93.5 % | +28.5 | p < 0.001 | above zero-shot | 0.915 ± 0.012 "
+        "| 0.050 | 1,000 (1 %) | 27 s | 3.0 GiB |"
+    )
+    assert "| **not distinguishable from zero-shot** |" in lines[4]
+    assert "| **collapsed**; answers running for 97% of the images |" in lines[6]
+    assert "| **below zero-shot** |" in lines[13]
+    assert lines[14].startswith("| a\\|b | 90.5 % |") and "| 0.905 |" in lines[14]
+    assert "96 images of the test split" in lines[-1] and "sign-flip" in lines[-1] and "McNemar" in lines[-1]
+
+
+def test_comparison_text(twelve_rows: list[ComparisonRow], make_result: MakeResult) -> None:
+    text = comparison_tables.comparison_text(twelve_rows, make_result(), 0.63)
+    table, verdicts, notes = text.split("\n\n")
+    lines = table.splitlines()
+    assert len(lines) == 14 and max(map(len, lines)) <= 120
+    words = [" ".join(line.split()) for line in lines]
+    assert words[5] == "lora-attention 91.50 ± 1.00 % 89.5 to 93.5 % 0.915 0.050 1,000 1 % 27 s 3.0 GiB < 0.001"
+    assert words[2] == "zero-shot 63.00 ± 1.00 % 61.0 to 65.0 % 0.630 0.050 0 - - - -"
+    said = {line.split()[0]: line for line in verdicts.splitlines()}
+    assert len(said) == 11 and "zero-shot" not in said
+    assert said["lora"].endswith("+0.5 points, NOT DISTINGUISHABLE from zero-shot (p = 0.400)")
+    assert said["full"].endswith("points, COLLAPSED; answers running for 97% of the images")
+    assert said["tip-adapter"].endswith("−5.0 points, BELOW zero-shot (p < 0.001)")
+    assert said["coop"].endswith("+31.5 points, above zero-shot (p < 0.001)")
+    assert "not corrected for the number" in notes
+
+
+def test_the_notes_say_which_test_was_made(twelve_rows: list[ComparisonRow]) -> None:
+    single = [replace(row, seeds=(0,), accuracy_std=None) for row in twelve_rows]
+    assert "sign-flip" not in " ".join(standing.reading_notes(single))
+    assert "McNemar" not in " ".join(standing.reading_notes(twelve_rows))
+    assert "McNemar" in " ".join(standing.reading_notes(single))
+
+
+def test_an_evaluation_with_interpolation(make_result: MakeResult, tmp_path: Path) -> None:
+    files = written(make_result(), tmp_path, interpolation=[(0.0, 0.6), (0.5, 0.8), (1.0, 0.7)])
+    assert "wise_ft_curve.png" in {path.name for path in files}
+    with Image.open(tmp_path / "wise_ft_curve.png") as image:
+        assert image.width > 600
 
 
 def test_a_comparison_needs_a_row(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row"):
         write_comparison([], {}, tmp_path, card={}, command="")
+
+
+def test_rows_of_the_same_name_are_refused(twelve_rows: list[ComparisonRow], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="different names"):
+        write_comparison([*twelve_rows, twelve_rows[0]], {}, tmp_path, card={}, command="")
 
 
 def test_contact_sheets(tmp_path: Path) -> None:

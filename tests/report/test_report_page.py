@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from clip_har.errors import UnreadableImageError
-from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult
-from clip_har.report import html, write_comparison, write_evaluation
+from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, comparison_row, evaluate
+from clip_har.report import comparison_page, evaluation_page, html, write_comparison, write_evaluation
 from clip_har.report.style import Plot
 
 MakeResult = Callable[..., EvalResult]
@@ -95,7 +95,7 @@ def words_of(result: EvalResult, load_thumbnail: Loader | None = None) -> Page:
     """The page with empty plots, where only its words and photographs matter."""
     empty = Plot(png=b"", svg='<svg aria-label="plot"></svg>', width=500, description="plot")
     figures = dict.fromkeys(("confusion", "confusion_baseline", "per_class"), empty)
-    text = html.evaluation_page(
+    text = evaluation_page.evaluation_page(
         result, card=CARD, figures=figures, command="clip-har evaluate", load_thumbnail=load_thumbnail
     )
     return Page(text)
@@ -188,9 +188,11 @@ def with_answers(result: EvalResult, p_value: float, accuracy: float) -> EvalRes
 def test_the_verdict_does_not_oversell(make_result: MakeResult) -> None:
     result = make_result()
     level = result.baseline.metrics.accuracy
-    assert "may well be chance" in html.verdict(with_answers(result, 0.05, level + 0.01))
-    assert "1.0 percentage points above zero-shot" in html.verdict(with_answers(result, 0.049, level + 0.01))
-    assert "below zero-shot: the adaptation did harm" in html.verdict(with_answers(result, 0.001, level - 0.1))
+    assert "may well be chance" in evaluation_page.verdict(with_answers(result, 0.05, level + 0.01))
+    assert "1.0 percentage points above zero-shot" in evaluation_page.verdict(with_answers(result, 0.049, level + 0.01))
+    assert "below zero-shot: the adaptation did harm" in evaluation_page.verdict(
+        with_answers(result, 0.001, level - 0.1)
+    )
 
 
 def test_validation_images_are_named_as_such(make_result: MakeResult) -> None:
@@ -209,7 +211,7 @@ def test_classes_without_images_have_no_numbers(make_result: MakeResult) -> None
 
 def test_mistakes_are_the_surest_ones_first(make_result: MakeResult) -> None:
     result = make_result(n=400, skill=1.5)
-    tiles = html._mistakes(result, None)
+    tiles = evaluation_page._mistakes(result, None)
     confidence = result.best.probabilities_NC.max(axis=1)
     wrong = [i for i in range(400) if result.best.probabilities_NC[i].argmax() != result.targets_N[i]]
     expected = sorted(wrong, key=lambda i: -confidence[i])[:24]
@@ -270,15 +272,16 @@ def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader
     assert_accessible(page)
     assert "LoRA does best" in page.text
     assert "1 of 2 methods is shown to be above zero-shot" in page.text
-    assert "full not shown to be above zero-shot" in page.text
-    assert "LoRA not shown" not in page.text
+    assert "full not distinguishable from zero-shot" in page.text
+    assert "LoRA not distinguishable" not in page.text
+    assert len(page.of("svg")) == 2
     wrong = [result.best.predictions != result.targets_N for result in results.values()]
     assert len(page.of("img")) == min(12, int(np.all(wrong, axis=0).sum())) > 0
 
 
 def test_a_comparison_where_nothing_helps_says_so(comparison: Comparison, tmp_path: Path) -> None:
     rows, results = comparison
-    chosen = [row for row in rows if row.method != "lora"]
+    chosen = [row for row in rows if row.name != "lora"]
     write_comparison(chosen, results, tmp_path, card={}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "No method is shown to be above zero-shot CLIP" in page.text
@@ -290,6 +293,106 @@ def test_a_comparison_without_zero_shot_or_results(comparison: Comparison, tmp_p
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert "LoRA does best" in page.text and "shown to be above" not in page.text
+
+
+def test_a_comparison_of_twelve_methods_is_loud_where_it_must_be(
+    twelve_rows: list[ComparisonRow], tmp_path: Path
+) -> None:
+    write_comparison(twelve_rows, {}, tmp_path, card={"seeds": [0, 1, 2]}, command="")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained(page)
+    assert_accessible(page)
+    assert "8 of 11 methods are shown to be above zero-shot, 1 not distinguishable from zero-shot, 1 below" in page.text
+    assert "Collapsed full: answers running for 97% of the images. Its accuracy means little" in page.text
+    assert "Below zero-shot Tip-Adapter, by −5.0 points: it did harm." in page.text
+    assert "Not distinguishable from zero-shot LoRA: the difference may well be chance." in page.text
+    chips = [span for span in page.of("span") if "chip" in (span.get("class") or "")]
+    assert len(chips) == 3
+    assert "95.0 % ± 1.0 93.0 to 97.0 %" in page.text  # coop: mean, spread, interval
+    assert "sign-flip test" in page.text and "Seeds 0, 1, 2" in page.text
+
+
+def test_a_collapsed_method_is_not_the_best(twelve_rows: list[ComparisonRow]) -> None:
+    rows = [replace(row, accuracy=0.99) if row.collapsed else row for row in twelve_rows]
+    assert comparison_page.headline(rows, None, 0.63).startswith("CLIP-Adapter does best: 95.0")
+
+
+def test_a_collapse_is_told_once_and_under_the_name_of_the_entry(make_result: MakeResult, tmp_path: Path) -> None:
+    result = collapsed(make_result())
+    row = comparison_row(
+        "lora-attention",
+        "lora",
+        {0: result},
+        trainable_params=1,
+        trainable_fraction=0.1,
+        peak_memory_bytes=[1],
+        train_seconds=[1.0],
+    )
+    write_comparison([row], {"lora-attention": result}, tmp_path, card={}, command="")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Collapsed LoRA-attention: answers cycling for 100% of the images." in page.text
+    assert "Read this first" not in page.text
+
+
+def collapsed(result: EvalResult) -> EvalResult:
+    """The same images, all answered with the third class."""
+    return evaluate(
+        classes=result.classes,
+        paths=result.paths,
+        targets_N=result.targets_N,
+        baseline_NC=result.baseline.probabilities_NC,
+        finetuned_NC=np.eye(len(result.classes))[[2] * result.n],
+    )
+
+
+def test_a_collapsed_evaluation_says_so_above_its_headline(make_result: MakeResult) -> None:
+    result = collapsed(make_result())
+    page = words_of(result)
+    assert [part for part in page.of("p") if part.get("class") == "alarm"]
+    assert page.text.index("Collapsed: 100 % of the answers are cycling") < page.text.rindex("LoRA answers")
+    assert "Read this first lora answers cycling for 100% of the images" in page.text
+    sound = words_of(make_result())
+    assert not [part for part in sound.of("p") if part.get("class") == "alarm"]
+    harmful = with_answers(make_result(), 0.001, 0.0)
+    assert evaluation_page.alarm(harmful) == "Below zero-shot"
+    assert evaluation_page.alarm(with_answers(make_result(), 0.3, 0.0)) == ""
+
+
+def pair(number: int, similarity: float) -> dict[str, Any]:
+    return {
+        "image": f"a/{number}.jpg",
+        "label": "texting",
+        "rival_image": f"b/{number}.jpg",
+        "rival_label": "<calling>",
+        "similarity": similarity,
+    }
+
+
+def test_hard_pairs_stand_side_by_side(make_result: MakeResult, load_thumbnail: Loader, tmp_path: Path) -> None:
+    pairs = {
+        "class_pairs": [{"true": "texting", "answered": "calling", "count": 1041}],
+        "image_pairs": [pair(number, 0.5 + number / 100) for number in range(14)],
+    }
+    page = page_of(make_result(skill=50.0), tmp_path, hard_pairs=pairs, load_thumbnail=load_thumbnail)
+    assert_self_contained(page)
+    assert_accessible(page)
+    assert "texting calling 1,041" in page.text
+    assert len(page.of("img")) == 24  # the twelve most alike, two photographs each
+    assert "texting a/13.jpg <calling> b/13.jpg similarity 0.63" in page.text
+    assert "a/2.jpg" in page.text and "a/1.jpg" not in page.text
+    assert page.text.index("a/13.jpg") < page.text.index("a/2.jpg")
+    unread = page_of(make_result(skill=50.0), tmp_path, hard_pairs=pairs, load_thumbnail=lambda path: None)
+    assert unread.text.count("cannot be read") == 24
+    without: list[dict[str, Any] | None] = [None, {}, {"class_pairs": [], "image_pairs": []}]
+    for nothing in without:
+        assert evaluation_page._hard_pairs(nothing, None) is None
+
+
+def test_the_interpolation_stands_in_the_page(make_result: MakeResult, tmp_path: Path) -> None:
+    curve = [(0.0, 0.6), (0.5, 0.8), (1.0, 0.7)]
+    page = page_of(make_result(), tmp_path, interpolation=curve)
+    assert "Validation accuracy at 3 points between zero-shot (0) and tuned (1) weights; 0.5 was taken" in page.text
+    assert "was taken" not in words_of(make_result()).text
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 60])

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from clip_har.evaluation import ComparisonRow
-from clip_har.report import plots, wording
+from clip_har.evaluation import ComparisonRow, EvalResult
+from clip_har.report import standing, wording
 
 ROW = ComparisonRow(
+    name="zero-shot",
     method="zero-shot",
+    seeds=(0,),
+    accuracies=(0.4,),
     accuracy=0.4,
     accuracy_ci95=(0.35, 0.45),
+    accuracy_std=None,
     macro_f1=0.4,
+    macro_f1_std=None,
     ece=0.1,
     trainable_params=0,
     trainable_fraction=0.0,
     peak_memory_bytes=None,
     train_seconds=None,
     mcnemar_p=None,
+    collapsed=False,
 )
 
 
@@ -39,6 +45,10 @@ def test_fractions() -> None:
         "100 %",
     ]
     assert [plain(wording.points(value)) for value in (0.365, -0.02, -0.0001)] == ["+36.5", "-2.0", "0.0"]
+
+
+def test_spread_over_seeds() -> None:
+    assert (wording.spread(0.0042), wording.spread(0.0042, 2), wording.spread(None)) == ("± 0.4", "± 0.42", "")
 
 
 def test_sizes_and_durations() -> None:
@@ -93,6 +103,17 @@ def test_hostile_names_become_printable() -> None:
 def test_method_names() -> None:
     assert wording.method_label("lora-attention") == "LoRA-attention"
     assert wording.method_label("explorable") == "explorable"
+    names = ["linear-probe", "lp-ft", "wise-ft", "coop", "clip-adapter", "tip-adapter", "two-tier", "cooperation"]
+    assert [wording.method_label(name) for name in names] == [
+        "linear probe",
+        "LP-FT",
+        "WiSE-FT",
+        "CoOp",
+        "CLIP-Adapter",
+        "Tip-Adapter",
+        "two-tier",
+        "cooperation",
+    ]
     assert [wording.is_baseline(name) for name in ("zero-shot", "zero_shot", "Zero shot", "lora")] == [
         True,
         True,
@@ -105,24 +126,22 @@ def test_method_names() -> None:
     ("accuracy", "p", "expected"),
     [
         (0.5, 0.001, "above zero-shot"),
-        (0.5, 0.05, "not shown to be above zero-shot"),
+        (0.5, 0.05, "not distinguishable from zero-shot"),
         (0.3, 0.001, "below zero-shot"),
-        (0.3, 0.2, "not shown to be above zero-shot"),
+        (0.3, 0.2, "not distinguishable from zero-shot"),
     ],
 )
 def test_where_a_method_stands(accuracy: float, p: float, expected: str) -> None:
-    row = replace(ROW, method="lora", accuracy=accuracy, mcnemar_p=p)
-    assert plots.standing(row, ROW) == expected
-    assert plots.stands_above(row, ROW) == (expected == "above zero-shot")
-    assert plots.standing(ROW, ROW) == "zero-shot"
-    assert plots.standing(row, None) == "method"
+    row = replace(ROW, name="attention", method="lora", accuracy=accuracy, mcnemar_p=p)
+    assert standing.standing(row, 0.4) == expected
+    assert standing.standing(replace(row, collapsed=True), 0.4) == "collapsed"
+    assert standing.standing(row, None) == "method"
+    assert standing.standing(ROW, 0.4) == "zero-shot"
 
 
-def test_heat_is_the_share_of_the_row() -> None:
-    heat = plots._heat(np.array([[8, 2], [0, 0]]))
-    assert heat[0, 0, 3] == pytest.approx(0.8**0.75)
-    assert heat[0, 1, 3] == pytest.approx(0.2**0.75)
-    assert heat[1, :, 3].tolist() == [0, 0]  # a class without images divides by nothing
-    blue, orange = heat[0, 0, :3], heat[0, 1, :3]
-    assert blue[2] > blue[0] and orange[0] > orange[2]
-    assert heat[1, 1, :3].tolist() == blue.tolist()
+def test_zero_shot_is_known_from_its_row_or_from_any_result(make_result: Callable[..., EvalResult]) -> None:
+    result = make_result()
+    other = replace(ROW, name="lora", method="lora")
+    assert standing.zero_shot_level([other, ROW], {"lora": result}) == 0.4
+    assert standing.zero_shot_level([other], {"lora": result}) == result.baseline.metrics.accuracy
+    assert standing.zero_shot_level([other], {}) is None

@@ -3,6 +3,7 @@
 Which files belong to a dataset, and whether they are good examples, is decided in dataset/.
 """
 
+from clip_har.images.augmentation import ViewTransform, training_transform, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches
 from clip_har.images.decoding import (
     IMAGE_SUFFIXES,
@@ -14,6 +15,7 @@ from clip_har.images.decoding import (
     decode_lenient,
     sniff,
 )
+from clip_har.images.files import ImageFiles
 from clip_har.images.preprocessing import ModelTransform, Preprocessing
 
 __all__ = [
@@ -24,10 +26,14 @@ __all__ = [
     "DecodeDataset",
     "Decoded",
     "DecodedBatch",
+    "ImageFiles",
     "ModelTransform",
     "Preprocessing",
+    "ViewTransform",
     "decode",
     "decode_batches",
     "decode_lenient",
     "sniff",
+    "training_transform",
+    "view_seed",
 ]

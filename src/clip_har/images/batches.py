@@ -6,11 +6,12 @@ One image at a time is in decoding.py. torch is imported where it is used: it co
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, overload
 
 from PIL import Image
 
@@ -45,12 +46,17 @@ class DecodeDataset:
 
     Args:
         paths: image files.
-        transform: what makes a tensor of an RGB image; must be picklable where workers are spawned.
+        transform: what makes a tensor of an RGB image, and of its seed if there are seeds; must be picklable where
+            workers are spawned. Where it has `enough_pixels`, larger JPEGs may be decoded at a fraction of their size.
+        seeds: one for each path.
     """
 
-    def __init__(self, paths: Sequence[Path], transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(
+        self, paths: Sequence[Path], transform: Callable[..., Tensor], seeds: Sequence[int] | None = None
+    ) -> None:
         self.paths = paths
         self.transform = transform
+        self.seeds = seeds
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -58,35 +64,68 @@ class DecodeDataset:
     def __getitem__(self, index: int) -> Item:
         """Return the index with either the tensor or the reason why there is none."""
         try:
-            image = decode(self.paths[index])
+            image = decode(self.paths[index], enough_pixels=getattr(self.transform, "enough_pixels", None))
         except UnreadableImageError as error:
             return index, None, error.reason
-        return index, self.transform(image), None
+        return index, self.transform(image, *self._seed(index)), None
+
+    def blank(self) -> Tensor:
+        """Return the tensor of a black image, which has the shape of all the others."""
+        return self.transform(Image.new("RGB", (1, 1)), *(() if self.seeds is None else (0,)))
+
+    def _seed(self, index: int) -> tuple[int, ...]:
+        return () if self.seeds is None else (self.seeds[index],)
 
 
+@overload
 def decode_batches(
     paths: Sequence[Path], transform: Callable[[Image.Image], Tensor], *, batch_size: int, workers: int
+) -> Iterator[DecodedBatch]: ...
+@overload
+def decode_batches(
+    paths: Sequence[Path],
+    transform: Callable[[Image.Image, int], Tensor],
+    *,
+    batch_size: int,
+    workers: int,
+    seeds: Sequence[int],
+) -> Iterator[DecodedBatch]: ...
+def decode_batches(
+    paths: Sequence[Path],
+    transform: Callable[..., Tensor],
+    *,
+    batch_size: int,
+    workers: int,
+    seeds: Sequence[int] | None = None,
 ) -> Iterator[DecodedBatch]:
     """Decode and transform a list of images, in order.
 
     Args:
         paths: image files.
-        transform: RGB image -> CHW tensor, the same shape for every image.
+        transform: RGB image -> CHW tensor, the same shape for every image; with seeds, (RGB image, seed) -> tensor.
         batch_size: paths per batch; the last batch may have fewer.
         workers: processes, each single-threaded (DataLoader sees to that); 0 decodes in this process. They
             end with the iteration, also when it is left early. Shared memory may allow for fewer.
+        seeds: one for each path, for a transform such as `ViewTransform`.
 
     Yields:
         One batch for each `batch_size` paths.
     """
+    sizes = [min(batch_size, len(paths) - start) for start in range(0, len(paths), batch_size)]
+    return load_batches(DecodeDataset(paths, transform, seeds), sizes, workers=workers)
+
+
+def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) -> Iterator[DecodedBatch]:
+    """Load a dataset in order, in batches of the given sizes; see `decode_batches`."""
     import torch
     from torch.utils.data import DataLoader
 
-    blank_CHW = transform(Image.new("RGB", (1, 1)))
+    blank_CHW = dataset.blank()
+    ends = list(itertools.accumulate(sizes))
     loader = DataLoader(
-        cast("Dataset[Item]", DecodeDataset(paths, transform)),
-        batch_size=batch_size,
-        num_workers=_affordable_workers(workers, batch_bytes=batch_size * blank_CHW.nbytes),
+        cast("Dataset[Item]", dataset),
+        batch_sampler=[list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)],
+        num_workers=_affordable_workers(workers, batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
         collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
         generator=torch.Generator(),  # else each iteration would draw from the global one
     )
@@ -99,7 +138,7 @@ def _affordable_workers(workers: int, *, batch_bytes: int) -> int:
     Containers often have 64 MB of it, and a worker that needs more is killed with a bus error.
     """
     shared_memory = Path("/dev/shm")
-    if workers == 0 or not shared_memory.is_dir():
+    if workers == 0 or batch_bytes == 0 or not shared_memory.is_dir():
         return workers
     batches_per_worker = 3  # two prefetched, one with the consumer
     return min(workers, shutil.disk_usage(shared_memory).free // (batches_per_worker * batch_bytes))

@@ -5,70 +5,186 @@ A new method is one file beside this one and one line in `METHODS`. Training loo
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_har import distributed
+from clip_har.backbone import Backbone
+from clip_har.errors import ConfigError
 from clip_har.features import FeatureTable
+from clip_har.images import ImageFiles
+from clip_har.progress import SILENT, Progress
 
 # Shapes: B images of a batch, N of a split, C classes, T prompt templates, D embedding width, H width before the
 # projection.
 
+Reads = Literal["embedding", "hidden", "image"]
+
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledFeatures:
-    """One split: features and class indices (int64 [N]) in the same order."""
+class LabelledImages:
+    """One split: cached features, class indices (int64 [N]) and the image files, in the same order."""
 
     table: FeatureTable
     labels_N: Tensor
+    views: tuple[FeatureTable, ...] = ()
+    """Cached features of augmented views, one table per view."""
+    files: ImageFiles | None = None
+    """What classifiers that read images need."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
+    def subset(self, indices: list[int]) -> LabelledImages:
+        """Some of the images, in the order given."""
+        return LabelledImages(
+            table=self.table.subset(indices),
+            labels_N=self.labels_N[indices],
+            views=tuple(view.subset(indices) for view in self.views),
+            files=self.files.subset(indices) if self.files else None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """All a method may learn from. The test split is not in it."""
+class Frame:
+    """What a classifier is set into: all that a finished run needs besides its own weights."""
 
     classes: tuple[str, ...]
-    captions_CTD: Tensor
-    """Unit-length embedding of each class's sentence under each of the T prompt templates."""
+    templates: tuple[str, ...]
     prompts_CD: Tensor
     """Unit-length prompt embedding per class: the mean over the templates, renormalised."""
     logit_scale: float
     """The backbone's factor on cosine similarities."""
-    train: LabelledFeatures
-    val: LabelledFeatures
+    load_backbone: Callable[[], Backbone]
+    """A copy of the backbone in float32 that the caller may change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Frame):
+    """All a method may learn from. The test split is not in it."""
+
+    captions_CTD: Tensor
+    """Unit-length embedding of each class's sentence under each of the T prompt templates."""
+    train: LabelledImages
+    val: LabelledImages
     seed: int
+    source: Source | None = None
+    """The run to start from, for methods that build on another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A finished run that another method starts from."""
+
+    method: Method
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The images of one forward pass, on the device."""
+
+    inputs: Tensor
+    """What the classifier reads: features [B, D] or [B, H], or preprocessed images [B, 3, H, W]."""
+    labels_B: Tensor
+    """Class indices, int64."""
+    weights_B: Tensor
+    """Each image's share in the optimizer step's loss: 1/B where one process takes the whole step in one pass. An image
+    that only fills the batch has 0."""
+    targets_BC: Tensor | None = None
+    """Class shares in place of the labels, where images are mixed."""
+    offsets_BC: Tensor | None = None
+    """Added to the logits: the margins that hard images must win by."""
+
+    @classmethod
+    def of(cls, inputs: Tensor, labels_B: Tensor) -> Batch:
+        """A whole step's batch of equal shares."""
+        return cls(inputs=inputs, labels_B=labels_B, weights_B=torch.full_like(labels_B, 1 / len(labels_B), dtype=torch.float32))
 
 
 class Classifier(nn.Module, ABC):
-    """Features of B images -> logits [B, C]."""
+    """What it `reads` of B images -> logits [B, C]."""
 
-    reads: ClassVar[Literal["embedding", "hidden"]] = "embedding"
-    """Which features `forward` takes: unit-length embeddings [B, D], or those before the projection [B, H]."""
+    reads: ClassVar[Reads] = "embedding"
+    """Unit-length embeddings [B, D], features before the projection [B, H], or preprocessed images [B, 3, H, W]."""
+
+    small: ClassVar[bool] = True
+    """Whether a step is so little work that threads cost more than they give."""
+    has_changing_buffers: bool = False
+    """Whether training changes buffers of the state dict, such as batch norm's statistics."""
 
     @abstractmethod
-    def forward(self, features: Tensor) -> Tensor: ...
+    def forward(self, inputs: Tensor) -> Tensor: ...
 
-    @torch.inference_mode()
-    def probabilities(self, table: FeatureTable, *, chunk: int = 8192) -> Tensor:
-        """Class probabilities of all images of a table: float32 [N, C], rows sum to 1."""
+    def image_embeddings(self, images: LabelledImages) -> Tensor:
+        """Unit-length embeddings [N, D] as the classifier sees the images now, to find neighbours by."""
+        return images.table.embedding
+
+    @property
+    def device(self) -> torch.device:
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def checkpoint_activations(self) -> bool:
+        """Recompute activations in the backward pass to save memory; False where there is nothing to gain."""
+        return False
+
+    def prepare(self) -> None:
+        """Called once before a series of forward passes without training, to compute what they share."""
+
+    @torch.no_grad()
+    def probabilities(self, images: LabelledImages, *, chunk: int = 8192, progress: Progress = SILENT) -> Tensor:
+        """Class probabilities of all images: float32 [N, C] on the CPU, rows sum to 1.
+
+        Where several processes run, each answers for its share of image files and all get the whole.
+        """
         was_training = self.training
         self.eval()
-        features = table.embedding if self.reads == "embedding" else table.hidden
-        device = next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
-        parts = [self(part.to(device)).float().softmax(dim=-1).cpu() for part in features.split(chunk)]
+        self.prepare()
+        if self.reads == "image":
+            probabilities_NC = self._of_files(images, progress)
+        else:
+            features = images.table.embedding if self.reads == "embedding" else images.table.hidden
+            parts = [self._answer(part) for part in features.split(chunk)]
+            probabilities_NC = torch.cat(parts)
         self.train(was_training)
-        return torch.cat(parts)
+        return probabilities_NC
+
+    def _answer(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self(inputs.to(self.device))
+        return logits.float().softmax(dim=-1).cpu()
+
+    def _of_files(self, images: LabelledImages, progress: Progress) -> Tensor:
+        return over_files(images, self._answer, progress)
+
+
+def over_files(images: LabelledImages, function: Callable[[Tensor], Tensor], progress: Progress = SILENT) -> Tensor:
+    """What `function` gives for every image file, in order: [N, ...]; each process computes its share, all get all.
+
+    Args:
+        function: preprocessed images [B, 3, H, W] -> rows [B, ...] on the CPU.
+    """
+    assert images.files is not None
+    own = range(distributed.rank(), len(images), distributed.world_size())
+    parts: list[tuple[list[int], Tensor]] = []
+    with progress.bar("Validating", total=len(own), unit="images") as bar:
+        for indices, images_BCHW in images.files.evaluation_batches(own):
+            parts.append((indices, function(images_BCHW)))
+            bar.advance(len(indices))
+    gathered = [part for of_process in distributed.gather_objects(parts) for part in of_process]
+    order = torch.tensor([index for indices, _ in gathered for index in indices])
+    return torch.cat([rows for _, rows in gathered])[order.argsort()]
 
 
 class Method(ABC):
-    """A way of adapting a backbone. `settings` is the run's flat configuration."""
+    """A way of adapting a backbone. `settings` is the run's flat configuration, without gaps."""
 
     name: ClassVar[str]
     source: ClassVar[str]
@@ -77,21 +193,49 @@ class Method(ABC):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
 
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+        """Settings that hold for this method where nothing else is said; the others are config.presets.BASE.
+
+        Args:
+            given: flat settings as given, None where nothing is said.
+        """
+        del given, backbone
+        return {}
+
+    @classmethod
+    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+        """What its classifier will read, known before it is built."""
+        del settings
+        return "embedding"
+
     @abstractmethod
     def build(self, task: Task) -> Classifier:
         """The classifier before any training."""
 
     @abstractmethod
-    def restore(self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]) -> Classifier:
+    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Classifier:
         """The trained classifier again, from the tensors that `tensors` gave.
 
         Raises:
             KeyError, RuntimeError: they are not the tensors of such a classifier.
         """
 
+    def own_key(self, key: str) -> str:
+        """The classifier's own name of a tensor that `tensors` names `key`."""
+        return key
+
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
         """What a run saves of the classifier: everything trained, nothing that the backbone or prompts give."""
-        return {key: value.detach().cpu().contiguous() for key, value in classifier.named_parameters()}
+        return {
+            key: value.detach().cpu().contiguous()
+            for key, value in classifier.named_parameters()
+            if value.requires_grad
+        }
+
+    def trainable_params(self, classifier: Classifier) -> int:
+        """How many numbers the method adapts."""
+        return sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
 
     weights_file: ClassVar[str] = "classifier.safetensors"
     """Name of the file in the run folder that holds `tensors`."""
@@ -101,6 +245,18 @@ class Method(ABC):
         del classifier, backbone_name
         return {}
 
+    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The end of a straight line from the trained `tensors` at which the classifier is zero-shot, for wise-ft.
+
+        Raises:
+            ConfigError: this method's weights have no such end.
+        """
+        del frame, tensors
+        raise ConfigError(
+            f"wise-ft cannot mix a run of {self.name!r} with zero-shot weights",
+            remedy="Start it from a run of lora, full or two-tier.",
+        )
+
 
 class GradientMethod(Method):
     """A method that trainer.fit trains by AdamW."""
@@ -109,9 +265,34 @@ class GradientMethod(Method):
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         """Trainable parameters with their learning rates, in AdamW's form; "lr" is the peak."""
 
-    @abstractmethod
-    def loss(self, classifier: Classifier, features: Tensor, labels_B: Tensor, task: Task) -> Tensor:
-        """The batch's mean loss, a scalar. What is random in it draws from torch's global generator."""
+    def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
+        """The batch's part of the step's loss, a scalar: the images' losses, each times its share.
+
+        What is random in it draws from torch's global generator.
+        """
+        del task
+        return weighted_cross_entropy(classifier(batch.inputs), batch)
+
+
+def weighted_cross_entropy(logits_BC: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy over the classes, with the batch's shares, margins and mixed labels: a scalar."""
+    logits_BC = logits_BC.float()
+    if batch.offsets_BC is not None:
+        logits_BC = logits_BC + batch.offsets_BC
+    targets = batch.labels_B if batch.targets_BC is None else batch.targets_BC
+    return (F.cross_entropy(logits_BC, targets, reduction="none") * batch.weights_B).sum()
+
+
+def decayed_groups(
+    named: Mapping[str, nn.Parameter], *, lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """AdamW's groups for some parameters: biases, norms and scales (fewer than two axes) are not decayed."""
+    trained = [parameter for parameter in named.values() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "lr": lr, "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 class SolvedMethod(Method):
@@ -119,6 +300,8 @@ class SolvedMethod(Method):
 
     candidates: ClassVar[int]
     """How many candidates `solve` yields."""
+    chosen_by: ClassVar[str] = "val_macro_f1"
+    """The validation figure by which the candidate is chosen."""
 
     @abstractmethod
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
@@ -132,3 +315,8 @@ class Candidate:
     description: str
     """What distinguishes it, such as "C=0.1"."""
     train_loss: float
+
+
+def frame_of(task: Task) -> Frame:
+    """The part of a task that a finished run keeps."""
+    return Frame(**{item.name: getattr(task, item.name) for item in dataclasses.fields(Frame)})

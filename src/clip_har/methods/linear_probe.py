@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clip_har.methods.base import Candidate, Classifier, SolvedMethod, Task
+from clip_har.methods.base import Candidate, Classifier, Frame, Reads, SolvedMethod, Task
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -45,6 +45,11 @@ class LinearProbe(SolvedMethod):
     source = "arXiv 2103.00020"
     candidates = len(INVERSE_REGULARISATION)
 
+    @classmethod
+    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+        del settings
+        return "hidden"
+
     def build(self, task: Task) -> LinearProbeClassifier:
         classifier = LinearProbeClassifier(task.train.table.hidden.shape[1], len(task.classes))
         nn.init.zeros_(classifier.linear.weight)
@@ -54,8 +59,8 @@ class LinearProbe(SolvedMethod):
                 classifier.linear.weight.copy_(task.logit_scale * task.prompts_CD)
         return classifier
 
-    def restore(self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]) -> LinearProbeClassifier:
-        del prompts_CD, logit_scale
+    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> LinearProbeClassifier:
+        del frame
         classes, width = tensors["linear.weight"].shape
         classifier = LinearProbeClassifier(width, classes)
         classifier.load_state_dict(dict(tensors))

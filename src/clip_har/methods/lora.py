@@ -1,6 +1,7 @@
 """LoRA on the output embeddings: a low-rank residual on each tower's output, trained on cached embeddings.
 
-Nothing below the embeddings changes, so the towers run once and training takes seconds.
+Nothing below the embeddings changes, so the towers run once and training takes seconds. LoRA inside the towers
+(--placement attention or all) is in tower_lora.py.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har.losses import CAPTION_LOSSES, class_cross_entropy
-from clip_har.methods.base import Classifier, GradientMethod, Task
+from clip_har.losses import CAPTION_LOSSES
+from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, LabelledImages, Task, weighted_cross_entropy
 
 # Shapes: B images, C classes, D embedding width, R rank.
 
@@ -69,6 +70,10 @@ class EmbeddingLora(Classifier):
         """Adapted text embeddings, unit-length [B, D]."""
         return F.normalize(self.text(embedding_BD), dim=-1)
 
+    def image_embeddings(self, images: LabelledImages) -> Tensor:
+        with torch.no_grad():
+            return self.adapt_images(images.table.embedding.to(self.device)).cpu()
+
     def scale(self) -> Tensor:
         """The factor on cosine similarities, a scalar."""
         return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
@@ -88,16 +93,16 @@ class Lora(GradientMethod):
     weights_file = "adapter_model.safetensors"
 
     def build(self, task: Task) -> EmbeddingLora:
-        classifier = self._empty(task.prompts_CD, task.logit_scale)
+        classifier = self._empty(task)
         generator = torch.Generator().manual_seed(task.seed)
         classifier.image.initialise(generator)
         classifier.text.initialise(generator)
         return classifier
 
-    def restore(self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]) -> EmbeddingLora:
-        classifier = self._empty(prompts_CD, logit_scale)
+    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> EmbeddingLora:
+        classifier = self._empty(frame)
         own = {_from_peft(key): tensor for key, tensor in tensors.items()}
-        classifier.load_state_dict({"prompts_CD": prompts_CD, **own})
+        classifier.load_state_dict({"prompts_CD": frame.prompts_CD, **own})
         return classifier
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
@@ -112,14 +117,27 @@ class Lora(GradientMethod):
             {"params": [classifier.logit_scale], "lr": scale_lr, "weight_decay": 0.0},
         ]
 
-    def loss(self, classifier: Classifier, features: Tensor, labels_B: Tensor, task: Task) -> Tensor:
+    def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
         assert isinstance(classifier, EmbeddingLora)
-        image_BD, scale = classifier.adapt_images(features), classifier.scale()
+        image_BD, scale = classifier.adapt_images(batch.inputs), classifier.scale()
+        captions_CTD = task.captions_CTD.to(image_BD.device)
         if self.settings["loss"] == "cross-entropy":
-            return class_cross_entropy(image_BD, classifier.adapt_text(task.prompts_CD), labels_B, scale)
-        templates_B = torch.randint(task.captions_CTD.shape[1], labels_B.shape)
-        caption_BD = classifier.adapt_text(task.captions_CTD[labels_B, templates_B])
-        return CAPTION_LOSSES[self.settings["loss"]](image_BD, caption_BD, labels_B, scale)
+            class_CD = classifier.prompts_CD
+            if self.settings["text_augment"]:
+                drawn_C = torch.randint(captions_CTD.shape[1], (len(captions_CTD),))
+                class_CD = captions_CTD[torch.arange(len(captions_CTD)), drawn_C]
+            return weighted_cross_entropy(scale * image_BD @ classifier.adapt_text(class_CD).T, batch)
+        templates_B = torch.randint(captions_CTD.shape[1], batch.labels_B.shape)
+        caption_BD = classifier.adapt_text(captions_CTD[batch.labels_B.cpu(), templates_B])
+        return CAPTION_LOSSES[self.settings["loss"]](image_BD, caption_BD, batch.labels_B, scale, batch.weights_B)
+
+    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same A, and B = 0: on the way there the update shrinks evenly."""
+        start = {key: torch.zeros_like(tensor) if "lora_B" in key else tensor for key, tensor in tensors.items()}
+        return start | {_to_peft("logit_scale"): torch.tensor(math.log(frame.logit_scale))}
+
+    def own_key(self, key: str) -> str:
+        return _from_peft(key)
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
         return {_to_peft(key): tensor for key, tensor in super().tensors(classifier).items()}
@@ -132,15 +150,23 @@ class Lora(GradientMethod):
             "r": self.settings["rank"],
             "lora_alpha": self.settings["alpha"],
             "lora_dropout": self.settings["dropout"],
+            "use_rslora": self.settings["rslora"],
             "target_modules": ["image", "text"],
             "bias": "none",
             "inference_mode": True,
         }
         return {"adapter_config.json": config}
 
-    def _empty(self, prompts_CD: Tensor, logit_scale: float) -> EmbeddingLora:
+    def _empty(self, frame: Frame) -> EmbeddingLora:
         rank, alpha, dropout = (self.settings[key] for key in ("rank", "alpha", "dropout"))
-        return EmbeddingLora(prompts_CD, logit_scale, rank=rank, alpha=alpha, dropout=dropout)
+        if self.settings["rslora"]:  # alpha / sqrt(r), in terms of the scale alpha / r that the residual applies
+            alpha = alpha * math.sqrt(rank)
+        return EmbeddingLora(frame.prompts_CD, frame.logit_scale, rank=rank, alpha=alpha, dropout=dropout)
+
+
+def inside_towers(settings: Mapping[str, Any]) -> bool:
+    """Whether --placement puts the updates inside the towers."""
+    return settings.get("placement") in ("attention", "all")
 
 
 # PEFT's names: base_model.model.image.lora_A.weight; ours: image.lora_A.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from clip_har.methods.base import Classifier, Method, Task
+from clip_har.methods.base import Classifier, Frame, Method, Task
 
 
 class ZeroShotClassifier(Classifier):
@@ -31,6 +31,6 @@ class ZeroShot(Method):
     def build(self, task: Task) -> ZeroShotClassifier:
         return ZeroShotClassifier(task.prompts_CD, task.logit_scale)
 
-    def restore(self, prompts_CD: Tensor, logit_scale: float, tensors: Mapping[str, Tensor]) -> ZeroShotClassifier:
+    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> ZeroShotClassifier:
         del tensors  # nothing is trained
-        return ZeroShotClassifier(prompts_CD, logit_scale)
+        return ZeroShotClassifier(frame.prompts_CD, frame.logit_scale)

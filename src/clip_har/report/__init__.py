@@ -13,11 +13,30 @@ from PIL import Image
 
 from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult
 from clip_har.files import write_atomically
-from clip_har.report import html, plots, sheet, tables
-from clip_har.report.html import ThumbnailLoader
+from clip_har.report import (
+    comparison_page,
+    comparison_plots,
+    comparison_tables,
+    evaluation_page,
+    plots,
+    sheet,
+    standing,
+    tables,
+)
+from clip_har.report.html import ThumbnailLoader, split_word
 from clip_har.report.style import Plot
 
 __all__ = ["ThumbnailLoader", "write_comparison", "write_contact_sheet", "write_evaluation"]
+
+
+EVALUATION_PLOTS = {
+    "confusion": "confusion_matrix.png",
+    "confusion_baseline": "confusion_matrix_baseline.png",
+    "per_class": "per_class_f1.png",
+    "training": "training_curve.png",
+    "interpolation": "wise_ft_curve.png",
+}
+COMPARISON_PLOTS = {"accuracy": "comparison.png", "cost": "accuracy_cost.png"}
 
 
 def write_evaluation(
@@ -26,6 +45,9 @@ def write_evaluation(
     *,
     card: Mapping[str, Any],
     history: Sequence[EpochRecord] = (),
+    interpolation: Sequence[tuple[float, float]] | None = None,
+    chosen_share: float | None = None,
+    hard_pairs: Mapping[str, Any] | None = None,
     command: str,
     load_thumbnail: ThumbnailLoader | None,
 ) -> list[Path]:
@@ -37,6 +59,13 @@ def write_evaluation(
         card: facts about the run; `html.card_rows` lists the known keys, and `versions` maps packages to
             versions.
         history: the training, epoch by epoch, for its curve.
+        interpolation: share of the tuned weights in [0, 1] and validation accuracy, for WiSE-FT's curve.
+        chosen_share: the share that was taken; the most accurate one unless it is given.
+        hard_pairs: what was mined for training, {"class_pairs": [{"true", "answered", "count"}, ...],
+            "image_pairs": [{"image", "label", "rival_image", "rival_label", "similarity"}, ...]}: classes taken
+            for each other with the number of images, and images of different classes that look alike, with the
+            cosine similarity of their embeddings; the 12 most alike are shown. Images are paths for
+            `load_thumbnail`.
         command: the command line that makes these files again.
         load_thumbnail: a path from `result.paths` -> image, or None if it cannot be read. Without it the page
             has no photographs.
@@ -45,20 +74,18 @@ def write_evaluation(
         The files written, tables first and report.html last.
     """
     figures = _evaluation_figures(result, history)
-    page = html.evaluation_page(result, card=card, figures=figures, command=command, load_thumbnail=load_thumbnail)
-    files = {
-        "confusion": "confusion_matrix.png",
-        "confusion_baseline": "confusion_matrix_baseline.png",
-        "per_class": "per_class_f1.png",
-        "training": "training_curve.png",
-    }
+    if interpolation:
+        figures["interpolation"] = plots.interpolation_plot(interpolation, chosen_share)
+    page = evaluation_page.evaluation_page(
+        result, card=card, figures=figures, hard_pairs=hard_pairs, command=command, load_thumbnail=load_thumbnail
+    )
     return [
         _write(out / "results.json", tables.results_json(result)),
         _write(out / "results.csv", tables.results_csv(result)),
         _write(out / "confusion_matrix.csv", tables.confusion_csv(result)),
         _write(out / "classification_report.txt", tables.classification_text(result)),
         _write(out / "predictions.csv", tables.predictions_csv(result)),
-        *(_write(out / files[key], plot.png) for key, plot in figures.items()),
+        *(_write(out / EVALUATION_PLOTS[key], plot.png) for key, plot in figures.items()),
         _write(out / "report.html", page),
     ]
 
@@ -72,29 +99,35 @@ def write_comparison(
     command: str,
     load_thumbnail: ThumbnailLoader | None = None,
 ) -> list[Path]:
-    """Writes comparison.json, .csv, .md, .png and report.html into the folder `out`.
+    """Writes comparison.json, .csv, .md, .txt and .png, accuracy_cost.png and report.html into the folder `out`.
 
     Args:
-        rows: one for each method, zero-shot among them under that name.
-        results: method -> its evaluation, all on the same images; methods may be missing.
+        rows: one for each method or preset, with different names.
+        results: a row's name -> evaluation of its first seed, all on the same images; some may be missing.
         out: made if it does not exist; files of the same names are replaced.
         card: facts that all methods share, as for `write_evaluation`.
         command: the command line that makes these files again.
         load_thumbnail: as for `write_evaluation`.
 
     Returns:
-        The files written, report.html last.
+        The files written, report.html last. There is no accuracy_cost.png where no row has a training time.
     """
     if not rows:
         raise ValueError("a comparison needs at least one row")
+    if len({row.name for row in rows}) < len(rows):
+        raise ValueError("the rows of a comparison need different names")
     first = next(iter(results.values()), None)
-    figure = plots.comparison_plot(rows, html.split_word(first.split) if first else "")
-    page = html.comparison_page(rows, results, card=card, figure=figure, command=command, load_thumbnail=load_thumbnail)
+    level = standing.zero_shot_level(rows, results)
+    figures = _comparison_figures(rows, level, split_word(first.split) if first else "")
+    page = comparison_page.comparison_page(
+        rows, results, card=card, figures=figures, command=command, load_thumbnail=load_thumbnail
+    )
     return [
-        _write(out / "comparison.json", tables.comparison_json(rows)),
-        _write(out / "comparison.csv", tables.comparison_csv(rows)),
-        _write(out / "comparison.md", tables.comparison_markdown(rows, first)),
-        _write(out / "comparison.png", figure.png),
+        _write(out / "comparison.json", comparison_tables.comparison_json(rows)),
+        _write(out / "comparison.csv", comparison_tables.comparison_csv(rows)),
+        _write(out / "comparison.md", comparison_tables.comparison_markdown(rows, first, level)),
+        _write(out / "comparison.txt", comparison_tables.comparison_text(rows, first, level)),
+        *(_write(out / COMPARISON_PLOTS[key], plot.png) for key, plot in figures.items()),
         _write(out / "report.html", page),
     ]
 
@@ -119,8 +152,14 @@ def _evaluation_figures(result: EvalResult, history: Sequence[EpochRecord]) -> d
     figures["per_class"] = plots.per_class_plot(result)
     if history:
         level = result.baseline.metrics.accuracy
-        figures["training"] = plots.training_plot(history, level, html.split_word(result.split))
+        figures["training"] = plots.training_plot(history, level, split_word(result.split))
     return figures
+
+
+def _comparison_figures(rows: Sequence[ComparisonRow], level: float | None, split: str) -> dict[str, Plot]:
+    figures = {"accuracy": comparison_plots.accuracy_plot(rows, level, split)}
+    cost = comparison_plots.cost_plot(rows, level, split)
+    return figures if cost is None else {**figures, "cost": cost}
 
 
 def _write(path: Path, content: str | bytes) -> Path:

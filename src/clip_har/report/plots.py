@@ -1,6 +1,6 @@
-"""Results -> plots: confusion matrix, F1 per class, training curve, comparison of methods.
+"""One evaluation -> plots: confusion matrix, F1 per class, training curve, interpolation curve.
 
-Colours, fonts and file formats are in `style`; sheets of photographs in `sheet`.
+Comparisons are in `comparison_plots`, colours and file formats in `style`, sheets of photographs in `sheet`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, Evaluated, Interval
+from clip_har.evaluation import EpochRecord, EvalResult, Evaluated
 from clip_har.report import wording
 from clip_har.report.style import (
     ACCENT,
@@ -36,15 +36,6 @@ LABEL_LENGTH = 26
 TITLE_NAME_LENGTH = 22
 PAGE_WIDTH = 5.2  # inches: narrow enough for text of 9 pt to stay readable on a phone
 WHITE_TEXT_FROM_ALPHA = 0.8
-
-# What each mark of the comparison means: colour and form, so that the meaning never hangs on colour alone.
-COMPARISON_MARKS = {
-    "zero-shot": (BASELINE, "s"),
-    "method": (ACCENT, "o"),
-    "above zero-shot": (ACCENT, "o"),
-    "not shown to be above zero-shot": (WRONG, "D"),
-    "below zero-shot": (WRONG, "v"),
-}
 
 
 def confusion_plot(result: EvalResult, model: Evaluated, *, name: str) -> Plot:
@@ -91,34 +82,30 @@ def training_plot(history: Sequence[EpochRecord], baseline_accuracy: float, spli
     )
 
 
-def comparison_plot(rows: Sequence[ComparisonRow], split: str) -> Plot:
-    """Accuracy of each method with its 95 % interval, best first, zero-shot as a line through all of them."""
+def interpolation_plot(points: Sequence[tuple[float, float]], chosen: float | None = None) -> Plot:
+    """Validation accuracy of weights between zero-shot and tuned: WiSE-FT, Wortsman et al. 2022 (arXiv 2109.01903).
+
+    Args:
+        points: share of the tuned weights, from 0 (zero-shot) to 1 (tuned), and validation accuracy; at least one.
+        chosen: the share that was taken; `chosen_point` says which it is otherwise.
+    """
+    alpha, accuracy = chosen_point(points, chosen)
     return render(
-        partial(_draw_comparison, rows, split),
-        name="comparison",
-        title="Accuracy and 95 % interval of each method",
-        description=f"Accuracy of {len(rows)} methods with 95 % intervals; the table has the same numbers.",
+        partial(_draw_interpolation, sorted(points), (alpha, accuracy)),
+        name="interpolation",
+        title="Between zero-shot and tuned weights",
+        description=(
+            f"Validation accuracy at {len(points)} points between zero-shot (0) and tuned (1) weights; "
+            f"{alpha:g} was taken, with {wording.percent(accuracy)}."
+        ),
     )
 
 
-def standing(row: ComparisonRow, baseline: ComparisonRow | None) -> str:
-    """Where a method stands to zero-shot, in the words of `COMPARISON_MARKS`.
-
-    Above or below needs a p of McNemar's test below 0.05; without zero-shot, a method is just a method.
-    """
-    if baseline is None:
-        return "method"
-    if row is baseline:
-        return "zero-shot"
-    significant = row.mcnemar_p is not None and row.mcnemar_p < wording.SIGNIFICANT_BELOW
-    if significant and row.accuracy > baseline.accuracy:
-        return "above zero-shot"
-    return "below zero-shot" if significant else "not shown to be above zero-shot"
-
-
-def stands_above(row: ComparisonRow, baseline: ComparisonRow | None) -> bool:
-    """Whether a method is shown to be better than zero-shot."""
-    return standing(row, baseline) == "above zero-shot"
+def chosen_point(points: Sequence[tuple[float, float]], chosen: float | None = None) -> tuple[float, float]:
+    """The point nearest to `chosen`, or without it the most accurate; of equals the one nearest to zero-shot."""
+    if chosen is None:
+        return min(points, key=lambda point: (-point[1], point[0]))
+    return min(points, key=lambda point: abs(point[0] - chosen))
 
 
 def kept_epoch(history: Sequence[EpochRecord]) -> EpochRecord | None:
@@ -126,9 +113,13 @@ def kept_epoch(history: Sequence[EpochRecord]) -> EpochRecord | None:
     return next((record for record in reversed(history) if record.best), None)
 
 
-def baseline_row(rows: Sequence[ComparisonRow]) -> ComparisonRow | None:
-    """The row of zero-shot, if it is among them."""
-    return next((row for row in rows if wording.is_baseline(row.method)), None)
+def label_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names down the left side, one for each position, and no lines but the vertical grid."""
+    axes.set_yticks(range(len(names)), [wording.shortened(name, LABEL_LENGTH) for name in names])
+    axes.set_ylim(-0.7, len(names) - 0.25)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(length=0)
+    axes.spines["left"].set_visible(False)
 
 
 def _draw_confusion(model: Evaluated, classes: Sequence[str]) -> Figure:
@@ -189,7 +180,7 @@ def _draw_per_class(result: EvalResult) -> Figure:
     else:
         _draw_dumbbells(axes, before, values, _title_name(result.finetuned.name))
         figure.legend(loc="outside lower center", ncols=3, handletextpad=0.3, columnspacing=1.2)
-    _label_rows(axes, [entries[i].name for i in order])
+    label_rows(axes, [entries[i].name for i in order])
     axes.set_xlim(-0.015, 1.015)
     axes.set_xlabel("F1")
     return figure
@@ -239,50 +230,28 @@ def _plot_known(axes: Axes, epochs: Sequence[int], values: Sequence[float | None
         axes.plot(*zip(*known, strict=True), "o-", color=ACCENT, ms=3.5, label=label)
 
 
-def _draw_comparison(rows: Sequence[ComparisonRow], split: str) -> Figure:
-    ordered = sorted(rows, key=lambda row: row.accuracy)
-    baseline = baseline_row(rows)
-    figure = Figure(figsize=(PAGE_WIDTH, 1.35 + 0.36 * len(rows)), layout="constrained")
+def _draw_interpolation(points: Sequence[tuple[float, float]], chosen: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=(PAGE_WIDTH, 3.1), layout="constrained")
     axes = figure.add_subplot()
-    if baseline is not None:
-        axes.axvline(baseline.accuracy, color=MUTED, linestyle="--", linewidth=1.1)
-    for position, row in enumerate(ordered):
-        label = standing(row, baseline)
-        colour, marker = COMPARISON_MARKS[label]
-        spread = np.array(_around(row.accuracy, row.accuracy_ci95))[:, None]
-        axes.errorbar(row.accuracy, position, xerr=spread, fmt=marker, color=colour, label=label, ms=7, linewidth=2)
-        beside = max(row.accuracy, row.accuracy_ci95[1])
-        axes.annotate(
-            wording.percent(row.accuracy),
-            (beside, position),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-    _label_rows(axes, [wording.method_label(row.method) for row in ordered])
-    axes.margins(x=0.12)
-    axes.set_xlabel(f"accuracy, {split} images".replace(",  ", ", "))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    labels = [label for label in COMPARISON_MARKS if label in handles]
-    figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=2)
+    axes.plot(*zip(*points, strict=True), "o-", color=BASELINE, ms=4)
+    for share, name, side in ((0.0, "zero-shot", "left"), (1.0, "tuned", "right")):
+        for alpha, accuracy in points:
+            if alpha == share:
+                axes.plot(alpha, accuracy, "s", color=BASELINE, ms=7)
+                said = f"{name} {wording.percent(accuracy)}"
+                axes.annotate(said, (alpha, accuracy), xytext=(0, -14), textcoords="offset points", ha=side, fontsize=8)
+    axes.plot(*chosen, "*", color=ACCENT, markersize=14)
+    said = f"taken: {chosen[0]:g}, {wording.percent(chosen[1])}"
+    # Near the right edge the words go to the left of the star, so that they stay in the plot.
+    side = "right" if chosen[0] > 0.7 else "left" if chosen[0] < 0.3 else "center"
+    axes.annotate(said, chosen, xytext=(0, 9), textcoords="offset points", ha=side, fontsize=8.5, color=ACCENT)
+    axes.set_xlim(-0.03, 1.03)
+    axes.margins(y=0.22)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    axes.set_ylabel("validation accuracy")
+    axes.set_xlabel("share of the tuned weights")
     return figure
-
-
-def _label_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names down the left side, one for each position, and no lines but the vertical grid."""
-    axes.set_yticks(range(len(names)), [wording.shortened(name, LABEL_LENGTH) for name in names])
-    axes.set_ylim(-0.7, len(names) - 0.25)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(length=0)
-    axes.spines["left"].set_visible(False)
 
 
 def _title_name(name: str) -> str:
     return wording.shortened(wording.method_label(name), TITLE_NAME_LENGTH)
-
-
-def _around(value: float, interval: Interval) -> Interval:
-    """An interval as distances to both sides, as matplotlib wants it."""
-    return max(0.0, value - interval[0]), max(0.0, interval[1] - value)

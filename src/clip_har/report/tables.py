@@ -1,6 +1,6 @@
-"""Results as JSON, CSV, Markdown and plain text, for programs and spreadsheets.
+"""One evaluation as JSON, CSV and plain text, for programs and spreadsheets.
 
-Each function returns the text of one file; no file is written here.
+Each function returns the text of one file; no file is written here. Comparisons are in `comparison_tables`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from sklearn.metrics import classification_report
 
-from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated, Metrics
+from clip_har.evaluation import EvalResult, Evaluated, Metrics
 from clip_har.report import wording
 
 # Names as the CSV files of earlier versions spelled them, and where the value stands in `Metrics`.
@@ -38,24 +38,11 @@ PREDICTION_COLUMNS = (
     "finetuned_confidence",
     "correct",
 )
-COMPARISON_COLUMNS = (
-    "method",
-    "accuracy",
-    "accuracy_ci95_low",
-    "accuracy_ci95_high",
-    "macro_f1",
-    "ece",
-    "trainable_params",
-    "trainable_fraction",
-    "peak_memory_bytes",
-    "train_seconds",
-    "mcnemar_p",
-)
 
 
 def results_json(result: EvalResult) -> str:
     """results.json."""
-    return _json(result.to_json())
+    return as_json(result.to_json())
 
 
 def results_csv(result: EvalResult) -> str:
@@ -66,7 +53,7 @@ def results_csv(result: EvalResult) -> str:
     rows += [(name, wording.number(value), "baseline") for name, value in before.items()]
     rows += [(name, wording.number(value), "finetuned") for name, value in after.items()]
     rows += [(name, wording.number(value - before[name]), "difference") for name, value in after.items()]
-    return _csv(rows)
+    return as_csv(rows)
 
 
 def metric_values(metrics: Metrics) -> dict[str, float]:
@@ -79,7 +66,7 @@ def confusion_csv(result: EvalResult) -> str:
     rows: list[Sequence[object]] = [("", *result.classes)]
     confusion = result.best.metrics.confusion.tolist()
     rows += [(name, *counts) for name, counts in zip(result.classes, confusion, strict=True)]
-    return _csv(rows)
+    return as_csv(rows)
 
 
 def predictions_csv(result: EvalResult) -> str:
@@ -93,7 +80,7 @@ def predictions_csv(result: EvalResult) -> str:
         (result.paths[i], result.classes[result.targets_N[i]], *baseline[i], *finetuned[i], correct[i])
         for i in range(n)
     ]
-    return _csv(rows)
+    return as_csv(rows)
 
 
 def classification_text(result: EvalResult) -> str:
@@ -115,64 +102,6 @@ def classification_text(result: EvalResult) -> str:
     return "\n\n".join(parts)
 
 
-def comparison_json(rows: Sequence[ComparisonRow]) -> str:
-    """comparison.json."""
-    return _json([row.to_json() for row in rows])
-
-
-def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
-    """comparison.csv: the columns of comparison.json, the interval in two."""
-    table: list[Sequence[object]] = [COMPARISON_COLUMNS]
-    for row in rows:
-        values = (
-            row.accuracy,
-            *row.accuracy_ci95,
-            row.macro_f1,
-            row.ece,
-            row.trainable_params,
-            row.trainable_fraction,
-            row.peak_memory_bytes,
-            row.train_seconds,
-            row.mcnemar_p,
-        )
-        table.append((row.method, *("" if value is None else wording.number(value) for value in values)))
-    return _csv(table)
-
-
-def comparison_markdown(rows: Sequence[ComparisonRow], result: EvalResult | None) -> str:
-    """comparison.md: a table to paste, with a line on how to read it.
-
-    `result`, the evaluation of any of the methods, tells which images these are.
-    """
-    lines = [
-        "| method | accuracy | 95 % interval | macro F1 | ECE | trainable parameters | training | "
-        "peak memory | McNemar against zero-shot |",
-        "| --- | ---: | :---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [f"| {' | '.join(_markdown_cells(row))} |" for row in rows]
-    images = "The same images" if result is None else f"{result.n} images of the {result.split} split, the same"
-    note = (
-        f"{images} for every method. Intervals: bootstrap over images. "
-        "McNemar: two-sided p that a method and zero-shot are right equally often."
-    )
-    return "\n".join([*lines, "", note, ""])
-
-
-def _markdown_cells(row: ComparisonRow) -> list[str]:
-    cells = [
-        wording.method_label(row.method).replace("|", "\\|"),
-        wording.percent(row.accuracy),
-        wording.percent_interval(row.accuracy_ci95),
-        f"{row.macro_f1:.3f}",
-        f"{row.ece:.3f}",
-        f"{wording.thousands(row.trainable_params)} ({wording.share(row.trainable_fraction)})",
-        "–" if row.train_seconds is None else wording.duration(row.train_seconds),
-        "–" if row.peak_memory_bytes is None else wording.size(row.peak_memory_bytes),
-        "–" if row.mcnemar_p is None else wording.p_value(row.mcnemar_p),
-    ]
-    return [cell.replace(wording.NARROW_SPACE, " ") for cell in cells]
-
-
 def _answers(model: Evaluated, classes: Sequence[str]) -> list[tuple[str, str]]:
     """The name and the confidence of the answer to each image."""
     return [
@@ -181,11 +110,13 @@ def _answers(model: Evaluated, classes: Sequence[str]) -> list[tuple[str, str]]:
     ]
 
 
-def _json(content: object) -> str:
+def as_json(content: object) -> str:
+    """The text of a JSON file; not-a-number is refused."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
+def as_csv(rows: Iterable[Sequence[object]]) -> str:
+    """The text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -13,6 +13,17 @@ from clip_har.evaluation import BASELINE_NAME, Interval
 NARROW_SPACE = "\u202f"
 MINUS = "\u2212"
 SIGNIFICANT_BELOW = 0.05
+METHOD_NAMES = {
+    "linear-probe": "linear probe",
+    "lora": "LoRA",
+    "lp-ft": "LP-FT",
+    "wise-ft": "WiSE-FT",
+    "coop": "CoOp",
+    "clip-adapter": "CLIP-Adapter",
+    "tip-adapter": "Tip-Adapter",
+}
+"""Methods as their papers spell them."""
+_KNOWN_NAMES = re.compile(rf"\b({'|'.join(METHOD_NAMES)})\b", flags=re.IGNORECASE)
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -29,6 +40,11 @@ def share(fraction: float) -> str:
 def percent_interval(interval: Interval) -> str:
     """(0.68, 0.744) -> "68.0 to 74.4 %"."""
     return f"{100 * interval[0]:.1f} to {percent(interval[1])}"
+
+
+def spread(fraction: float | None, digits: int = 1) -> str:
+    """A standard deviation over seeds as percentage points: 0.0042 -> "± 0.4"; nothing for a single seed."""
+    return "" if fraction is None else f"± {100 * fraction:.{digits}f}"
 
 
 def points(difference: float) -> str:
@@ -83,7 +99,7 @@ def thousands(count: int) -> str:
 
 def method_label(name: str) -> str:
     """A method's name as it is written in prose: "lora" -> "LoRA", "linear-probe" -> "linear probe"; others stand."""
-    return re.sub(r"\blora\b", "LoRA", one_line(name), flags=re.IGNORECASE).replace("linear-probe", "linear probe")
+    return _KNOWN_NAMES.sub(lambda match: METHOD_NAMES[match[0].lower()], one_line(name))
 
 
 def sentence_start(text: str) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_har import checkpoint, demo, report
-from clip_har.config import BackboneConfig, CompareConfig, DataConfig, TrainConfig, to_flat_json, validate
+from clip_har import checkpoint, demo, distributed, report
+from clip_har.config import (
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    TrainConfig,
+    apply_preset,
+    to_flat_json,
+    validate,
+)
 from clip_har.dataset import write_manifest
 from clip_har.errors import RunError
-from clip_har.evaluation import ComparisonRow, EvalResult
+from clip_har.evaluation import ComparisonRow, EvalResult, comparison_row
+from clip_har.methods import method_class
+from clip_har.methods.towers import is_convolutional
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.evaluating import evaluate_prepared, shared_card, thumbnails
 from clip_har.workflows.prepare import Prepared, prepare
@@ -18,6 +29,11 @@ from clip_har.workflows.training import train_prepared
 
 DEMO_TRAIN_PER_CLASS = 120
 DEMO_TEST_PER_CLASS = 40
+WISE_FT_SOURCE = "full"
+SMALL_EPOCHS = 4
+"""Epochs inside the towers with --budget small."""
+SMALL_VIEWS = 160 / 224
+"""Side of the training views with --budget small, as a share of the model's own; rounded to 32 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +46,37 @@ class Comparison:
 
 
 def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str = "") -> Comparison:
-    """Train and score several methods on the same splits, prompts and seed; runs that are finished are reused.
+    """Train and score several methods on the same splits, prompts and seeds; runs that are finished are reused.
 
     Raises:
         UserError: as for `train`.
     """
     validate(config)
+    distributed.initialise(config.backbone.device)
     prepared = prepare(config.data, config.backbone, out=config.out, progress=progress)
-    write_manifest(prepared.dataset, config.out / "manifest.csv")
-    rows: list[ComparisonRow] = []
-    results: dict[str, EvalResult] = {}
-    for name in config.methods:
-        run = _run_of_comparison(config, name, prepared, progress, command)
-        result = evaluate_prepared(
-            run, prepared, run.folder / "eval", seed=config.seed, progress=progress, command=command
+    entries = [(name, seed) for name in config.methods for seed in config.seeds]
+    results: dict[str, dict[int, EvalResult]] = {}
+    runs: dict[str, list[checkpoint.Run]] = {}
+    for number, (name, seed) in enumerate(entries, start=1):
+        progress.note(f"{number}/{len(entries)} {name}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
+        run = run_of_comparison(config, name, seed, prepared, progress, command)
+        runs.setdefault(name, []).append(run)
+        if distributed.is_main():
+            result = evaluate_prepared(run, prepared, run.folder / "eval", seed=seed, progress=progress, command=command)
+            results.setdefault(name, {})[seed] = result
+    rows = tuple(_comparison_row(name, runs[name], results[name]) for name in results)
+    first = {name: by_seed[config.seeds[0]] for name, by_seed in results.items()}
+    if distributed.is_main():
+        write_manifest(prepared.dataset, config.out / "manifest.csv")
+        report.write_comparison(
+            rows,
+            first,
+            config.out,
+            card=shared_card(prepared, config.seeds[0]),
+            command=command,
+            load_thumbnail=thumbnails(prepared.dataset),
         )
-        rows.append(_comparison_row(run, result))
-        results[name] = result
-    report.write_comparison(
-        rows,
-        results,
-        config.out,
-        card=shared_card(prepared, config.seed),
-        command=command,
-        load_thumbnail=thumbnails(prepared.dataset),
-    )
-    return Comparison(rows=tuple(rows), results=results, out=config.out)
+    return Comparison(rows=rows, results=first, out=config.out)
 
 
 def quickstart(
@@ -74,7 +95,7 @@ def quickstart(
     config = CompareConfig(
         data=DataConfig(data=data),
         backbone=BackboneConfig(model="demo", cache=cache),
-        seed=seed,
+        seeds=(seed,),
         out=out,
     )
     comparison = compare(config, progress=progress, command=command)
@@ -102,19 +123,18 @@ def draw_demo(out: Path, *, seed: int, progress: Progress) -> Path:
         )
 
 
-def _run_of_comparison(
-    config: CompareConfig, name: str, prepared: Prepared, progress: Progress, command: str
+def run_of_comparison(
+    config: CompareConfig, name: str, seed: int, prepared: Prepared, progress: Progress, command: str
 ) -> checkpoint.Run:
-    """The run of one compared method: reused where it is finished, continued where it was begun, else trained."""
-    train_config = TrainConfig(
-        data=config.data,
-        backbone=config.backbone,
-        method=name,  # type: ignore[arg-type]  # one of MethodName: CompareConfig.methods holds nothing else
-        lora=config.lora,
-        optimizer=config.optimizer,
-        seed=config.seed,
-    )
-    folder = config.out / "runs" / name
+    """The run of one compared method and seed: reused where it is finished, continued where it was begun, else trained.
+
+    wise-ft starts from the comparison's own run of `full` with the same seed, which is trained first if need be.
+    """
+    train_config = _train_config(config, name, seed, prepared)
+    if train_config.method == "wise-ft" and train_config.start_from is None:
+        full = run_of_comparison(config, WISE_FT_SOURCE, seed, prepared, progress, command)
+        train_config = dataclasses.replace(train_config, start_from=full.folder)
+    folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")
     checkpoint.check_folder(folder, to_flat_json(train_config), resume=checkpoint.has_run(folder))
     if not checkpoint.is_finished(folder):
         return train_prepared(train_config, folder, prepared, progress, command)
@@ -130,19 +150,46 @@ def _run_of_comparison(
     return run
 
 
-def _comparison_row(run: checkpoint.Run, result: EvalResult) -> ComparisonRow:
-    metrics = result.best.metrics
-    return ComparisonRow(
-        method=run.card["method"],
-        accuracy=metrics.accuracy,
-        accuracy_ci95=metrics.accuracy_ci95,
-        macro_f1=metrics.macro_f1,
-        ece=metrics.ece,
-        trainable_params=run.card["trainable_params"],
-        trainable_fraction=run.card["trainable_fraction"],
-        peak_memory_bytes=run.card.get("peak_memory_bytes"),
-        train_seconds=run.card.get("train_seconds"),
-        mcnemar_p=result.mcnemar_p,
+def _train_config(config: CompareConfig, name: str, seed: int, prepared: Prepared) -> TrainConfig:
+    """One method's config: what the comparison gives, then the preset, then the budget."""
+    train_config = apply_preset(
+        TrainConfig(
+            data=config.data,
+            backbone=config.backbone,
+            method=name,
+            lora=config.lora,
+            optimizer=config.optimizer,
+            augmentation=config.augmentation,
+            engine=config.engine,
+            start_from=config.start_from,
+            shots=config.shots,
+            seed=seed,
+        )
+    )
+    if config.budget == "full" or train_config.method == "wise-ft":
+        return train_config
+    given = to_flat_json(train_config)
+    if method_class(train_config.method, given).reads(given) != "image":
+        return train_config
+    optimizer, augmentation = train_config.optimizer, train_config.augmentation
+    if config.optimizer.epochs is None:
+        optimizer = dataclasses.replace(optimizer, epochs=SMALL_EPOCHS)
+    if config.augmentation.train_image_size is None and is_convolutional(prepared.backbone):
+        side = round(SMALL_VIEWS * prepared.backbone.card.preprocessing.image_size[0] / 32) * 32
+        augmentation = dataclasses.replace(augmentation, train_image_size=side)
+    return dataclasses.replace(train_config, optimizer=optimizer, augmentation=augmentation)
+
+
+def _comparison_row(name: str, runs: Sequence[checkpoint.Run], results: Mapping[int, EvalResult]) -> ComparisonRow:
+    card = runs[0].card
+    return comparison_row(
+        name,
+        card["method"],
+        results,
+        trainable_params=card["trainable_params"],
+        trainable_fraction=card["trainable_fraction"],
+        peak_memory_bytes=[run.card.get("peak_memory_bytes") for run in runs],
+        train_seconds=[run.card["train_seconds"] for run in runs],
     )
 
 

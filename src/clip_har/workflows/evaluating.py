@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from clip_har import checkpoint, report
@@ -15,7 +20,9 @@ from clip_har.dataset import ActionDataset, SplitName
 from clip_har.errors import DataError, UnreadableImageError
 from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
+from clip_har.files import write_atomically
 from clip_har.images import decode
+from clip_har.methods import LabelledImages
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.training import versions
@@ -45,14 +52,14 @@ def evaluate_prepared(
 ) -> EvalResult:
     """Score the run (if any) and the baseline on the test split, once, and write all files."""
     split, warnings = _scored_split(prepared.dataset)
-    held_out = prepared.features(split)
+    held_out = prepared.images(split)
     trained = run is not None and run.card["method"] != "zero-shot"
     result = measure(
         classes=prepared.dataset.classes,
         paths=[record.name for record in prepared.dataset.split(split)],
         targets_N=held_out.labels_N.numpy(),
-        baseline_NC=prepared.zero_shot().probabilities(held_out.table).numpy(),
-        finetuned_NC=run.classifier().probabilities(held_out.table).numpy() if run and trained else None,
+        baseline_NC=prepared.zero_shot().probabilities(held_out).numpy(),
+        finetuned_NC=_probabilities(run, prepared, held_out, progress) if run and trained else None,
         finetuned_name=run.card["method"] if run else "",
         split=split,
         warnings=warnings,
@@ -71,6 +78,26 @@ def evaluate_prepared(
         if warning not in prepared.dataset.warnings:
             progress.warn(warning)
     return result
+
+
+def _probabilities(
+    run: checkpoint.Run, prepared: Prepared, images: LabelledImages, progress: Progress
+) -> npt.NDArray[np.float32]:
+    """What the run answers; what its own tower has once answered for the same images is kept in the run folder."""
+    digest = hashlib.sha256("".join(images.table.hashes).encode())
+    digest.update((run.folder / run.method.weights_file).read_bytes())
+    kept = run.folder / "answers" / f"{digest.hexdigest()[:32]}.npy"
+    if kept.is_file():
+        with contextlib.suppress(OSError, ValueError):
+            return np.load(kept, allow_pickle=False)  # type: ignore[no-any-return]
+    classifier = run.classifier(model=prepared.backbone.card.name, device=str(prepared.backbone.device))
+    classifier.to(prepared.backbone.device)
+    answers_NC: npt.NDArray[np.float32] = classifier.probabilities(images, progress=progress).numpy()
+    if classifier.reads == "image":
+        content = io.BytesIO()
+        np.save(content, answers_NC)
+        write_atomically(kept, content.getvalue())
+    return answers_NC
 
 
 def _scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:
@@ -104,8 +131,10 @@ def shared_card(prepared: Prepared, seed: int) -> dict[str, Any]:
 def _run_card(run: checkpoint.Run) -> dict[str, Any]:
     keys = ("method", "trainable_params", "trainable_fraction", "train_seconds", "peak_memory_bytes", "seed")
     card = {key: run.card[key] for key in keys if run.card.get(key) is not None}
+    if run.card.get("preset"):
+        card["preset"] = run.card["preset"]
     if run.card["method"] == "lora":
-        card["loss"] = run.card["settings"]["loss"]
+        card |= {key: run.card["settings"][key] for key in ("placement", "loss")}
     return card
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_har import checkpoint
+from clip_har import checkpoint, distributed
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.config import DEFAULT_MODEL, BackboneConfig, DataConfig
+from clip_har.config import DEFAULT_MODEL, Augment, BackboneConfig, DataConfig
 from clip_har.dataset import (
     SPLITS,
     ActionDataset,
@@ -24,13 +25,16 @@ from clip_har.dataset import (
     write_unreadable,
 )
 from clip_har.errors import DataError
-from clip_har.features import Encoding, FeatureStore
+from clip_har.features import Encoding, FeatureStore, FeatureTable, View
 from clip_har.files import cache_folder
-from clip_har.methods import LabelledFeatures, Task
+from clip_har.images import ImageFiles
+from clip_har.methods import LabelledImages, Source, Task
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
 from clip_har.prompts import resolve_templates, sentences
+
+FEW_SHOT_VAL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +48,61 @@ class Prepared:
     templates: tuple[str, ...]
     captions_CTD: Tensor
     prompts_CD: Tensor
+    cache: Path
+    workers: int
+    encode_batch_size: int
 
-    def features(self, split: SplitName) -> LabelledFeatures:
-        """Features and labels of one split."""
-        labels_N = torch.from_numpy(self.dataset.targets(split))
-        return LabelledFeatures(table=self.store.table(self.dataset.split(split)), labels_N=labels_N)
+    def images(self, split: SplitName) -> LabelledImages:
+        """Features, labels and files of one split."""
+        records = self.dataset.split(split)
+        return LabelledImages(
+            table=self.store.table(records),
+            labels_N=torch.from_numpy(self.dataset.targets(split)),
+            files=ImageFiles(
+                paths=tuple(record.path for record in records),
+                preprocessing=self.backbone.card.preprocessing,
+                workers=self.workers,
+            ),
+        )
 
-    def task(self, seed: int) -> Task:
-        """What a method may learn from."""
+    def task(self, seed: int, *, shots: int | None = None, source: Source | None = None) -> Task:
+        """What a method may learn from.
+
+        Args:
+            shots: training images per class, drawn with the seed; validation then has at most four of each.
+            source: the run to start from.
+        """
+        train, val = self.images("train"), self.images("val")
+        if shots is not None:
+            train = train.subset(few_shot(train.labels_N, shots, seed))
+            val = val.subset(few_shot(val.labels_N, min(shots, FEW_SHOT_VAL), seed))
         return Task(
             classes=self.dataset.classes,
-            captions_CTD=self.captions_CTD,
+            templates=self.templates,
             prompts_CD=self.prompts_CD,
             logit_scale=self.backbone.card.logit_scale,
-            train=self.features("train"),
-            val=self.features("val"),
+            load_backbone=self.load_backbone,
+            captions_CTD=self.captions_CTD,
+            train=train,
+            val=val,
             seed=seed,
+            source=source,
         )
+
+    def load_backbone(self) -> Backbone:
+        """A float32 copy of the backbone that its caller may change."""
+        return load_backbone(self.backbone.card.name, device=str(self.backbone.device), precision="float32")
+
+    def with_views(self, images: LabelledImages, augment: Augment, count: int, progress: Progress) -> LabelledImages:
+        """The same images with cached features of `count` augmented views each, encoding what is missing."""
+        wanted = set(images.table.hashes)
+        records = [record for record in self.dataset.split("train") if record.sha256 in wanted]
+        tables = []
+        for number in range(count):
+            store = FeatureStore(self.cache, self.backbone, view=View(augment=augment, number=number))
+            store.encode(records, batch_size=self.encode_batch_size, workers=self.workers, progress=progress)
+            tables.append(FeatureTable(store, images.table.hashes))
+        return dataclasses.replace(images, views=tuple(tables))
 
     def zero_shot(self) -> ZeroShotClassifier:
         """The baseline."""
@@ -114,7 +156,20 @@ def prepare(
         templates=templates,
         captions_CTD=captions_CTD,
         prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
+        cache=cache_folder(backbone.cache),
+        workers=_workers(backbone.workers),
+        encode_batch_size=backbone.encode_batch_size,
     )
+
+
+def few_shot(labels_N: Tensor, shots: int, seed: int) -> list[int]:
+    """Indices of at most `shots` images of each class, in their order.
+
+    The protocol of CoOp (Zhou et al. 2022, arXiv 2109.01134, section 4.1), whose validation has at most four of each.
+    """
+    order_N = torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))
+    chosen = [order_N[labels_N[order_N] == label][:shots] for label in labels_N.unique()]
+    return sorted(torch.cat(chosen).tolist())
 
 
 def _read_dataset(
@@ -131,7 +186,7 @@ def _read_dataset(
         manifests=[run.folder / "manifest.csv", kept] if run else [kept],
         classes=run.classes if run else None,
     )
-    if not run:
+    if not run and distributed.is_main():
         write_manifest(dataset, kept)
     counts = ", ".join(f"{split} {count:,}" for split, count in dataset.counts().items() if count)
     progress.note(f"Data {dataset.root}: {len(dataset.classes)} classes; {counts} images")
@@ -165,7 +220,8 @@ def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress
     """Say which images are left out, write the list, and stop where they are too many of a split."""
     if not dataset.unreadable:
         return
-    write_unreadable(dataset, out / "unreadable.csv")
+    if distributed.is_main():
+        write_unreadable(dataset, out / "unreadable.csv")
     first = dataset.unreadable[0]
     progress.warn(
         f"{len(dataset.unreadable)} images cannot be read and are left out, such as {first.name} ({first.reason}); "

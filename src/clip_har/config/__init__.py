@@ -1,0 +1,50 @@
+"""Every setting: the tree of dataclasses, files that fill it, presets, defaults and ranges. Nothing here acts on one."""
+
+from clip_har.config.checking import validate
+from clip_har.config.presets import apply_preset, load_preset, resolve
+from clip_har.config.reading import HISTORIC_KEYS, load_config_file
+from clip_har.config.tree import (
+    DEFAULT_MODEL,
+    METHOD_NAMES,
+    Augment,
+    AugmentConfig,
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    EngineConfig,
+    EvaluateConfig,
+    LoraConfig,
+    OptimizerConfig,
+    Precision,
+    TrainConfig,
+    flat_fields,
+    known_method,
+    preset_names,
+    to_flat_json,
+)
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "HISTORIC_KEYS",
+    "METHOD_NAMES",
+    "Augment",
+    "AugmentConfig",
+    "BackboneConfig",
+    "CompareConfig",
+    "DataConfig",
+    "EngineConfig",
+    "EvaluateConfig",
+    "LoraConfig",
+    "OptimizerConfig",
+    "Precision",
+    "TrainConfig",
+    "apply_preset",
+    "flat_fields",
+    "known_method",
+    "load_config_file",
+    "load_preset",
+    "preset_names",
+    "resolve",
+    "to_flat_json",
+    "validate",
+]

@@ -1,0 +1,83 @@
+"""What each setting may be; every problem is reported at once, before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from clip_har.config.tree import CompareConfig, EvaluateConfig, TrainConfig, to_flat_json
+from clip_har.errors import ConfigError
+
+
+def validate(config: TrainConfig | EvaluateConfig | CompareConfig) -> None:
+    """Refuse values that cannot work, all of them at once, before anything is loaded.
+
+    Raises:
+        ConfigError: naming every setting that is out of its range.
+    """
+    flat = to_flat_json(config)
+    problems = [
+        f"--{name.replace('_', '-')} must be {wanted}, not {flat[name]}"
+        for name, (wanted, holds) in _RANGES.items()
+        if flat.get(name) is not None and not holds(flat[name])
+    ]
+    for name in ("methods", "seeds"):
+        if len(set(flat.get(name, ()))) < len(flat.get(name, ())):
+            problems.append(f"--{name} names one twice")
+    problems += _conflicts(flat)
+    if problems:
+        raise ConfigError("; ".join(problems), remedy="See --help for what each flag means.")
+
+
+def _conflicts(flat: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that contradict each other."""
+    if flat.get("mixup") and flat.get("loss") not in (None, "cross-entropy"):
+        yield f"--mixup needs --loss cross-entropy, not {flat['loss']}"
+    if flat.get("mixup") and flat.get("hard_pairs"):
+        yield "--mixup and --hard-pairs cannot be combined"
+    if flat.get("precision") == "fp16-pure" and "epochs" not in flat:
+        yield "--precision fp16-pure is for training only"
+
+
+def _is_layers(text: str) -> bool:
+    return text == "all" or re.fullmatch(r"last:[1-9]\d*", text) is not None
+
+
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "val_fraction": ("in (0, 0.5]", lambda x: 0 < x <= 0.5),
+    "test_fraction": ("in (0, 0.5]", lambda x: 0 < x <= 0.5),
+    "unreadable_limit": ("in [0, 1]", lambda x: 0 <= x <= 1),
+    "encode_batch_size": ("at least 1", lambda x: x >= 1),
+    "workers": ("-1 or more", lambda x: x >= -1),
+    "rank": ("at least 1", lambda x: x >= 1),
+    "alpha": ("above 0", lambda x: 0 < x < float("inf")),
+    "dropout": ("in [0, 1)", lambda x: 0 <= x < 1),
+    "epochs": ("at least 1", lambda x: x >= 1),
+    "batch_size": ("at least 1", lambda x: x == "auto" or x >= 1),
+    "accumulate": ("at least 1", lambda x: x >= 1),
+    "lr": ("above 0", lambda x: 0 < x < float("inf")),
+    "weight_decay": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "warmup_epochs": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "gradient_clip": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "vision_lr_multiplier": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "text_lr_multiplier": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "projection_lr_multiplier": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "warmup_steps": ("0 or more", lambda x: x >= 0),
+    "layer_decay": ("in (0, 1]", lambda x: 0 < x <= 1),
+    "ema": ("in [0, 1)", lambda x: 0 <= x < 1),
+    "patience": ("0 or more", lambda x: x >= 0),
+    "layers": ("all or last:K", _is_layers),
+    "towers": ("image, text or both", lambda x: 0 < len(x) == len(set(x)) and set(x) <= {"image", "text"}),
+    "views": ("at least 1", lambda x: x >= 1),
+    "train_image_size": ("at least 16", lambda x: x >= 16),
+    "mixup": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "hard_pairs": ("in [0, 1]", lambda x: 0 <= x <= 1),
+    "hard_pairs_every": ("at least 1", lambda x: x >= 1),
+    "hard_margin": ("in [0, 1]", lambda x: 0 <= x <= 1),
+    "save_steps": ("at least 1", lambda x: x >= 1),
+    "shots": ("at least 1", lambda x: x >= 1),
+    "seeds": ("from 0 to 4294967295", lambda x: all(0 <= seed < 2**32 for seed in x)),
+    "seed": ("from 0 to 4294967295", lambda x: 0 <= x < 2**32),  # what scikit-learn takes as a seed
+    "split_seed": ("from 0 to 4294967295", lambda x: 0 <= x < 2**32),
+}

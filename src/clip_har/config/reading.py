@@ -1,0 +1,109 @@
+"""A JSON or TOML file of settings, in today's flat form or the historic nested one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clip_har.config.tree import CompareConfig, EvaluateConfig, TrainConfig, flat_fields
+from clip_har.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# What the historic config files call it -> what it is called here.
+HISTORIC_KEYS = {
+    "model_name": "model",
+    "learning_rate": "lr",
+    "data_dir": "data",
+    "checkpoint_dir": "out",
+    "optimization.vision_lr_multiplier": "vision_lr_multiplier",
+    "optimization.text_lr_multiplier": "text_lr_multiplier",
+    "optimization.projection_lr_multiplier": "projection_lr_multiplier",
+}
+
+
+def load_config_file(path: Path, config_type: type) -> dict[str, Any]:
+    """Read a JSON or TOML file of settings, in today's flat form or the historic nested one.
+
+    Hyphens and underscores are the same. A null counts as not given, and so does `resume`, which a run's own
+    config.json holds but which is for the command line to say.
+
+    Returns:
+        Setting name -> raw value.
+
+    Raises:
+        ConfigError: the file is missing or malformed, or holds unknown keys (all named, each with the nearest
+            known one).
+    """
+    raw = _read_mapping(path)
+    known = {item.name for item in flat_fields(config_type)}
+    values: dict[str, Any] = {}
+    problems = []
+    for key, value in _flatten(raw):
+        name = key.replace("-", "_")
+        name = HISTORIC_KEYS.get(name, name)
+        if name == "seed" and "seed" not in known and "seeds" in known:
+            name = "seeds"
+        if name not in known:
+            problems.append(_unknown_key(key, known))
+        elif name in values:
+            problems.append(f"{key!r} is given twice")
+        elif value is not None:
+            values[name] = value
+    values.pop("resume", None)
+    if problems:
+        raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Mend or remove what is named here.")
+    return values
+
+
+def _read_mapping(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
+        raise ConfigError(f"Cannot read the config file {path}: {error}", remedy="Check --config.") from error
+    kind = "TOML" if path.suffix.lower() == ".toml" else "JSON"
+    try:
+        raw = tomllib.loads(text) if kind == "TOML" else json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid {kind}: {error}", remedy="Mend the file.") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds no settings", remedy="Write an object of names and values.")
+    return raw
+
+
+def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key given twice JSON itself would silently keep the second value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
+        raise ValueError(f"the key {repeated!r} is given twice")
+    return found
+
+
+def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _unknown_key(key: str, known: set[str]) -> str:
+    """What is wrong with a key, and the key of today or of the historic files that was probably meant."""
+    last = key.rpartition(".")[2].replace("-", "_")
+    last = HISTORIC_KEYS.get(last, last)
+    candidates = sorted(known | {old for old, new in HISTORIC_KEYS.items() if new in known})
+    nearest = [last] if last in known else difflib.get_close_matches(key.replace("-", "_"), candidates, n=1)
+    if any(last == item.name for command in _COMMANDS for item in flat_fields(command)) and not nearest:
+        return f"{key!r} is not a setting of this command"
+    return f"unknown key {key!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else "")
+
+
+_COMMANDS = (TrainConfig, EvaluateConfig, CompareConfig)

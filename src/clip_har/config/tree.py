@@ -1,0 +1,364 @@
+"""Every setting, as one tree of keyword-only dataclasses.
+
+Flags and config keys have the same names. What is None here is decided by the preset, then by the method (defaults.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+Precision = Literal["auto", "float32", "bfloat16", "float16", "fp16-pure"]
+Loss = Literal["cross-entropy", "supcon", "infonce"]
+Placement = Literal["embedding", "attention", "all"]
+Augment = Literal["none", "light", "strong"]
+Budget = Literal["full", "small"]
+METHOD_NAMES = (
+    "zero-shot",
+    "lora",
+    "linear-probe",
+    "full",
+    "two-tier",
+    "lp-ft",
+    "wise-ft",
+    "coop",
+    "clip-adapter",
+    "tip-adapter",
+    "tip-adapter-f",
+)
+"""The ways of adapting a backbone; where one is named, a preset's name does too."""
+PRESET_FOLDER = Path(__file__).parent.parent / "presets"
+DEFAULT_MODEL = "ViT-B/32"
+
+
+def _whole_number(_type: object, tokens: Sequence[Any]) -> int:
+    """ "15" and "15.0" -> 15; 1.5 is refused, where cyclopts would round it."""
+    text, source = tokens[0].value, tokens[0].source
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        if float(text).is_integer():
+            return int(float(text))
+    place = f" (in {source})" if source not in ("", "cli") else ""
+    raise ValueError(f'unable to convert "{text}" into int, a whole number{place}')
+
+
+WholeNumber = Annotated[int, Parameter(converter=_whole_number)]
+
+
+def _one_method(_type: object, tokens: Sequence[Any]) -> str:
+    return known_method(tokens[0].value.strip())
+
+
+def _one_preset(_type: object, tokens: Sequence[Any]) -> str:
+    name = str(tokens[0].value.strip())
+    if name not in preset_names():
+        raise ValueError(_nearest("preset", name, preset_names()))
+    return name
+
+
+def _method_names(_type: object, tokens: Sequence[Any]) -> tuple[str, ...]:
+    """ "a,b" or several values -> names of methods or presets."""
+    names = tuple(known_method(name) for name in _listed(tokens))
+    if not names:
+        raise ValueError("no method is named")
+    return names
+
+
+def _seeds(_type: object, tokens: Sequence[Any]) -> tuple[int, ...]:
+    """ "0,1,2" or several values -> seeds."""
+    try:
+        return tuple(int(text) for text in _listed(tokens))
+    except ValueError as error:
+        raise ValueError("seeds are whole numbers separated by commas") from error
+
+
+def _batch_size(type_: object, tokens: Sequence[Any]) -> int | str:
+    return "auto" if tokens[0].value == "auto" else _whole_number(type_, tokens)
+
+
+def _listed(tokens: Sequence[Any]) -> list[str]:
+    return [part.strip() for token in tokens for part in str(token.value).split(",") if part.strip()]
+
+
+def known_method(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        ValueError: neither a method nor a preset is called so.
+    """
+    known = (*METHOD_NAMES, *preset_names())
+    if name not in known:
+        raise ValueError(_nearest("method", name, tuple(dict.fromkeys(known))))
+    return name
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets that the package brings."""
+    return tuple(sorted(path.stem for path in PRESET_FOLDER.glob("*.toml")))
+
+
+def _nearest(kind: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+    return f"there is no {kind} {name!r}: {hint}"
+
+
+BatchSize = Annotated[int | Literal["auto"], Parameter(converter=_batch_size)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and how they are split."""
+
+    data: Path
+    """Folder of labelled images: class folders, or class folders under train/, val/ and test/."""
+    val_fraction: float = 0.15
+    """Share of the training images held out to choose by, where the folder has no val/. In (0, 0.5]."""
+    test_fraction: float = 0.15
+    """Share of all images held out for the final figures, where the folder has no split. In (0, 0.5]."""
+    split_seed: WholeNumber = 0
+    """Seed of the splits. Runs with other seeds still share the splits."""
+    unreadable_limit: float = 0.05
+    """Stop when more than this share of a split's images cannot be read. In [0, 1]."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which pretrained model, and how it runs."""
+
+    model: str | None = None
+    """Backbone: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101 (OpenAI's weights), an open_clip name as
+    NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a weight file (NAME:FILE, or OpenAI's .pt alone), or demo.
+    Default: the trained run's own, else ViT-B/32."""
+    templates: tuple[str, ...] = ()
+    """Prompt templates with {} for the class, or files with one per line. Default: seven on actions."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """Arithmetic of frozen towers, and of the autocast around trained ones, whose weights stay float32; auto picks
+    bfloat16 where the hardware has it. fp16-pure trains float16 weights, which breaks: for the record only."""
+    encode_batch_size: WholeNumber = 64
+    """Images per forward pass while embeddings are computed."""
+    workers: WholeNumber = -1
+    """Processes that decode images; -1 means one per core, 0 decodes in the main process."""
+    cache: Path | None = None
+    """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adaptation (method lora)."""
+
+    placement: Placement | None = None
+    """Where the low-rank updates sit: embedding (a residual on the two outputs; the towers run once, ever), attention
+    (inside the attention layers; in a convolutional tower the convolutions), all (the MLPs too). Default: embedding."""
+    towers: tuple[str, ...] | None = None
+    """Which towers are adapted: image, text or both, for placements inside them. Default: image,text."""
+    rank: WholeNumber | None = None
+    """Rank r of the update. Default: 16; inside the towers 2."""
+    alpha: float | None = None
+    """Numerator of the scale alpha / r. Default: 32; inside the towers 4."""
+    dropout: float | None = None
+    """Dropout on the update's input. In [0, 1). Default: 0.1."""
+    rslora: bool | None = None
+    """Scale by alpha / sqrt(r) in place of alpha / r (arXiv 2312.03732). Default: no; inside the towers yes."""
+    dora: bool | None = None
+    """Learn the weights' magnitude apart from their direction (arXiv 2402.09353). Default: no."""
+    layers: str | None = None
+    """Which layers of a tower are adapted: all, or last:K. Default: all."""
+    loss: Loss | None = None
+    """cross-entropy over the class prompts; supcon: class-aware contrastive loss within the batch; infonce:
+    the historic one, which counts same-class captions as negatives (kept for the record). Default: cross-entropy."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How gradient methods are trained. Defaults are the method's own: docs/methods.md lists them."""
+
+    epochs: WholeNumber | None = None
+    """Passes over the training images. Default: 15 on cached embeddings, 10 inside the towers."""
+    batch_size: BatchSize | None = None
+    """Images per forward pass on each device; auto tries which fit and keeps the effective batch. Default: 64."""
+    accumulate: WholeNumber | None = None
+    """Forward passes per optimizer step. Default: 1."""
+    lr: float | None = None
+    """Peak learning rate of AdamW. Default: the method's own."""
+    weight_decay: float | None = None
+    """AdamW's decoupled weight decay; biases, norms and scales have none. Default: 0.01."""
+    warmup_epochs: float | None = None
+    """Epochs of linear warm-up before the cosine decay. Default: 0; inside the towers 0.5."""
+    warmup_steps: WholeNumber | None = None
+    """The same in optimizer steps; wins over --warmup-epochs."""
+    gradient_clip: float | None = None
+    """Largest gradient norm; 0 switches clipping off. Default: 1."""
+    vision_lr_multiplier: float | None = None
+    """Factor on lr for the image side. Default: 1."""
+    text_lr_multiplier: float | None = None
+    """Factor on lr for the text side. Default: 1; two-tier 0.1."""
+    projection_lr_multiplier: float | None = None
+    """Factor on lr for what joins the two sides: projections, logit scale, classification head. Default: 1."""
+    layer_decay: float | None = None
+    """Factor on lr per layer, from the top of a tower down. In (0, 1]. Default: 1."""
+    ema: float | None = None
+    """Decay per step of an exponential moving average of the weights, which is then validated and kept; 0 switches it
+    off. Default: 0."""
+    patience: WholeNumber | None = None
+    """Stop when validation has not improved for this many epochs; 0 never stops early. Default: 0."""
+    train_batchnorm: bool | None = None
+    """Let batch norm layers update their statistics; otherwise they stay as pretrained. Default: no."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What gradient methods see besides the plain images."""
+
+    augment: Augment | None = None
+    """Views of the training images: none; light (random crops of half the area or more, flips); strong (crops of 0.8
+    or more, flips, colour jitter, rotation, shifts). Default: light inside the towers, none on cached embeddings."""
+    views: WholeNumber | None = None
+    """Augmented views per image that are encoded once and cached, for methods on cached embeddings. Default: 4."""
+    train_image_size: WholeNumber | None = None
+    """Pixels of the training views' sides, where the tower takes any size. Default: the model's own."""
+    text_augment: bool | None = None
+    """Draw a prompt template per class and step in place of the mean over all. Default: no."""
+    mixup: float | None = None
+    """Mix pairs of images and their labels with a share drawn from Beta(m, m) (arXiv 1710.09412); 0 switches it off.
+    Default: 0."""
+    hard_pairs: float | None = None
+    """Share of each batch composed of images that are hard to tell from another class. In [0, 1]. Default: 0."""
+    hard_pairs_every: WholeNumber | None = None
+    """Epochs between two searches for hard pairs. Default: 1."""
+    hard_margin: float | None = None
+    """Cosine similarity added to the rival class of a hard image, which it must then win by. Default: 0.05."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How the training runs; what comes out does not depend on it, but for rounding."""
+
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the model with torch.compile: a slow start, then faster steps."""
+    fsdp: bool = False
+    """Shard weights, gradients and optimizer over the processes (FSDP), for models that do not fit one device."""
+    save_steps: WholeNumber = 200
+    """Optimizer steps between two saved states; every epoch's end saves one too."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard as well, into tensorboard/ in the run folder."""
+    wandb: bool = False
+    """Send the log to Weights & Biases as well; with WANDB_MODE=offline it is only written, into wandb/."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """`clip-har train`: one method, one run folder."""
+
+    data: DataConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    method: Annotated[str, Parameter(converter=_one_method)] = "lora"
+    """Way of adapting the backbone, or the name of a preset."""
+    preset: Annotated[str | None, Parameter(converter=_one_preset)] = None
+    """Settings that are kept with the package, such as augmented: the same as naming it with --method."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    start_from: Path | None = None
+    """Run folder whose weights wise-ft mixes with the zero-shot ones."""
+    shots: WholeNumber | None = None
+    """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
+    seed: WholeNumber = 0
+    """Seed of initialisation, batch order, augmentation and dropout."""
+    out: Path | None = None
+    """Run folder to write. Default: runs/METHOD, then runs/METHOD-2, and so on."""
+    resume: bool = False
+    """Continue the interrupted run in --out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """`clip-har evaluate`: a run, or the zero-shot baseline alone, on the test split."""
+
+    data: DataConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    checkpoint: Path | None = None
+    """Run folder, or a file inside it. Without it only the zero-shot baseline is scored."""
+    out: Path | None = None
+    """Where results go. Default: eval/ in the run folder, or eval/ here for the baseline alone."""
+    seed: WholeNumber = 0
+    """Seed of the bootstrap intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """`clip-har compare`: several methods under one protocol."""
+
+    data: DataConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    methods: Annotated[tuple[str, ...], Parameter(converter=_method_names)] = (
+        "zero-shot",
+        "linear-probe",
+        "lora",
+    )
+    """Methods and presets to compare, separated by commas. Settings given here hold for all of them."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    start_from: Path | None = None
+    """Run folder whose weights wise-ft mixes with the zero-shot ones. Default: the comparison's own full."""
+    budget: Budget = "full"
+    """small: fewer epochs inside the towers, on smaller views where the tower takes any size."""
+    shots: WholeNumber | None = None
+    """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
+    seeds: Annotated[tuple[int, ...], Parameter(converter=_seeds, alias="--seed")] = (0,)
+    """Seeds of initialisation, batch order, augmentation and dropout; several, separated by commas, give mean and
+    spread."""
+    out: Path = Path("runs/comparison")
+    """Folder for the tables, the report and one run folder per method."""
+
+
+def flat_fields(config_type: type) -> Iterator[dataclasses.Field[Any]]:
+    """The settings of a config dataclass as the flags see them: nested groups opened up."""
+    for item in dataclasses.fields(config_type):
+        group = _GROUPS.get(str(item.type))
+        if group is None:
+            yield item
+        else:
+            yield from flat_fields(group)
+
+
+def to_flat_json(config: object) -> dict[str, Any]:
+    """A config dataclass as one flat, JSON-ready mapping that `load_config_file` reads back."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(to_flat_json(value))
+        elif isinstance(value, Path):
+            flat[item.name] = str(value)
+        elif isinstance(value, tuple):
+            flat[item.name] = list(value)
+        else:
+            flat[item.name] = value
+    return flat
+
+
+_GROUPS: dict[str, type] = {
+    group.__name__: group for group in (DataConfig, BackboneConfig, LoraConfig, OptimizerConfig, AugmentConfig, EngineConfig)
+}

@@ -1,0 +1,139 @@
+"""Intervals and paired tests over images, for one training or several.
+
+Right or wrong is all that is known of an answer here; what is measured of it is in `metrics`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from clip_har.evaluation.records import BoolArray, FloatArray, Interval
+
+EXACT_BELOW = 25
+RESAMPLES = 2000
+
+
+def bootstrap_accuracy(correct_N: BoolArray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
+    """95 % percentile bootstrap interval of accuracy over images.
+
+    Drawing n images with replacement from n of which k are right makes the number of right ones
+    Binomial(n, k / n), so the resamples are drawn from it directly (Efron & Tibshirani 1993, chapter 13).
+    """
+    n = len(correct_N)
+    counts = np.random.default_rng(seed).binomial(n, correct_N.mean(), size=resamples)
+    return _percentile_interval(counts / n)
+
+
+def bootstrap_mean_accuracy(correct_SN: BoolArray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
+    """95 % percentile bootstrap interval of the accuracy of S trainings, for other images and other seeds.
+
+    Images and seeds are resampled independently (the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111). S seeds
+    drawn from S vary by (S - 1) / S too little, which their deviations from the mean are stretched for (Rao & Wu
+    1988, doi 10.1080/01621459.1988.10478591). Few seeds tell little of their spread, so with two or three the
+    interval is itself rough. Where all seeds answer alike it is that of one.
+
+    Args:
+        correct_SN: whether each training answers each image rightly.
+        seed: seed of the bootstrap.
+        resamples: number of resamples.
+    """
+    n_seeds, n = correct_SN.shape
+    if (correct_SN == correct_SN[0]).all():
+        return bootstrap_accuracy(correct_SN[0], seed=seed, resamples=resamples)
+    generator = np.random.default_rng(seed)
+    # Images matter only by how many seeds are right about them: 0 to S.
+    shares = np.bincount(correct_SN.sum(axis=0), minlength=n_seeds + 1) / n
+    counts = generator.multinomial(n, shares, size=resamples)
+    accuracies = counts @ np.arange(n_seeds + 1) / (n_seeds * n)
+    deviations = correct_SN.mean(axis=1) - correct_SN.mean()
+    drawn = generator.integers(0, n_seeds, size=(resamples, n_seeds))
+    seed_effects = deviations[drawn].mean(axis=1) * math.sqrt(n_seeds / (n_seeds - 1))
+    return _percentile_interval(np.clip(accuracies + seed_effects, 0.0, 1.0))
+
+
+def bootstrap_difference(
+    correct_a_N: BoolArray, correct_b_N: BoolArray, *, seed: int, resamples: int = RESAMPLES
+) -> Interval:
+    """95 % percentile bootstrap interval of accuracy b minus accuracy a, resampling images, so in pairs."""
+    n = len(correct_a_N)
+    gained, lost = _discordant(correct_a_N, correct_b_N)
+    shares = np.array([gained, lost, n - gained - lost]) / n
+    counts = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
+    return _percentile_interval((counts[:, 0] - counts[:, 1]) / n)
+
+
+def mcnemar_p(correct_a_N: BoolArray, correct_b_N: BoolArray) -> float:
+    """Two-sided p of McNemar's test that two models are right equally often on the same images.
+
+    Exact binomial below 25 discordant pairs, otherwise chi-square with one degree of freedom and continuity
+    correction (McNemar 1947, doi 10.1007/BF02295996; Edwards 1948, doi 10.1007/BF02289261; for classifiers:
+    Dietterich 1998, doi 10.1162/089976698300017197). 1.0 when there are no discordant pairs.
+
+    Args:
+        correct_a_N: whether the first model answers each image rightly.
+        correct_b_N: the same of the second model, for the same images in the same order.
+    """
+    gained, lost = _discordant(correct_a_N, correct_b_N)
+    discordant = gained + lost
+    if discordant == 0:
+        return 1.0
+    if discordant < EXACT_BELOW:
+        tail = sum(math.comb(discordant, i) for i in range(min(gained, lost) + 1))
+        return min(1.0, float(2 * tail / 2**discordant))
+    statistic = max(0, abs(gained - lost) - 1) ** 2 / discordant
+    # Survival function of chi-square with one degree of freedom: P(|Z| > sqrt(statistic)).
+    return math.erfc(math.sqrt(statistic / 2.0))
+
+
+def sign_flip_p(correct_a_N: BoolArray, correct_b_SN: BoolArray) -> float:
+    """Two-sided p that S trainings together are right as often as one other model on the same images.
+
+    An image's difference is the share of trainings that answer it rightly, minus 1 if the other model does. Were
+    the two sides alike, each difference could as well have the other sign; p is the share of all such flips whose
+    sum is at least as far from zero (the randomization test of Fisher 1935, The Design of Experiments, section 21;
+    Pitman 1937, doi 10.2307/2984124). It is exact, and of one training it is McNemar's exact test. It is about
+    these trainings on other images: how much another seed would change is not in it.
+
+    Args:
+        correct_a_N: whether the other model answers each image rightly.
+        correct_b_SN: the same of each training, for the same images in the same order.
+    """
+    n_seeds = len(correct_b_SN)
+    if correct_b_SN.shape[1:] != correct_a_N.shape:
+        raise ValueError(f"paired answers differ in shape: {correct_a_N.shape} and {correct_b_SN.shape}")
+    differences = correct_b_SN.sum(axis=0, dtype=np.int64) - n_seeds * correct_a_N.astype(np.int64)
+    chances = np.ones(1)  # of each sum of the positive differences
+    for size in range(1, n_seeds + 1):
+        flips = int((np.abs(differences) == size).sum())
+        chances_of_size = np.zeros(flips * size + 1)
+        chances_of_size[::size] = _fair_coin(flips)
+        chances = np.convolve(chances, chances_of_size)
+    middle = (len(chances) - 1) / 2
+    observed = int(differences[differences > 0].sum())
+    extreme = np.abs(np.arange(len(chances)) - middle) >= abs(observed - middle)
+    return min(1.0, float(chances[extreme].sum()))
+
+
+def _fair_coin(tosses: int) -> FloatArray:
+    """Probability of 0 to `tosses` heads: binomial with 1/2, by logarithms so that large counts do not overflow."""
+    logs = [
+        math.lgamma(tosses + 1) - math.lgamma(heads + 1) - math.lgamma(tosses - heads + 1) - tosses * math.log(2)
+        for heads in range(tosses + 1)
+    ]
+    chances: FloatArray = np.exp(logs)
+    return chances
+
+
+def _discordant(correct_a_N: BoolArray, correct_b_N: BoolArray) -> tuple[int, int]:
+    """How many images only b answers rightly, and how many only a does."""
+    if correct_a_N.shape != correct_b_N.shape:
+        raise ValueError(f"paired answers differ in shape: {correct_a_N.shape} and {correct_b_N.shape}")
+    a, b = correct_a_N.astype(bool), correct_b_N.astype(bool)
+    return int((b & ~a).sum()), int((a & ~b).sum())
+
+
+def _percentile_interval(samples: FloatArray) -> Interval:
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,103 @@
+"""The image files of a split, as batches for models that read pixels: evaluation frames and training views.
+
+Files that are encoded once, and may be unreadable, go through `decode_batches` in batches.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clip_har.errors import DataError
+from clip_har.images.augmentation import ViewTransform, view_seed
+from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches, load_batches
+from clip_har.images.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clip_har.config.tree import Augment
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """N readable image files, and how a model wants them."""
+
+    paths: tuple[Path, ...]
+    preprocessing: Preprocessing
+    workers: int = 0
+    """Processes that decode; 0 decodes in this process."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def subset(self, indices: Sequence[int]) -> ImageFiles:
+        """Some of the files, in the order given."""
+        return replace(self, paths=tuple(self.paths[index] for index in indices))
+
+    def evaluation_batches(self, indices: Iterable[int], *, batch_size: int = 16) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield images as the model's own evaluation transform shows them, in the order of the indices.
+
+        Yields:
+            The indices of B images, and float32 [B, 3, H, W]; B is at most `batch_size`.
+
+        Raises:
+            DataError: a file cannot be decoded.
+        """
+        chosen = list(indices)
+        paths = [self.paths[index] for index in chosen]
+        transform = self.preprocessing.transform()
+        workers = min(self.workers, math.ceil(len(paths) / batch_size))
+        for batch in decode_batches(paths, transform, batch_size=batch_size, workers=workers):
+            _refuse_unreadable(batch, paths)
+            yield [chosen[place] for place in batch.indices], batch.images_BCHW
+
+    def training_batches(
+        self, batches: Sequence[Sequence[int]], *, augment: Augment, image_size: int | None, seed: int
+    ) -> Iterator[Tensor]:
+        """Yield a view of every image, for each batch of indices one float32 tensor [B, 3, S, S].
+
+        A view depends on the seed, the image's index and, where the batch has the image several times, on which of
+        them it is; on nothing else. The remaining batches of an interrupted epoch are therefore what they would
+        have been. Global random generators are neither read nor changed.
+
+        Args:
+            batches: indices into `paths`; an index may occur several times.
+            augment: see `training_transform`.
+            image_size: S in pixels; None is the model's own height and width.
+            seed: another one for each epoch, or each image always shows the same view.
+
+        Raises:
+            DataError: a file cannot be decoded.
+        """
+        paths = [self.paths[index] for batch in batches for index in batch]
+        dataset = DecodeDataset(
+            paths,
+            ViewTransform(preprocessing=self.preprocessing, augment=augment, image_size=image_size),
+            seeds=[view for batch in batches for view in _view_seeds(batch, seed)],
+        )
+        sizes = [len(batch) for batch in batches]
+        for decoded in load_batches(dataset, sizes, workers=min(self.workers, len(sizes))):
+            _refuse_unreadable(decoded, paths)
+            yield decoded.images_BCHW
+
+
+def _view_seeds(batch: Sequence[int], seed: int) -> Iterator[int]:
+    """Yield the seed of each image's view; the same image twice has two."""
+    seen: Counter[int] = Counter()
+    for index in batch:
+        yield view_seed(seed, int(index), seen[index])
+        seen[index] += 1
+
+
+def _refuse_unreadable(batch: DecodedBatch, paths: Sequence[Path]) -> None:
+    if batch.unreadable:
+        place, reason = batch.unreadable[0]
+        raise DataError(
+            f"{paths[place]} could be read before and no longer can: {reason}",
+            remedy="Restore the file, or start a new run without it.",
+        )

@@ -1,0 +1,92 @@
+"""Full fine-tuning of both towers, and the same with two tiers of learning rates.
+
+In the manner of FLYP: the pretraining's own kind of loss between images and captions of their classes, but class-aware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from clip_har.backbone import Backbone
+from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, Reads, Task
+from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
+
+
+class FullFineTuning(GradientMethod):
+    """Every parameter of both towers and the logit scale, by AdamW.
+
+    Goyal et al. 2023, "Finetune like you pretrain" (arXiv 2212.00638, eq. 3): contrast images with captions made of
+    their labels, and train both towers. Theirs counts captions of the same class as negatives; here the classes'
+    prompts are contrasted (losses.class_cross_entropy), or with --loss supcon the batch's own captions, class-aware.
+    """
+
+    name = "full"
+    source = "arXiv 2212.00638"
+
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+        return {
+            "epochs": 10,
+            "lr": default_lr(backbone, transformer=1e-5, convolutional=2e-4),
+            "weight_decay": 0.1,
+            "warmup_epochs": 0.5,
+            "augment": "light",
+            "text_augment": True,
+        }
+
+    @classmethod
+    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+        del settings
+        return "image"
+
+    def build(self, task: Task) -> Towers:
+        classifier = self._empty(task)
+        classifier.model.requires_grad_(True)
+        return classifier
+
+    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Towers:
+        classifier = self._empty(frame)
+        missing, unexpected = classifier.load_state_dict(dict(tensors), strict=False)
+        if unexpected or any(not key.startswith("model.") for key in missing):
+            raise KeyError(f"not tensors of this backbone: {unexpected}")
+        return classifier
+
+    def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
+        assert isinstance(classifier, Towers)
+        return tower_groups(classifier.model, self.settings)
+
+    def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
+        assert isinstance(classifier, Towers)
+        return towers_loss(classifier, batch, self.settings)
+
+    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
+        """All parameters, and batch norm's statistics where they were trained."""
+        trained = super().tensors(classifier)
+        if not self.settings["train_batchnorm"]:
+            return trained
+        return trained | {key: value.detach().cpu().contiguous() for key, value in classifier.named_buffers()}
+
+    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        pretrained = self._empty(frame).state_dict()
+        return {key: pretrained[key] for key in tensors}
+
+    def _empty(self, frame: Frame) -> Towers:
+        backbone = frame.load_backbone()
+        return Towers(frame, backbone, train_text=True, train_batchnorm=self.settings["train_batchnorm"])
+
+
+class TwoTier(FullFineTuning):
+    """Full fine-tuning with a learning rate of its own for each side: the text tower learns ten times slower.
+
+    The multipliers 1.0 / 0.1 / 1.0 for image tower, text tower and what joins them are the historic project's.
+    """
+
+    name = "two-tier"
+    source = "the historic project's config files"
+
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+        return {**super().defaults(given, backbone), "text_lr_multiplier": 0.1}

@@ -1,0 +1,120 @@
+"""LP-FT: a linear probe first, then full fine-tuning of the image tower from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip_har.backbone import Backbone
+from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, Reads, Task
+from clip_har.methods.linear_probe import LinearProbe, LinearProbeClassifier
+from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
+
+# Shapes: B images, C classes, H width of the features before the projection.
+
+
+class TowerWithHead(Classifier):
+    """logits = W f(x) + b, f the image tower up to its projection."""
+
+    reads = "image"
+    small = False
+
+    def __init__(self, backbone: Backbone, width: int, classes: int) -> None:
+        super().__init__()
+        self.visual = cast(nn.Module, backbone.model.visual)
+        self.has_projection = remove_projection(self.visual)
+        self.head = nn.Linear(width, classes)
+        self.visual.to(memory_format=torch.channels_last)
+
+    def checkpoint_activations(self) -> bool:
+        self.visual.set_grad_checkpointing(True)  # type: ignore[operator]
+        return not hasattr(self.visual, "attnpool")
+
+    def train(self, mode: bool = True) -> TowerWithHead:
+        super().train(mode)
+        for module in self.visual.modules():
+            if isinstance(module, BATCH_NORMS):
+                module.eval()
+        return self
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        hidden_BH = self.visual(images_BCHW.contiguous(memory_format=torch.channels_last))
+        if not self.has_projection:  # the probe was trained on unit-length embeddings
+            hidden_BH = F.normalize(hidden_BH, dim=-1)
+        return self.head(hidden_BH)  # type: ignore[no-any-return]
+
+
+def remove_projection(visual: nn.Module) -> bool:
+    """Let an image tower return its features before the projection; False for towers that have none to take away."""
+    if isinstance(getattr(visual, "proj", None), nn.Parameter):
+        visual.proj = None  # type: ignore[assignment]
+        return True
+    head: Any = getattr(visual, "head", None)
+    if isinstance(getattr(head, "proj", None), nn.Linear):
+        head.proj = nn.Identity()
+        return True
+    return False
+
+
+class LpFt(GradientMethod):
+    """Kumar et al. 2022 (arXiv 2202.10054, section 3.4): a head that already fits does not distort the features.
+
+    The probe is `linear-probe`'s best on validation; then tower and head are trained together by cross-entropy.
+    """
+
+    name = "lp-ft"
+    source = "arXiv 2202.10054"
+
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+        return {
+            "epochs": 10,
+            "lr": default_lr(backbone, transformer=1e-5, convolutional=2e-4),
+            "warmup_epochs": 0.5,
+            "augment": "light",
+        }
+
+    @classmethod
+    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+        del settings
+        return "image"
+
+    def build(self, task: Task) -> TowerWithHead:
+        probe = self._best_probe(task)
+        classifier = TowerWithHead(task.load_backbone(), probe.linear.in_features, probe.linear.out_features)
+        classifier.head.load_state_dict(probe.linear.state_dict())
+        classifier.requires_grad_(True)
+        return classifier
+
+    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> TowerWithHead:
+        classes, width = tensors["head.weight"].shape
+        classifier = TowerWithHead(frame.load_backbone(), width, classes)
+        _, unexpected = classifier.load_state_dict(dict(tensors), strict=False)
+        if unexpected:
+            raise KeyError(f"not tensors of this backbone: {unexpected}")
+        return classifier
+
+    def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
+        assert isinstance(classifier, TowerWithHead)
+        return tower_groups(classifier, self.settings)
+
+    def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
+        return super().loss(classifier, batch, task)
+
+    def _best_probe(self, task: Task) -> LinearProbeClassifier:
+        """The candidate with the lowest loss on validation."""
+        probe = LinearProbe(self.settings)
+        classifier = probe.build(task)
+        best_loss, best = float("inf"), classifier.state_dict()
+        for _ in probe.solve(classifier, task):
+            with torch.no_grad():
+                loss = F.cross_entropy(classifier(task.val.table.hidden), task.val.labels_N).item()
+            if loss < best_loss:
+                best_loss = loss
+                best = {key: value.clone() for key, value in classifier.state_dict().items()}
+        classifier.load_state_dict(best)
+        return classifier

@@ -1,0 +1,200 @@
+"""LoRA inside the towers (--placement attention or all), through PEFT: training it, and PEFT's own files of it.
+
+Which layers get it is in lora_layers.py, their faster forward pass in lora_attention.py, and LoRA on the output
+embeddings in lora.py.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from clip_har.backbone import Backbone
+from clip_har.errors import ConfigError
+from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, Reads, Task
+from clip_har.methods.lora_layers import ADAPTER, Targets, find_targets
+from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+_PREFIX = "base_model.model."
+"""Before every name in a file of PEFT's."""
+
+
+class TowerLora(GradientMethod):
+    """W x + s B A x in the towers' layers, W frozen (Hu et al. 2021, arXiv 2106.09685, eq. 3), s = alpha / sqrt(r).
+
+    As CLIP-LoRA (Zanella & Ben Ayed 2024, arXiv 2405.18541): rank 2 on query, key and value of every layer of both
+    towers, B starts at zero, and the images are classified by the prompts. It takes s = 1 / sqrt(2), lr 2e-4 and 500
+    steps per shot; the scale and learning rates here cover as much ground in a few hundred steps.
+    """
+
+    name = "lora"
+    source = "arXiv 2106.09685, 2405.18541"
+    weights_file = "adapter_model.safetensors"
+
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+        return {
+            "rank": 2,
+            "alpha": 4.0,
+            "dropout": 0.0,
+            "rslora": True,
+            "epochs": 10,
+            "lr": default_lr(backbone, transformer=5e-4, convolutional=2e-3),
+            "warmup_epochs": 0.5,
+            "augment": "light",
+            "text_augment": "text" in (given.get("towers") or ("image", "text")),
+        }
+
+    @classmethod
+    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+        del settings
+        return "image"
+
+    def build(self, task: Task) -> Towers:
+        from clip_har.methods.lora_attention import make_readable  # peft, which it imports, takes seconds
+
+        classifier, targets = self._towers(task)
+        self._inject(classifier.model, targets.called + targets.read)
+        make_readable(classifier.model, targets.read)
+        generator = torch.Generator().manual_seed(task.seed)
+        for name, parameter in classifier.model.named_parameters():
+            if ".lora_A." in name:  # as PEFT draws it, but from the run's seed
+                drawn = nn.init.kaiming_uniform_(torch.empty(parameter.shape), a=math.sqrt(5), generator=generator)
+                parameter.data.copy_(drawn)
+        return classifier
+
+    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Towers:
+        classifier = self._empty(frame)
+        own = self.tensors(classifier)
+        if different := sorted(own.keys() ^ tensors.keys()):
+            raise KeyError(f"not the tensors of this adapter: {different[0]}")
+        state = classifier.state_dict()
+        for key, tensor in tensors.items():
+            if own[key].shape != tensor.shape:
+                raise RuntimeError(f"{key} has the shape {tuple(tensor.shape)}, not {tuple(own[key].shape)}")
+            if ".base_layer.out_proj.lora_B." in key and tensor.any():
+                raise RuntimeError(f"{key} is not zero")  # FastAttention says why it has to be
+            state[self.own_key(key)].copy_(tensor)
+        return classifier
+
+    def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
+        assert isinstance(classifier, Towers)
+        return tower_groups(classifier.model, self.settings)
+
+    def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
+        assert isinstance(classifier, Towers)
+        return towers_loss(classifier, batch, self.settings)
+
+    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
+        """What PEFT saves: A and B, and whole the merged weights of linear layers that are read but never called.
+
+        PEFT has no low-rank form for those that its own forward pass would heed.
+        """
+        assert isinstance(classifier, Towers)
+        model = classifier.model
+        read = _saved_whole(model)
+        inside_read = tuple(f"{name}." for name in read)
+        saved: dict[str, Tensor] = {
+            _without_adapter(name): parameter
+            for name, parameter in model.named_parameters()
+            if ".lora_" in name and not name.startswith(inside_read)
+        }
+        for name in read:
+            layer = cast(nn.Linear, model.get_submodule(name))
+            saved |= {f"{name}.weight": layer.weight}
+            saved |= {f"{name}.bias": layer.bias} if layer.bias is not None else {}
+        return {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in saved.items()}
+
+    def own_key(self, key: str) -> str:
+        own = re.sub(r"(\.lora_[AB])\.weight$", rf"\1.{ADAPTER}.weight", key.removeprefix(_PREFIX))
+        return "model." + re.sub(r"(\.lora_magnitude_vector)$", rf"\1.{ADAPTER}.weight", own)
+
+    def extra_files(self, classifier: Classifier, backbone_name: str) -> dict[str, Mapping[str, Any]]:
+        """PEFT's adapter_config.json: the adapter fits the backbone as open_clip loads it."""
+        assert isinstance(classifier, Towers)
+        model = classifier.model
+        read = _saved_whole(model)
+        adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+        config = {**_config(model).to_dict(), "base_model_name_or_path": backbone_name, "inference_mode": True}
+        config["target_modules"] = _pattern([n for n in adapted if n not in read and ".base_layer." not in n])
+        config["modules_to_save"] = read or None
+        return {"adapter_config.json": {key: list(v) if isinstance(v, set) else v for key, v in config.items()}}
+
+    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same A, B = 0 and the backbone's own weights: on the way there the update shrinks evenly."""
+        start = self.tensors(self._empty(frame))
+        return {key: tensors[key] if ".lora_A." in key else tensor for key, tensor in start.items()}
+
+    def _empty(self, frame: Frame) -> Towers:
+        """A classifier to load saved tensors into: layers that are saved whole have no adapter."""
+        classifier, targets = self._towers(frame)
+        self._inject(classifier.model, targets.called)
+        _config(classifier.model).modules_to_save = targets.read or None
+        return classifier
+
+    def _towers(self, frame: Frame) -> tuple[Towers, Targets]:
+        """The towers before any adapter, and which of their layers get one."""
+        towers = tuple(self.settings["towers"])
+        backbone = frame.load_backbone()
+        train_batchnorm = self.settings["train_batchnorm"]
+        classifier = Towers(frame, backbone, train_text="text" in towers, train_batchnorm=train_batchnorm)
+        targets = find_targets(
+            classifier,
+            backbone.card.preprocessing.image_size,
+            towers=towers,
+            placement=self.settings["placement"],
+            layers=self.settings["layers"],
+        )
+        merged = [n for n in targets.called if isinstance(classifier.model.get_submodule(n), nn.MultiheadAttention)]
+        if self.settings["dora"] and (merged or targets.read):
+            name = (merged + targets.read)[0]
+            raise ConfigError(f"PEFT has no DoRA for layers such as {name}", remedy="Leave --dora out.")
+        return classifier, targets
+
+    def _inject(self, model: nn.Module, names: Sequence[str]) -> None:
+        import peft
+
+        from clip_har.methods.lora_attention import make_attention_fast
+
+        config = peft.LoraConfig(
+            r=self.settings["rank"],
+            lora_alpha=self.settings["alpha"],
+            lora_dropout=self.settings["dropout"],
+            use_rslora=self.settings["rslora"],
+            use_dora=self.settings["dora"],
+            target_modules=_pattern(names),
+        )
+        peft.inject_adapter_in_model(config, model, ADAPTER)
+        make_attention_fast(model)
+
+
+def _config(model: nn.Module) -> LoraConfig:
+    return cast(Any, model).peft_config[ADAPTER]
+
+
+def _saved_whole(model: nn.Module) -> list[str]:
+    """Names of the layers whose merged weights are saved: adapted ones before, plain ones after loading."""
+    from clip_har.methods.lora_attention import ReadableLinear
+
+    adapted = [name for name, module in model.named_modules() if isinstance(module, ReadableLinear)]
+    return adapted or list(_config(model).modules_to_save or [])
+
+
+def _without_adapter(name: str) -> str:
+    """PEFT's name of a parameter in its files."""
+    return name.replace(f".lora_magnitude_vector.{ADAPTER}.weight", ".lora_magnitude_vector").replace(
+        f".{ADAPTER}.", "."
+    )
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """A regular expression for exactly these modules: in a list, PEFT would take each name for an ending too."""
+    return "|".join(map(re.escape, names))

@@ -1,0 +1,202 @@
+"""A classifier that holds the backbone's towers, for the methods that train inside them.
+
+Which parameters are trained, and how, is for each method to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip_har.backbone import Backbone
+from clip_har.losses import CAPTION_LOSSES
+from clip_har.methods.base import Batch, Classifier, Frame, LabelledImages, over_files, weighted_cross_entropy
+from clip_har.prompts import sentences
+from clip_har.text_tower import encode_tokens, trimmed_tokens
+
+# Shapes: B images, C classes, T prompt templates, L tokens, D embedding width.
+
+MAX_LOGIT_SCALE = 100.0
+"""CLIP's own bound on the learned logit scale (arXiv 2103.00020, section 2.5)."""
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class Towers(Classifier):
+    """softmax(scale * cos(image tower(x), prompts)), with either tower trained or frozen.
+
+    The pretrained towers' own dropout is off, and batch norm keeps its pretrained statistics unless asked otherwise, so
+    that at the start training and evaluation see the zero-shot model.
+
+    Args:
+        frame: classes, templates and the frozen prompts.
+        backbone: what `frame.load_backbone` gave; this classifier owns and changes it.
+        train_text: whether the text tower is trained, so that prompts must be embedded anew.
+        train_batchnorm: whether batch norm layers update their statistics.
+    """
+
+    reads = "image"
+    small = False
+
+    def __init__(self, frame: Frame, backbone: Backbone, *, train_text: bool, train_batchnorm: bool = False) -> None:
+        super().__init__()
+        self.model = backbone.model
+        self.prompts_CD: Tensor
+        self.tokens_CTL: Tensor
+        self.register_buffer("prompts_CD", frame.prompts_CD.clone(), persistent=False)
+        self.register_buffer("tokens_CTL", _tokens(frame, backbone), persistent=False)
+        self.train_text = train_text
+        self.train_batchnorm = self.has_changing_buffers = train_batchnorm
+        if getattr(self.model, "logit_scale", None) is None:
+            self.model.logit_scale = nn.Parameter(torch.tensor(frame.logit_scale).log(), requires_grad=False)
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        visual = cast(nn.Module, self.model.visual)
+        visual.to(memory_format=torch.channels_last)
+        self._evaluated_CD: Tensor | None = None
+
+    def encode_images(self, images_BCHW: Tensor) -> Tensor:
+        """Unit-length image embeddings [B, D]."""
+        images = images_BCHW.contiguous(memory_format=torch.channels_last)
+        return F.normalize(self.model.encode_image(images).float(), dim=-1)  # type: ignore[operator]
+
+    def checkpoint_activations(self) -> bool:
+        self.model.set_grad_checkpointing(True)  # type: ignore[operator]
+        return not hasattr(self.model.visual, "attnpool")  # open_clip does nothing for a ModifiedResNet
+
+    @torch.no_grad()
+    def image_embeddings(self, images: LabelledImages) -> Tensor:
+        was_training = self.training
+        self.eval()
+        embedding_ND = over_files(images, lambda images_BCHW: self.encode_images(images_BCHW.to(self.device)).cpu())
+        self.train(was_training)
+        return embedding_ND
+
+    def encode_captions(self, labels: Tensor, templates: Tensor) -> Tensor:
+        """Unit-length embeddings [M, D] of some classes' sentences under some templates; both int64 [M]."""
+        return F.normalize(encode_tokens(self.model, self.tokens_CTL[labels, templates]).float(), dim=-1)
+
+    def class_embeddings(self) -> Tensor:
+        """Unit-length prompt embedding per class [C, D]: the mean over the templates, renormalised."""
+        if not self.train_text:
+            return self.prompts_CD
+        classes, templates = self.tokens_CTL.shape[:2]
+        labels = torch.arange(classes, device=self.device).repeat_interleave(templates)
+        captions = self.encode_captions(labels, torch.arange(templates, device=self.device).repeat(classes))
+        return F.normalize(captions.reshape(classes, templates, -1).mean(dim=1), dim=-1)
+
+    def drawn_class_embeddings(self) -> Tensor:
+        """The same under one template per class, drawn from torch's global generator: text augmentation."""
+        classes, templates = self.tokens_CTL.shape[:2]
+        drawn = torch.randint(templates, (classes,)).to(self.device)
+        return self.encode_captions(torch.arange(classes, device=self.device), drawn)
+
+    def scale(self) -> Tensor:
+        """The factor on cosine similarities, a scalar."""
+        return cast(Tensor, self.model.logit_scale).exp().clamp(max=MAX_LOGIT_SCALE)
+
+    def prepare(self) -> None:
+        """Embed the prompts once for all the batches of an evaluation."""
+        self._evaluated_CD = self.class_embeddings()
+
+    def train(self, mode: bool = True) -> Towers:
+        super().train(mode)
+        self._evaluated_CD = None
+        if not self.train_batchnorm:
+            for module in self.model.modules():
+                if isinstance(module, BATCH_NORMS):
+                    module.eval()
+        return self
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        class_CD = self._evaluated_CD if self._evaluated_CD is not None else self.class_embeddings()
+        return self.scale() * self.encode_images(images_BCHW) @ class_CD.T
+
+
+def towers_loss(classifier: Towers, batch: Batch, settings: Mapping[str, Any]) -> Tensor:
+    """The loss that `settings` name: over the class prompts, or between the batch's images and a caption of each.
+
+    A caption is its class's sentence under a template drawn at random; each different one is encoded once.
+    """
+    image_BD = classifier.encode_images(batch.inputs)
+    if settings["loss"] == "cross-entropy":
+        class_CD = classifier.drawn_class_embeddings() if settings["text_augment"] else classifier.class_embeddings()
+        return weighted_cross_entropy(classifier.scale() * image_BD @ class_CD.T, batch)
+    templates_B = torch.randint(classifier.tokens_CTL.shape[1], batch.labels_B.shape).to(classifier.device)
+    pairs_M2, which_B = torch.stack([batch.labels_B, templates_B], dim=1).unique(dim=0, return_inverse=True)
+    caption_BD = classifier.encode_captions(pairs_M2[:, 0], pairs_M2[:, 1])[which_B]
+    return CAPTION_LOSSES[settings["loss"]](
+        image_BD, caption_BD, batch.labels_B, classifier.scale(), batch.weights_B
+    )
+
+
+def side_of(name: str) -> str:
+    """Which learning rate a parameter of the model follows: "image", "text", or "joint" for what joins the two."""
+    if re.match(r"(logit_|visual\.(proj$|head\.|attnpool\.c_proj)|text_projection|text\.(text_projection|proj))", name):
+        return "joint"
+    return "image" if name.startswith("visual.") else "text"
+
+
+def depth_of(name: str) -> int | None:
+    """The number of the layer that a parameter of the model lies in, from the bottom; None outside the layers."""
+    found = re.search(r"\.(?:resblocks|blocks|stages|layers?)\.(\d+)\.|\.layer(\d)\.", name)
+    return int(found.group(1) or found.group(2)) if found else None
+
+
+def tower_groups(model: nn.Module, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """AdamW's groups for all trained parameters of a model: per side, per layer, without decay for biases and norms.
+
+    With --layer-decay f, layer k of n gets f ** (n - k) of its side's learning rate, what lies below the layers one
+    factor less (Clark et al. 2020, arXiv 2003.10555, as BEiT fine-tunes, arXiv 2106.08254).
+    """
+    sides = {"image": "vision", "text": "text", "joint": "projection"}
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    depths = {side: max((depth_of(n) or 0 for n in named if side_of(n) == side), default=0) for side in sides}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in named.items():
+        side = side_of(name)
+        rate = settings["lr"] * settings[f"{sides[side]}_lr_multiplier"]
+        rate *= settings["layer_decay"] ** _distance_from_top(name, depths[side])
+        decay = settings["weight_decay"] if parameter.ndim >= 2 else 0.0
+        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def _distance_from_top(name: str, deepest: int) -> int:
+    depth = depth_of(name)
+    if depth is not None:
+        return deepest - depth
+    below = re.search(r"embed|conv1|conv_stem|bn1|ln_pre|patch", name) is not None
+    return deepest + 1 if below else 0
+
+
+def is_convolutional(backbone: Backbone) -> bool:
+    """Whether the image tower works by convolutions, so that it takes images of any size."""
+    visual = cast(nn.Module, backbone.model.visual)
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in visual.modules())
+    return convolutions > 2 and not hasattr(visual, "attnpool")
+
+
+def default_lr(backbone: Backbone, *, transformer: float, convolutional: float) -> float:
+    """A learning rate by the kind of tower: batch-normalised convolutions bear larger steps than a transformer.
+
+    The transformer's holds at ViT-B's width of 768 and falls with it (Yang et al. 2022, arXiv 2203.03466, table 3).
+    """
+    visual = cast(nn.Module, backbone.model.visual)
+    if is_convolutional(backbone) or hasattr(visual, "attnpool"):
+        return convolutional
+    width = next((module.normalized_shape[0] for module in visual.modules() if isinstance(module, nn.LayerNorm)), 768)
+    return transformer * 768 / width
+
+
+def _tokens(frame: Frame, backbone: Backbone) -> Tensor:
+    """Each class's sentence under each template as tokens [C, T, L], without needless padding."""
+    texts = [sentence for name in frame.classes for sentence in sentences(name, frame.templates)]
+    tokens_ML = trimmed_tokens(backbone.model, backbone.tokenizer(texts))
+    return tokens_ML.reshape(len(frame.classes), len(frame.templates), -1).to(backbone.device)

@@ -1,0 +1,78 @@
+"""WiSE-FT: a trained run's weights, interpolated with the zero-shot ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip_har.errors import ConfigError
+from clip_har.methods.base import Candidate, Classifier, Frame, Method, Reads, SolvedMethod, Source, Task
+
+ALPHAS = tuple(step / 10 for step in range(11))
+
+
+class WiseFt(SolvedMethod):
+    """theta(alpha) = (1 - alpha) theta_zero-shot + alpha theta_trained (Wortsman et al. 2021, arXiv 2109.01903, eq. 1).
+
+    alpha is chosen by accuracy on validation among 0, 0.1, ... 1, so it is never below the better of its two ends
+    there. Of a LoRA run the update is scaled, which is the same straight line.
+    """
+
+    name = "wise-ft"
+    source = "arXiv 2109.01903"
+    candidates = len(ALPHAS)
+    chosen_by = "val_accuracy"
+
+    @classmethod
+    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+        from clip_har.methods import method_class
+
+        source = settings["source_settings"]
+        return method_class(settings["source_method"], source).reads(source)
+
+    @property
+    def weights_file(self) -> str:  # type: ignore[override]
+        return self._origin().weights_file
+
+    def extra_files(self, classifier: Classifier, backbone_name: str) -> dict[str, Mapping[str, Any]]:
+        return self._origin().extra_files(classifier, backbone_name)
+
+    def build(self, task: Task) -> Classifier:
+        """The trained end."""
+        return self._origin().restore(task, _source(task).tensors)
+
+    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Classifier:
+        return self._origin().restore(frame, tensors)
+
+    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
+        return self._origin().tensors(classifier)
+
+    def trainable_params(self, classifier: Classifier) -> int:
+        return self._origin().trainable_params(classifier)
+
+    def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
+        trained = _source(task).tensors
+        origin = self._origin()
+        zero_shot = origin.zero_shot_tensors(task, trained)
+        live = classifier.state_dict()
+        for alpha in ALPHAS:
+            for key, tensor in trained.items():
+                mixed = torch.lerp(zero_shot[key].float().cpu(), tensor.float(), alpha)
+                live[origin.own_key(key)].copy_(mixed.to(tensor.dtype))
+            yield Candidate(description=f"alpha={alpha:g}", train_loss=math.nan)
+
+    def _origin(self) -> Method:
+        """The method whose weights these are."""
+        from clip_har.methods import create_method
+
+        return create_method(self.settings["source_method"], self.settings["source_settings"])
+
+
+def _source(task: Task) -> Source:
+    if task.source is None:
+        raise ConfigError("wise-ft mixes a trained run with zero-shot weights", remedy="Name it: --start-from RUN.")
+    return task.source

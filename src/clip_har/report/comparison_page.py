@@ -1,0 +1,159 @@
+"""A comparison -> one HTML file that needs nothing beside it.
+
+Words and selection are here, layout is in templates/, plots come ready from `comparison_plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from clip_har.evaluation import ClassMetrics, ComparisonRow, EvalResult, collapse_warnings
+from clip_har.report import standing, wording
+from clip_har.report.comparison_plots import timed_rows
+from clip_har.report.html import (
+    GALLERY_LIMIT,
+    ThumbnailLoader,
+    card_rows,
+    environment,
+    split_word,
+    tile,
+    versions,
+)
+from clip_har.report.style import Plot
+
+
+def comparison_page(
+    rows: Sequence[ComparisonRow],
+    results: Mapping[str, EvalResult],
+    *,
+    card: Mapping[str, Any],
+    figures: Mapping[str, Plot],
+    command: str,
+    load_thumbnail: ThumbnailLoader | None,
+) -> str:
+    """The page of a comparison.
+
+    Args:
+        rows: one for each method.
+        results: entry's name -> evaluation of its first seed; what needs those that are missing is left out.
+        card: facts that all methods share, as `html.card_rows` knows them.
+        figures: "accuracy"; "cost" where training times are known.
+        command: the command line that makes this page again.
+        load_thumbnail: a path from the results -> image, or None if it cannot be read.
+    """
+    level = standing.zero_shot_level(rows, results)
+    places = {row.name: standing.standing(row, level) for row in rows}
+    first = next(iter(results.values()), None)
+    return (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            headline=headline(rows, first, level),
+            verdict=verdict(list(places.values())),
+            rows=sorted(rows, key=lambda row: -row.accuracy),
+            level=level,
+            standing=places,
+            loud=standing.LOUD,
+            alarms=alarms(rows, places, level),
+            notes=standing.reading_notes(rows),
+            split=split_word(first.split) if first else "",
+            warnings=_other_warnings(results),
+            figures=figures,
+            untimed=_untimed(rows),
+            methods=[wording.method_label(name) for name in results],
+            several_seeds=any(len(row.seeds) > 1 for row in rows),
+            classes=_classes_by_method(list(results.values())),
+            hardest=_hardest(list(results.values()), load_thumbnail),
+            card=card_rows(card),
+            versions=versions(card),
+            command=command,
+        )
+    )
+
+
+def headline(rows: Sequence[ComparisonRow], result: EvalResult | None, level: float | None) -> str:
+    """The answer in one sentence: the most accurate method, unless none is shown to be above zero-shot."""
+    images = "the images" if result is None else f"{result.n:,} {split_word(result.split)} images"
+    if level is None:
+        best = max(rows, key=lambda row: row.accuracy)
+        label = wording.sentence_start(wording.method_label(best.name))
+        return f"{label} does best: {wording.percent(best.accuracy)} of {images}."
+    above = [row for row in rows if standing.standing(row, level) == standing.ABOVE]
+    if not above:
+        shown = wording.percent(level)
+        return f"No method is shown to be above zero-shot CLIP, which answers {shown} of {images} correctly."
+    best = max(above, key=lambda row: row.accuracy)
+    return (
+        f"{wording.sentence_start(wording.method_label(best.name))} does best: {wording.percent(best.accuracy)} of "
+        f"{images} answered correctly; zero-shot CLIP {wording.percent(level)}."
+    )
+
+
+def verdict(places: Sequence[str]) -> str:
+    """How many methods stand where, in one sentence; nothing where zero-shot is not known.
+
+    Args:
+        places: the standing of each row.
+    """
+    judged = [place for place in places if place not in (standing.ZERO_SHOT, standing.METHOD)]
+    if not judged:
+        return ""
+    counts = {place: judged.count(place) for place in (standing.ABOVE, *standing.LOUD)}
+    first = counts.pop(standing.ABOVE)
+    rest = "".join(f", {n} {place}" for place, n in counts.items() if n)
+    methods = "method" if len(judged) == 1 else "methods"
+    return f"{first} of {len(judged)} {methods} {'is' if first == 1 else 'are'} shown to be above zero-shot{rest}."
+
+
+def alarms(rows: Sequence[ComparisonRow], places: Mapping[str, str], level: float | None) -> list[tuple[str, str]]:
+    """What must not be overlooked, worst first: a heading, and what it is about."""
+    found = []
+    for row in rows:
+        label = wording.method_label(row.name)
+        if places[row.name] == standing.COLLAPSED:
+            found.append(("Collapsed", f"{label}: {row.note}. Its accuracy means little: do not use it."))
+    for row in rows:
+        if places[row.name] == standing.BELOW and level is not None:
+            lost = wording.points(row.accuracy - level)
+            found.append(("Below zero-shot", f"{wording.method_label(row.name)}, by {lost} points: it did harm."))
+    alike = [wording.method_label(row.name) for row in rows if places[row.name] == standing.INDISTINCT]
+    if alike:
+        found.append(("Not distinguishable from zero-shot", f"{', '.join(alike)}: the difference may well be chance."))
+    return found
+
+
+def _other_warnings(results: Mapping[str, EvalResult]) -> list[str]:
+    """The results' warnings, each once, without those on collapses: `alarms` has them under the entries' names."""
+    said = {text for result in results.values() for text in collapse_warnings([result.baseline, result.best])}
+    texts = dict.fromkeys(text for result in results.values() for text in result.warnings)
+    return [text for text in texts if text not in said]
+
+
+def _untimed(rows: Sequence[ComparisonRow]) -> list[str]:
+    """The methods that the cost plot cannot show."""
+    shown = timed_rows(rows)
+    return [wording.method_label(row.name) for row in rows if row not in shown and not wording.is_baseline(row.method)]
+
+
+def _classes_by_method(results: Sequence[EvalResult]) -> list[tuple[str, list[float]]]:
+    """F1 of each class that has images under each method, if all methods know the same classes."""
+    if not results or any(result.classes != results[0].classes for result in results):
+        return []
+    columns: list[tuple[ClassMetrics, ...]] = [result.best.metrics.per_class for result in results]
+    return [(row[0].name, [entry.f1 for entry in row]) for row in zip(*columns, strict=True) if row[0].support]
+
+
+def _hardest(results: Sequence[EvalResult], load_thumbnail: ThumbnailLoader | None) -> list[dict[str, Any]]:
+    """Images that every method answers wrongly, those with the least probability for the truth first."""
+    if not results or any(result.paths != results[0].paths for result in results):
+        return []
+    targets = results[0].targets_N
+    wrong = np.all([result.best.predictions != targets for result in results], axis=0)
+    truth_MN = [result.best.probabilities_NC[np.arange(len(targets)), targets] for result in results]
+    order = np.argsort(np.mean(truth_MN, axis=0), kind="stable")
+    chosen = [int(index) for index in order if wrong[index]][: GALLERY_LIMIT // 2]
+    best = max(results, key=lambda result: result.best.metrics.accuracy)
+    return [tile(best, best.best, index, load_thumbnail) for index in chosen]

@@ -1,0 +1,308 @@
+"""A comparison's rows -> plots: accuracy with intervals, and accuracy against what it cost.
+
+The words for where a method stands are in `standing`, colours and file formats in `style`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+
+from clip_har.evaluation import ComparisonRow, Interval
+from clip_har.report import standing, wording
+from clip_har.report.labels import Box, leader_end, placed_labels, text_size
+from clip_har.report.plots import LABEL_LENGTH, label_rows
+from clip_har.report.style import ACCENT, BASELINE, GRID, INK, MUTED, WRONG, Plot, render
+
+# What each mark means: colour and form, so that the meaning never hangs on colour alone.
+MARKS = {
+    standing.ZERO_SHOT: (BASELINE, "s"),
+    standing.METHOD: (ACCENT, "o"),
+    standing.ABOVE: (ACCENT, "o"),
+    standing.INDISTINCT: (WRONG, "D"),
+    standing.BELOW: (WRONG, "v"),
+    standing.COLLAPSED: (WRONG, "X"),
+}
+SEED_MARK = {"one seed": (MUTED, "|")}
+WIDTH = 4.4  # inches: two stand side by side on a screen, and one on a phone with text that can be read
+LABEL_FONT = 8.0  # points
+TIMES = {
+    0.01: "10 ms",
+    0.1: "0.1 s",
+    1: "1 s",
+    10: "10 s",
+    60: "1 min",
+    600: "10 min",
+    3600: "1 h",
+    36_000: "10 h",
+    360_000: "100 h",
+}
+"""Ticks of the time axis, in seconds."""
+PARAMETER_STEPS = (1e3, 1e5, 1e7, 1e9)
+# The cost plot stands on fixed margins, in inches, so that places are known before it is drawn.
+COST_HEIGHT = 4.6
+COST_LEFT, COST_RIGHT, COST_BOTTOM, COST_TOP = 0.68, 0.1, 1.4, 0.34
+
+
+def accuracy_plot(rows: Sequence[ComparisonRow], level: float | None, split: str) -> Plot:
+    """Accuracy of each method with its 95 % interval, best first, zero-shot as a line through all of them.
+
+    Args:
+        rows: at least one.
+        level: zero-shot's accuracy, or None where it is not known.
+        split: the images, as an adjective for the axis; may be empty.
+    """
+    return render(
+        partial(_draw_accuracy, rows, level, split),
+        name="comparison",
+        title="Accuracy and 95 % interval of each method",
+        description=f"Accuracy of {len(rows)} methods with 95 % intervals; the table has the same numbers.",
+    )
+
+
+def timed_rows(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """The methods that stand in the cost plot: trained ones whose time is known."""
+    return [row for row in rows if row.train_seconds and not wording.is_baseline(row.method)]
+
+
+def cost_plot(rows: Sequence[ComparisonRow], level: float | None, split: str) -> Plot | None:
+    """Accuracy against training time, marks as large as the trained parameters are many; zero-shot as a line.
+
+    None where no row has a training time.
+    """
+    timed = timed_rows(rows)
+    if not timed:
+        return None
+    return render(
+        partial(_draw_cost, timed, level, split),
+        name="cost",
+        title="Accuracy against training time",
+        description=(
+            f"Accuracy of {len(timed)} methods against their training time on a logarithmic axis; larger marks train "
+            "more parameters. The table has the same numbers."
+        ),
+    )
+
+
+def accuracy_range(rows: Sequence[ComparisonRow], level: float | None) -> Interval:
+    """The part of the accuracy axis that is shown: all intervals but those of collapsed methods.
+
+    One model that answers 7 % would press all others into a corner; it is shown at the edge instead.
+    """
+    shown = [row for row in rows if not row.collapsed] or list(rows)
+    ends = [end for row in shown for end in (*row.accuracy_ci95, row.accuracy)]
+    ends += [] if level is None else [level]
+    low, high = min(ends), max(ends)
+    room = max(0.02, 0.12 * (high - low))
+    return low - room, high + room
+
+
+def _draw_accuracy(rows: Sequence[ComparisonRow], level: float | None, split: str) -> Figure:
+    ordered = sorted(rows, key=lambda row: row.accuracy)
+    figure = Figure(figsize=(WIDTH, 1.45 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    low, high = accuracy_range(rows, level)
+    axes.set_xlim(low, high)
+    if level is not None:
+        axes.axvline(level, color=MUTED, linestyle="--", linewidth=1.1)
+    for position, row in enumerate(ordered):
+        _draw_accuracy_row(axes, row, position, standing.standing(row, level), (low, high))
+    label_rows(axes, [wording.method_label(row.name) for row in ordered])
+    axes.set_xlabel(_accuracy_label(split))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _legend_of_standings(figure, axes)
+    return figure
+
+
+def _draw_accuracy_row(axes: Axes, row: ComparisonRow, position: int, where: str, shown: Interval) -> None:
+    colour, marker = MARKS[where]
+    low, high = shown
+    off_scale = row.accuracy < low
+    if off_scale:
+        edge = low + 0.025 * (high - low)
+        axes.plot(edge, position, marker=marker, color=colour, label=where, ms=7, linestyle="none")
+        axes.annotate(
+            "◂ off the scale", (edge, position), xytext=(8, 0), textcoords="offset points", va="center", color=colour
+        )
+    else:
+        spread = np.array(_around(row.accuracy, row.accuracy_ci95))[:, None]
+        axes.errorbar(row.accuracy, position, xerr=spread, fmt=marker, color=colour, label=where, ms=6, linewidth=2)
+        if len(row.accuracies) > 1:
+            below = [position - 0.28] * len(row.accuracies)
+            axes.plot(row.accuracies, below, "|", color=MUTED, ms=4, label="one seed")
+    # The numbers stand in a column right of the axes, where nothing runs through them.
+    axes.annotate(
+        f"{100 * row.accuracy:.1f} {wording.spread(row.accuracy_std)}".strip() + f"{wording.NARROW_SPACE}%",
+        (1.0, position),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=LABEL_FONT,
+        color=WRONG if where in standing.LOUD else INK,
+    )
+
+
+def _draw_cost(rows: Sequence[ComparisonRow], level: float | None, split: str) -> Figure:
+    figure = Figure(figsize=(WIDTH, COST_HEIGHT))
+    width, height = WIDTH - COST_LEFT - COST_RIGHT, COST_HEIGHT - COST_BOTTOM - COST_TOP
+    axes = figure.add_axes((COST_LEFT / WIDTH, COST_BOTTOM / COST_HEIGHT, width / WIDTH, height / COST_HEIGHT))
+    low, high = accuracy_range(rows, level)
+    axes.set_ylim(low, high)
+    _scale_time(axes, [row.train_seconds or 1.0 for row in rows])
+    if level is not None:
+        axes.axhline(level, color=MUTED, linestyle="--", linewidth=1.1)
+        axes.annotate(
+            f"zero-shot {wording.percent(level)}",
+            (1, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=LABEL_FONT,
+            color=MUTED,
+        )
+    for row in rows:
+        _draw_cost_mark(axes, row, standing.standing(row, level), low)
+    _label_marks(axes, rows, level, size=(width * 72, height * 72))
+    axes.set_xlabel("training time")
+    axes.set_ylabel(_accuracy_label(split))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _legend_of_standings(figure, axes)
+    _legend_of_sizes(figure, rows)
+    return figure
+
+
+def _draw_cost_mark(axes: Axes, row: ComparisonRow, where: str, low: float) -> None:
+    colour, marker = MARKS[where]
+    size = math.sqrt(_mark_area(row.trainable_params))
+    x, y = row.train_seconds or 1.0, row.accuracy
+    if y < low:
+        axes.plot(x, low, marker=marker, color=colour, label=where, ms=size, linestyle="none", clip_on=False)
+        return
+    spread = np.array(_around(y, row.accuracy_ci95))[:, None]
+    axes.errorbar(x, y, yerr=spread, fmt="none", ecolor=colour, elinewidth=1.2, alpha=0.45)
+    axes.plot(x, y, marker=marker, color=colour, label=where, ms=size, linestyle="none", alpha=0.75)
+
+
+def _label_marks(axes: Axes, rows: Sequence[ComparisonRow], level: float | None, *, size: tuple[float, float]) -> None:
+    """Writes each method's name near its mark, with a thin line to it where it stands off."""
+    low = axes.get_ylim()[0]
+    texts, anchors, obstacles = [], [], []
+    for row in rows:
+        anchor = _in_points(axes, row.train_seconds or 1.0, max(low, row.accuracy))
+        anchors.append(anchor)
+        texts.append(_mark_label(row, low))
+        obstacles += _mark_boxes(axes, row, anchor)
+    if level is not None:
+        _, height = _in_points(axes, rows[0].train_seconds or 1.0, level)
+        obstacles += [Box(0, height - 1, size[0], height + 1), Box(size[0] - 75, height, size[0], height + 12)]
+    sizes = [text_size(text, LABEL_FONT) for text in texts]
+    boxes = placed_labels(anchors, sizes, obstacles=obstacles, bounds=Box(1, 3, *size))
+    for text, anchor, box in zip(texts, anchors, boxes, strict=True):
+        _write_label(axes, text, anchor, box)
+
+
+def _mark_label(row: ComparisonRow, low: float) -> str:
+    name = wording.shortened(wording.method_label(row.name), LABEL_LENGTH)
+    return name if row.accuracy >= low else f"{name} ({wording.percent(row.accuracy)}, off the scale)"
+
+
+def _mark_boxes(axes: Axes, row: ComparisonRow, anchor: tuple[float, float]) -> list[Box]:
+    """What a mark and its interval cover, in points."""
+    x, y = anchor
+    radius = math.sqrt(_mark_area(row.trainable_params)) / 2
+    low, high = (_in_points(axes, row.train_seconds or 1.0, end)[1] for end in row.accuracy_ci95)
+    return [Box(x - radius, y - radius, x + radius, y + radius), Box(x - 1, low, x + 1, high)]
+
+
+def _in_points(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    """Data -> points from the lower left corner of the axes, whose place in the figure is fixed."""
+    corner = axes.transAxes.transform((0, 0))
+    across, up = (axes.transData.transform((x, y)) - corner) * 72.0 / axes.figure.dpi
+    return float(across), float(up)
+
+
+def _write_label(axes: Axes, text: str, anchor: tuple[float, float], box: Box) -> None:
+    middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
+    nearest = leader_end(anchor, box)
+    if math.dist(anchor, nearest) > 10:
+        axes.annotate(
+            "",
+            nearest,
+            anchor,
+            xycoords="axes points",
+            textcoords="axes points",
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 3, "shrinkB": 0},
+        )
+    axes.annotate(text, middle, xycoords="axes points", ha="center", va="center", fontsize=LABEL_FONT, color=INK)
+
+
+def _scale_time(axes: Axes, seconds: Sequence[float]) -> None:
+    """A logarithmic axis with ticks that people know from clocks."""
+    axes.set_xscale("log")
+    low, high = min(seconds), max(seconds)
+    room = max(1.6, (high / low) ** 0.1)
+    axes.set_xlim(low / room, high * room**3)  # labels like to stand right of their marks
+    ticks = [tick for tick in TIMES if low / room <= tick <= high * room**2] or [low]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks, [TIMES.get(tick, wording.duration(tick)) for tick in ticks])
+
+
+def _mark_area(parameters: int) -> float:
+    """Area of a mark in square points: linear in the number of digits."""
+    return 18.0 + 17.0 * max(0.0, math.log10(max(1, parameters)) - 2)
+
+
+def _legend_of_standings(figure: Figure, axes: Axes) -> None:
+    """Each standing that occurs, once, below the plot; and the ticks of single seeds where there are some."""
+    found = set(axes.get_legend_handles_labels()[1])
+    marks = {label: look for label, look in (MARKS | SEED_MARK).items() if label in found}
+    handles = [Line2D([], [], marker=marker, color=colour, linestyle="none", ms=6) for colour, marker in marks.values()]
+    columns = {"ncols": 2, "handletextpad": 0.3, "columnspacing": 1.4}
+    if figure.get_layout_engine() is None:
+        figure.legend(handles, list(marks), loc="lower center", **columns)
+    else:
+        figure.legend(handles, list(marks), loc="outside lower center", **columns)
+
+
+def _legend_of_sizes(figure: Figure, rows: Sequence[ComparisonRow]) -> None:
+    """Above the plot: how large a mark is for how many trained parameters."""
+    most = max(row.trainable_params for row in rows)
+    steps = [step for step in PARAMETER_STEPS if step <= 10 * most] or [PARAMETER_STEPS[0]]
+    marks = [
+        Line2D(
+            [], [], marker="o", color=GRID, markeredgecolor=MUTED, linestyle="none", ms=math.sqrt(_mark_area(int(s)))
+        )
+        for s in steps
+    ]
+    words = {1e3: "1 thousand", 1e5: "100 thousand", 1e7: "10 million", 1e9: "1 billion"}
+    figure.legend(
+        marks,
+        [words[step] for step in steps],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.1),
+        ncols=len(steps) + 1,
+        title="trained parameters",
+        title_fontsize=LABEL_FONT,
+        handletextpad=0.3,
+        columnspacing=1.2,
+        fontsize=LABEL_FONT,
+    )
+
+
+def _accuracy_label(split: str) -> str:
+    return f"accuracy, {split} images" if split else "accuracy"
+
+
+def _around(value: float, interval: Interval) -> Interval:
+    """An interval as distances to both sides, as matplotlib wants it."""
+    return max(0.0, value - interval[0]), max(0.0, interval[1] - value)

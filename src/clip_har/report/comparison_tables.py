@@ -1,0 +1,163 @@
+"""A comparison's rows as JSON, CSV, Markdown and plain text, for programs, spreadsheets and pasting.
+
+Each function returns the text of one file; no file is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clip_har.evaluation import ComparisonRow, EvalResult
+from clip_har.report import standing, wording
+from clip_har.report.tables import as_csv, as_json
+
+COLUMNS = (
+    "method",
+    "accuracy",
+    "accuracy_ci95_low",
+    "accuracy_ci95_high",
+    "accuracy_std",
+    "seeds",
+    "accuracies",
+    "macro_f1",
+    "macro_f1_std",
+    "ece",
+    "trainable_params",
+    "trainable_fraction",
+    "peak_memory_bytes",
+    "train_seconds",
+    "mcnemar_p",
+    "paired_test",
+    "collapsed",
+    "base_method",
+    "note",
+)
+MARKDOWN_HEAD = (
+    "method",
+    "accuracy",
+    "95 % interval",
+    "gain, points",
+    "p",
+    "standing",
+    "macro F1",
+    "ECE",
+    "trainable parameters",
+    "training",
+    "peak memory",
+)
+TEXT_HEAD = ("method", "accuracy", "95 % interval", "macro F1", "ECE", "trained", "share", "training", "memory", "p")
+
+
+def comparison_json(rows: Sequence[ComparisonRow]) -> str:
+    """comparison.json."""
+    return as_json([row.to_json() for row in rows])
+
+
+def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
+    """comparison.csv: the values of comparison.json; the interval in two columns, lists with spaces between."""
+    return as_csv([COLUMNS, *([_csv_cell(value) for value in _csv_values(row)] for row in rows)])
+
+
+def comparison_markdown(rows: Sequence[ComparisonRow], result: EvalResult | None, level: float | None) -> str:
+    """comparison.md: a table to paste, with lines on how to read it.
+
+    Args:
+        rows: as they are to stand.
+        result: the evaluation of any of the methods, which tells what images these are.
+        level: zero-shot's accuracy.
+    """
+    aligned = ["---", "---:", ":---:", "---:", "---:", "---", *["---:"] * 5]
+    lines = [_markdown_line(MARKDOWN_HEAD), _markdown_line(aligned)]
+    lines += [_markdown_line(_markdown_cells(row, level)) for row in rows]
+    return "\n".join([*lines, "", " ".join([_images(result), *standing.reading_notes(rows)]), ""])
+
+
+def comparison_text(rows: Sequence[ComparisonRow], result: EvalResult | None, level: float | None) -> str:
+    """comparison.txt: the table in columns, then a line for each method on what its gain is worth."""
+    table = [list(TEXT_HEAD), *(_text_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(TEXT_HEAD))]
+    lines = []
+    for line in table:
+        rest = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        lines.append("  ".join([line[0].ljust(widths[0]), *rest]).rstrip())
+    lines.insert(1, "-" * max(map(len, lines)))
+    verdicts = standing.verdict_lines(rows, level)
+    parts = [lines, *([verdicts] if verdicts else []), [_images(result), *standing.reading_notes(rows)]]
+    text = "\n\n".join("\n".join(part) for part in parts) + "\n"
+    return text.replace(wording.NARROW_SPACE, " ")
+
+
+def accuracy_text(row: ComparisonRow, digits: int = 2) -> str:
+    """Accuracy with its spread over seeds: "93.21 %", "93.21 ± 0.35 %"."""
+    value = wording.percent(row.accuracy, digits)
+    if row.accuracy_std is None:
+        return value
+    return value.replace(wording.NARROW_SPACE, f" {wording.spread(row.accuracy_std, digits)}{wording.NARROW_SPACE}")
+
+
+def macro_f1_text(row: ComparisonRow) -> str:
+    """Macro F1 with its spread over seeds: "0.931", "0.931 ± 0.004"."""
+    return f"{row.macro_f1:.3f}" + ("" if row.macro_f1_std is None else f" ± {row.macro_f1_std:.3f}")
+
+
+def _csv_values(row: ComparisonRow) -> list[object]:
+    content = row.to_json()
+    content["accuracy_ci95_low"], content["accuracy_ci95_high"] = row.accuracy_ci95
+    return [content[column] for column in COLUMNS]
+
+
+def _csv_cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return " ".join(_csv_cell(item) for item in value)
+    return wording.number(value) if isinstance(value, (int, float)) else str(value)
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_cells(row: ComparisonRow, level: float | None) -> list[str]:
+    where = standing.standing(row, level)
+    said = f"**{where}**" if where in standing.LOUD else where
+    known = level is not None and where != standing.ZERO_SHOT
+    cells = [
+        wording.method_label(row.name),
+        accuracy_text(row, 1),
+        wording.percent_interval(row.accuracy_ci95),
+        wording.points(row.accuracy - level) if known and level is not None else "–",
+        "–" if row.mcnemar_p is None else wording.p_value(row.mcnemar_p),
+        f"{said}; {wording.one_line(row.note)}" if row.note else said,
+        macro_f1_text(row),
+        f"{row.ece:.3f}",
+        f"{wording.thousands(row.trainable_params)} ({wording.share(row.trainable_fraction)})",
+        "–" if row.train_seconds is None else wording.duration(row.train_seconds),
+        "–" if row.peak_memory_bytes is None else wording.size(row.peak_memory_bytes),
+    ]
+    return [cell.replace(wording.NARROW_SPACE, " ").replace("|", "\\|") for cell in cells]
+
+
+def _text_cells(row: ComparisonRow) -> list[str]:
+    low, high = row.accuracy_ci95
+    cells = [
+        wording.one_line(row.name),
+        accuracy_text(row),
+        wording.percent_interval((low, high)),
+        f"{row.macro_f1:.3f}",
+        f"{row.ece:.3f}",
+        wording.thousands(row.trainable_params),
+        wording.share(row.trainable_fraction) if row.trainable_params else "-",
+        "-" if row.train_seconds is None else wording.duration(row.train_seconds),
+        "-" if row.peak_memory_bytes is None else wording.size(row.peak_memory_bytes),
+        "-" if row.mcnemar_p is None else wording.p_value(row.mcnemar_p).removeprefix("p ").removeprefix("= "),
+    ]
+    return [cell.replace(wording.NARROW_SPACE, " ") for cell in cells]
+
+
+def _images(result: EvalResult | None) -> str:
+    if result is None:
+        return "The same images for every method."
+    return f"{wording.thousands(result.n)} images of the {result.split} split, the same for every method."

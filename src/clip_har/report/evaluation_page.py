@@ -1,0 +1,204 @@
+"""One evaluation -> one HTML file that needs nothing beside it.
+
+Words and selection are here, layout is in templates/, plots come ready from `plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from clip_har.evaluation import EvalResult, collapse_of, confused_pairs
+from clip_har.report import wording
+from clip_har.report.html import (
+    GALLERY_LIMIT,
+    ThumbnailLoader,
+    card_rows,
+    environment,
+    split_word,
+    thumbnail,
+    tile,
+    versions,
+)
+from clip_har.report.style import Plot
+from clip_har.report.tables import METRIC_FIELDS, metric_values
+
+PAIRS_LIMIT = 8
+HARD_PAIRS_LIMIT = 12
+
+
+def evaluation_page(
+    result: EvalResult,
+    *,
+    card: Mapping[str, Any],
+    figures: Mapping[str, Plot],
+    hard_pairs: Mapping[str, Any] | None = None,
+    command: str,
+    load_thumbnail: ThumbnailLoader | None,
+) -> str:
+    """The page of one evaluation.
+
+    Args:
+        result: what was measured.
+        card: facts about the run, as `card_rows` knows them.
+        figures: "confusion" and "per_class"; "confusion_baseline", "training" and "interpolation" where they
+            apply.
+        hard_pairs: as for `report.write_evaluation`.
+        command: the command line that makes this page again.
+        load_thumbnail: a path from `result.paths` -> image, or None if it cannot be read. Without it the
+            page has no photographs.
+    """
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            headline=headline(result),
+            verdict=verdict(result),
+            alarm=alarm(result),
+            split=split_word(result.split),
+            result=result,
+            label=wording.method_label(result.best.name),
+            bars=_accuracy_bars(result),
+            metrics=_metric_rows(result),
+            card=card_rows(card),
+            versions=versions(card),
+            figures=figures,
+            classes=_class_rows(result),
+            pairs=confused_pairs(result.best.metrics, PAIRS_LIMIT),
+            mistakes=_mistakes(result, load_thumbnail),
+            hard_pairs=_hard_pairs(hard_pairs, load_thumbnail),
+            n_mistakes=int((result.best.predictions != result.targets_N).sum()),
+            command=command,
+        )
+    )
+
+
+def headline(result: EvalResult) -> str:
+    """The answer in one sentence."""
+    label = wording.sentence_start(
+        "zero-shot CLIP" if result.finetuned is None else wording.method_label(result.finetuned.name)
+    )
+    images = f"{wording.thousands(result.n)} {split_word(result.split)} image{'' if result.n == 1 else 's'}"
+    sentence = f"{label} answers {wording.percent(result.best.metrics.accuracy)} of {images} correctly"
+    if result.finetuned is not None:
+        sentence += f"; zero-shot CLIP {wording.percent(result.baseline.metrics.accuracy)}"
+    return sentence + "."
+
+
+def alarm(result: EvalResult) -> str:
+    """What must be seen before anything else: a collapse, or an adaptation that did harm; else nothing."""
+    collapse = collapse_of(result.best.metrics)
+    if collapse is not None:
+        answer, share = collapse
+        return f"Collapsed: {wording.percent(share, 0)} of the answers are {answer}"
+    if result.finetuned is None or result.mcnemar_p is None:
+        return ""
+    harmed = result.finetuned.metrics.accuracy < result.baseline.metrics.accuracy
+    return "Below zero-shot" if harmed and result.mcnemar_p < wording.SIGNIFICANT_BELOW else ""
+
+
+def verdict(result: EvalResult) -> str:
+    """What the difference to zero-shot is worth, in one sentence; for zero-shot alone, its interval."""
+    if result.finetuned is None or result.mcnemar_p is None or result.difference_ci95 is None:
+        interval = wording.percent_interval(result.baseline.metrics.accuracy_ci95)
+        return f"The 95 % interval is {interval}. Nothing has been adapted yet: this is the level to beat."
+    difference = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
+    low, high = result.difference_ci95
+    evidence = (
+        f"95 % interval {wording.points(low)} to {wording.points(high)}; "
+        f"McNemar’s test: {wording.p_value(result.mcnemar_p)}"
+    )
+    if result.mcnemar_p >= wording.SIGNIFICANT_BELOW:
+        return f"The difference of {wording.points(difference)} points may well be chance ({evidence})."
+    size = f"{abs(100 * difference):.1f} percentage points"
+    if difference < 0:
+        return f"That is {size} below zero-shot: the adaptation did harm ({evidence})."
+    return f"That is {size} above zero-shot ({evidence})."
+
+
+def _accuracy_bars(result: EvalResult) -> list[dict[str, Any]]:
+    """The models as bars with intervals; numbers are percentages of the track's length."""
+    models = [result.baseline] + ([result.finetuned] if result.finetuned else [])
+    bars = []
+    for model in models:
+        low, high = model.metrics.accuracy_ci95
+        bars.append(
+            {
+                "label": wording.method_label(model.name),
+                "kind": "baseline" if model is result.baseline else "finetuned",
+                "width": f"{100 * model.metrics.accuracy:.2f}",
+                "low": f"{100 * low:.2f}",
+                "span": f"{100 * (high - low):.2f}",
+                "text": wording.percent(model.metrics.accuracy),
+                "interval": wording.percent_interval(model.metrics.accuracy_ci95),
+            }
+        )
+    return bars
+
+
+def _metric_rows(result: EvalResult) -> list[dict[str, str]]:
+    """The table of metrics. Top-3 and top-5 are left out where they are 1 by definition."""
+    before = metric_values(result.baseline.metrics)
+    after = metric_values(result.finetuned.metrics) if result.finetuned else {}
+    trivial = {f"Top-{k} Accuracy" for k in (3, 5) if len(result.classes) <= k}
+    return [
+        {
+            "name": name,
+            "before": f"{before[name]:.3f}",
+            "after": f"{after[name]:.3f}" if after else "",
+            "difference": wording.signed(after[name] - before[name], 3) if after else "",
+        }
+        for name in METRIC_FIELDS
+        if name not in trivial
+    ]
+
+
+def _class_rows(result: EvalResult) -> list[dict[str, Any]]:
+    """One row for each class; values are None for a class without images."""
+    rows = []
+    for before, after in zip(result.baseline.metrics.per_class, result.best.metrics.per_class, strict=True):
+        row: dict[str, Any] = {"name": after.name, "support": after.support}
+        if after.support:
+            row |= {
+                "precision": after.precision,
+                "recall": after.recall,
+                "f1": after.f1,
+                "before": before.f1,
+                "change": after.f1 - before.f1,
+            }
+        rows.append(row)
+    return rows
+
+
+def _hard_pairs(pairs: Mapping[str, Any] | None, load_thumbnail: ThumbnailLoader | None) -> dict[str, Any] | None:
+    """The mined pairs as the template wants them, the most alike images first."""
+    if not pairs or not (pairs.get("class_pairs") or pairs.get("image_pairs")):
+        return None
+    alike = sorted(pairs.get("image_pairs", ()), key=lambda pair: -pair["similarity"])[:HARD_PAIRS_LIMIT]
+    return {
+        "classes": pairs.get("class_pairs", ()),
+        "images": [
+            {
+                "similarity": f"{pair['similarity']:.2f}",
+                "sides": [
+                    {
+                        "path": pair[path],
+                        "label": pair[label],
+                        "source": None if load_thumbnail is None else thumbnail(pair[path], load_thumbnail),
+                    }
+                    for path, label in (("image", "label"), ("rival_image", "rival_label"))
+                ],
+            }
+            for pair in alike
+        ],
+        "wanted": load_thumbnail is not None,
+    }
+
+
+def _mistakes(result: EvalResult, load_thumbnail: ThumbnailLoader | None) -> list[dict[str, Any]]:
+    """The wrong answers that the model was surest of, surest first."""
+    wrong = np.flatnonzero(result.best.predictions != result.targets_N)
+    surest = wrong[np.argsort(-result.best.confidence[wrong], kind="stable")][:GALLERY_LIMIT]
+    return [tile(result, result.best, int(index), load_thumbnail) for index in surest]

@@ -1,0 +1,147 @@
+"""Where and in which arithmetic the steps run: devices, autocast, loss scaling and several processes, by accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from clip_har import distributed
+from clip_har.errors import ConfigError
+from clip_har.methods import Batch, Classifier, GradientMethod, Task
+
+MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16", "fp16-pure": "no"}
+"""Our names of the arithmetic, and accelerate's. The trained weights stay float32 in all but fp16-pure."""
+BETAS = (0.9, 0.98)
+"""AdamW's moments as CLIP was trained (arXiv 2103.00020, table 19) and the historic recipe used them."""
+INITIAL_SCALE = 2.0**14
+
+
+class Objective(nn.Module):
+    """A method's loss as a module, so that data-parallel wrappers see every forward pass."""
+
+    def __init__(self, method: GradientMethod, classifier: Classifier, task: Task) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self._method_and_task = (method, task)  # in a tuple, so that nn.Module does not look into it
+
+    def forward(self, batch: Batch) -> Tensor:
+        method, task = self._method_and_task
+        return method.loss(self.classifier, batch, task).float()
+
+
+class Engine:
+    """Runs one method's optimizer steps.
+
+    Args:
+        method, classifier, task: what is trained; the classifier is moved to `device`.
+        device: where this process computes.
+        precision: "float32", "bfloat16" or "float16" (with loss scaling): the autocast around float32 weights; or
+            "fp16-pure": float16 weights under the optimizer, which breaks, kept for the record.
+        compiled: run the objective through torch.compile.
+    """
+
+    def __init__(
+        self,
+        method: GradientMethod,
+        classifier: Classifier,
+        task: Task,
+        *,
+        device: torch.device,
+        precision: str = "float32",
+        compiled: bool = False,
+        fsdp: bool = False,
+    ) -> None:
+        from accelerate import Accelerator  # slow to import, and predicting does not need it
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import DistributedDataParallelKwargs, GradScalerKwargs
+
+        AcceleratorState._reset_state()  # each training has its own precision
+        handlers: list[Any] = [
+            DistributedDataParallelKwargs(
+                find_unused_parameters=True, broadcast_buffers=bool(method.settings["train_batchnorm"])
+            ),
+            GradScalerKwargs(init_scale=INITIAL_SCALE),
+        ]
+        self.device = device
+        self._accelerator = Accelerator(
+            mixed_precision=MIXED[precision],
+            cpu=device.type == "cpu",
+            device_placement=False,
+            kwargs_handlers=handlers,
+            fsdp_plugin=_fsdp_plugin() if fsdp else None,
+        )
+        classifier.to(device)
+        if precision == "fp16-pure":
+            classifier.half()
+        self.classifier = classifier
+        objective: nn.Module = Objective(method, classifier, task)
+        if compiled:
+            objective = cast(nn.Module, torch.compile(objective))
+        self._objective = self._accelerator.prepare_model(objective, device_placement=False)
+        groups = method.parameter_groups(classifier)
+        self.optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=_can_fuse(groups, precision))
+        self._prepared = self._accelerator.prepare_optimizer(self.optimizer, device_placement=False)
+        self.trained = [parameter for group in groups for parameter in group["params"]]
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """The loss scaler, where the arithmetic is float16."""
+        return self._accelerator.scaler  # type: ignore[no-any-return]
+
+    def accumulate(self, batches: list[Batch]) -> float:
+        """Forward and backward passes of one optimizer step; the step's loss over all processes' images."""
+        self.classifier.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            with contextlib.nullcontext() if last else self._accelerator.no_sync(self._objective):
+                loss = self._objective(batch)
+                if not self.scaler and not math.isfinite(loss.detach().item()):
+                    return math.nan
+                self._accelerator.backward(loss)
+            total += loss.detach()
+        values = distributed.gather_objects(total.item()) if distributed.world_size() > 1 else [total.item()]
+        return sum(values) / len(values)
+
+    def step(self, gradient_clip: float) -> bool:
+        """Clip and step; False, with the weights untouched, where the gradients are not finite.
+
+        With loss scaling an overflow is part of the search for a scale: the step is skipped and counts as taken.
+        """
+        if self.scaler:
+            self._accelerator.unscale_gradients(self._prepared)
+        gradients = [parameter for parameter in self.trained if parameter.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(gradients, gradient_clip or math.inf)
+        if not self.scaler and not math.isfinite(norm.item()):
+            return False
+        self._prepared.step()
+        return True
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The same arithmetic for passes outside the steps."""
+        with self._accelerator.autocast():
+            yield
+
+
+def _can_fuse(groups: list[dict[str, Any]], precision: str) -> bool:
+    kinds = {parameter.device.type for group in groups for parameter in group["params"]}
+    return kinds <= {"cpu", "cuda", "mps"} and precision != "fp16-pure"
+
+
+def _fsdp_plugin() -> Any:
+    """Fully sharded data parallel (Zhao et al. 2023, arXiv 2304.11277), in torch's second form."""
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    if distributed.world_size() == 1:
+        raise ConfigError(
+            "--fsdp shards over several processes, and this is one",
+            remedy="Start it with torchrun or accelerate launch, or leave --fsdp out.",
+        )
+    return FullyShardedDataParallelPlugin(fsdp_version=2, reshard_after_forward=True)

@@ -1,0 +1,101 @@
+"""What fits: the largest batch, found by trying, and what to do when the memory ran out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from clip_har.errors import TrainingError
+from clip_har.methods import Batch, Classifier, Task
+from clip_har.trainer.engine import Engine
+
+EFFECTIVE_BATCH = 64
+"""Images per optimizer step that --batch-size auto keeps, in one pass or several."""
+
+
+def chosen_batch_size(engine: Engine, classifier: Classifier, task: Task, settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Images per forward pass and passes per step: as given, or the largest part of `EFFECTIVE_BATCH` that fits.
+
+    Tries one forward and backward pass, halving the batch until one succeeds; nothing is changed by the trial.
+    """
+    if settings["batch_size"] != "auto":
+        return int(settings["batch_size"]), settings["accumulate"]
+    size = EFFECTIVE_BATCH
+    while size > 1 and not fits(engine, classifier, task, settings, size):
+        size //= 2
+    return size, EFFECTIVE_BATCH // size * settings["accumulate"]
+
+
+def fits(engine: Engine, classifier: Classifier, task: Task, settings: Mapping[str, Any], size: int) -> bool:
+    """Whether a forward and backward pass over `size` images has enough memory."""
+    if classifier.reads != "image":
+        return True
+    rows = torch.arange(size) % len(task.train)
+    assert task.train.files is not None
+    (images,) = task.train.files.training_batches(
+        [rows.tolist()[:1]], augment="none", image_size=settings["train_image_size"], seed=0
+    )
+    state = torch.get_rng_state()
+    try:
+        inputs = images.expand(size, *images.shape[1:]).contiguous().to(engine.device)
+        batch = Batch.of(inputs, task.train.labels_N[rows].to(engine.device))
+        engine.accumulate([batch])
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        torch.set_rng_state(state)
+        engine.optimizer.zero_grad(set_to_none=True)
+        if engine.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory could not be had, on any device."""
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+@contextlib.contextmanager
+def explaining_memory(engine: Engine, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Turn an out-of-memory error into one line that names what helps and what each would save."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(_exhausted(engine, settings), remedy=_remedies(engine, settings)) from error
+
+
+def _exhausted(engine: Engine, settings: Mapping[str, Any]) -> str:
+    return f"The memory of {engine.device} does not hold a batch of {settings['batch_size']} images"
+
+
+def _remedies(engine: Engine, settings: Mapping[str, Any]) -> str:
+    """The three flags that help, with what each saves of the activations, which is what grows with the batch."""
+    size = settings["batch_size"]
+    smaller = "auto" if size == "auto" else f"{max(1, size // 2)} --accumulate {2 * settings['accumulate']}"
+    ways = [f"--batch-size {smaller} (half the activations, same result)"]
+    if not settings.get("activation_checkpointing"):
+        ways.append("--activation-checkpointing (most of the activations, for a third more time)")
+    if settings.get("precision") not in ("bfloat16", "float16"):
+        ways.append("--precision bfloat16 (nearly half the activations)")
+    taken = _taken(engine)
+    return f"Try {', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}{taken}."
+
+
+def _taken(engine: Engine) -> str:
+    weights = sum(parameter.nbytes for parameter in engine.classifier.parameters())
+    state = sum(parameter.nbytes for parameter in engine.trained) * 3  # gradient and AdamW's two moments
+    if engine.device.type != "cuda":
+        return f"; weights and optimizer take {(weights + state) / 2**30:.1f} GiB"
+    peak = torch.cuda.max_memory_allocated(engine.device)
+    activations = max(0, peak - weights - state) / 2**30
+    return f"; activations took {activations:.1f} GiB, weights and optimizer {(weights + state) / 2**30:.1f} GiB"

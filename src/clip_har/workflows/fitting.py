@@ -1,0 +1,248 @@
+"""One training into one run folder: what the engine yields is validated, logged and saved here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clip_har import checkpoint, distributed
+from clip_har.backbone import resolve_precision
+from clip_har.evaluation import COLLAPSE_SHARE, compute_metrics
+from clip_har.hard_pairs import HardPairs, mine
+from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
+from clip_har.progress import Bar, Progress
+from clip_har.tracking import Tracker, trackers
+from clip_har.trainer import Engine, TrainState, fit
+from clip_har.workflows.prepare import Prepared
+
+
+class Fitting:
+    """Trains one method, keeps the weights that are best on validation, and leaves states to continue from."""
+
+    def __init__(self, folder: Path, method: Method, task: Task, prepared: Prepared, progress: Progress) -> None:
+        self.folder = folder
+        self.method = method
+        self.task = task
+        self.settings = method.settings
+        self.classifier = method.build(task)
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self.pairs: HardPairs | None = None
+        self._backbone = prepared.backbone
+        self._zero_shot = prepared.zero_shot()
+        self._progress = progress
+        self._trackers: list[Tracker] = []
+
+    def fit(self, saved: checkpoint.SavedState | None) -> None:
+        """Train to the end, from `saved` on."""
+        engine = self._engine()
+        if saved is not None:
+            self._continue(saved)
+        elif engine is not None and self.settings["hard_pairs"] > 0:
+            self._mine(self._zero_shot)
+        states = fit(
+            self.method,
+            self.classifier,
+            self.task,
+            self.settings,
+            engine=engine,
+            resume=saved.snapshot if saved else None,
+            pairs=lambda: self.pairs,
+        )
+        if self._stops_early():
+            return
+        first = next(states, None)
+        if first is None:  # nothing to train, or nothing left
+            return
+        if self.settings["batch_size"] == "auto":
+            self._progress.note(f"Batches of {first.batch_size} images, {first.accumulate} for each optimizer step")
+        if distributed.is_main():
+            self._trackers = trackers(self.folder, self.settings, from_step=first.step - 1)
+        try:
+            self._follow(itertools.chain([first], states), first)
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
+
+    def validation_of_the_kept_weights(self) -> dict[str, Any]:
+        """The log's entry of the best epoch; measured now where there were no epochs."""
+        best = self._best()
+        return dict(best) if best is not None else dict(validation(self.classifier, self.task))
+
+    def _engine(self) -> Engine | None:
+        if not isinstance(self.method, GradientMethod):
+            self.classifier.to(self._backbone.device)
+            return None
+        if self.settings["activation_checkpointing"] and not self.classifier.checkpoint_activations():
+            self._progress.warn("--activation-checkpointing has no effect on this method or model")
+        return Engine(
+            self.method,
+            self.classifier,
+            self.task,
+            device=self._backbone.device,
+            precision=training_precision(self.settings["precision"], self._backbone.device, self.classifier),
+            compiled=self.settings["compile"],
+            fsdp=self.settings["fsdp"],
+        )
+
+    def _continue(self, saved: checkpoint.SavedState) -> None:
+        self.history, self.seconds = saved.history, saved.seconds
+        if saved.hard_pairs is not None:
+            self.pairs = HardPairs.from_json(saved.hard_pairs)
+        within = saved.snapshot.values["step_in_epoch"]
+        where = f"after epoch {saved.epoch}" + (f" and {within} steps" if within else "")
+        self._progress.note(f"Continuing {self.folder} {where}")
+
+    def _follow(self, states: Any, first: TrainState) -> None:
+        """Show, validate and save as the training goes; stop where validation no longer improves."""
+        zero_shot = f"{validation(self._zero_shot, self.task)['val_accuracy']:.1%}"
+        images, started = 0, time.perf_counter()
+        with self._progress.bar(f"Training {self.method.name}", total=first.total_steps, unit="steps") as bar:
+            bar.advance(first.step - 1)
+            for state in states:
+                images += state.images
+                rate = images / max(1e-9, time.perf_counter() - started)
+                shown = self._show(bar, state, rate)
+                if state.epoch_end:
+                    entry = self._close_epoch(state, rate)
+                    shown |= {"val": f"{entry['val_accuracy']:.1%}", "zero_shot": zero_shot}
+                    images, started = 0, time.perf_counter()
+                elif state.step % self.settings["save_steps"] == 0:
+                    self._save_state(state)
+                bar.advance(1, **shown)
+                if state.epoch_end and self._stops_early():
+                    self._progress.note(f"Stopped after epoch {state.epoch}: validation no longer improves")
+                    return
+
+    def _show(self, bar: Bar, state: TrainState, rate: float) -> dict[str, str]:
+        del bar
+        if isinstance(self.method, SolvedMethod):
+            return {"candidate": state.description}
+        figures = {"loss": state.loss, "mean_loss": state.mean_loss, "lr": state.lr, "images_per_second": rate}
+        for tracker in self._trackers:
+            tracker.log(figures, state.step)
+        return {
+            "epoch": f"{math.ceil(state.step / state.total_steps * self.settings['epochs'])}/{self.settings['epochs']}",
+            "loss": f"{state.loss:.3f}",
+            "mean": f"{state.mean_loss:.3f}",
+            "lr": f"{state.lr:.1e}",
+            "images/s": f"{rate:,.0f}",
+        }
+
+    def _close_epoch(self, state: TrainState, rate: float) -> Mapping[str, Any]:
+        """Validate, keep the weights if they are the best so far, mine anew, log, and save the state."""
+        with state.kept_weights():
+            entry = self._entry(state, rate)
+            if entry["best"]:
+                self._keep(state.classifier)
+        self._warn_of_collapse(entry)
+        self.history.append(entry)
+        self.seconds += state.seconds
+        if self.settings["hard_pairs"] > 0 and state.epoch % self.settings["hard_pairs_every"] == 0:
+            self._mine(state.classifier)
+        self._save_state(state)
+        if distributed.is_main():
+            checkpoint.save_log(self.folder, self.history)
+            for tracker in self._trackers:
+                tracker.log({key: value for key, value in entry.items() if isinstance(value, float)}, state.step)
+        return entry
+
+    def _entry(self, state: TrainState, rate: float) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "epoch": state.epoch,
+            "train_loss": state.loss if math.isfinite(state.loss) else None,
+            "lr": state.lr,
+            "seconds": state.seconds,
+            "images_per_second": rate,
+            **validation(state.classifier, self.task),
+        }
+        if state.description:
+            entry["candidate"] = state.description
+        best = self._best()
+        entry["best"] = best is None or self._rank(entry) > self._rank(best)
+        if entry["best"] and best is not None:
+            best["best"] = False
+        return entry
+
+    def _keep(self, classifier: Classifier) -> None:
+        if distributed.is_main():
+            checkpoint.save_weights(self.folder, self.method, classifier, self._backbone.card.name)
+
+    def _rank(self, entry: Mapping[str, Any]) -> tuple[float, float]:
+        return rank(entry, self.method.chosen_by if isinstance(self.method, SolvedMethod) else "val_macro_f1")
+
+    def _best(self) -> dict[str, Any] | None:
+        return next((entry for entry in self.history if entry["best"]), None)
+
+    def _stops_early(self) -> bool:
+        patience = self.settings["patience"]
+        best = self._best()
+        return bool(patience and best and self.history[-1]["epoch"] - best["epoch"] >= patience)
+
+    def _save_state(self, state: TrainState) -> None:
+        snapshot = state.snapshot()
+        if distributed.is_main():
+            checkpoint.save_state(
+                self.folder,
+                snapshot,
+                self.history,
+                self.seconds,
+                weights_hash=self._backbone.card.weights_hash,
+                hard_pairs=self.pairs.to_json() if self.pairs else None,
+            )
+
+    def _mine(self, classifier: Classifier) -> None:
+        """Look for the pairs that the classifier confuses now, and write them into the run."""
+        task = self.task
+        self.pairs = mine(
+            classifier.probabilities(task.val),
+            task.val.labels_N,
+            classifier.image_embeddings(task.train),
+            task.train.labels_N,
+            classes=task.classes,
+        )
+        if distributed.is_main():
+            checkpoint.write_json(self.folder / "hard_pairs.json", self.pairs.to_json())
+
+    def _warn_of_collapse(self, entry: Mapping[str, Any]) -> None:
+        """Say, when it happens, that one class gets almost all answers."""
+        already = bool(self.history) and self.history[-1]["val_top_share"] > COLLAPSE_SHARE
+        if entry["val_top_share"] > COLLAPSE_SHARE and not already:
+            share = f"{entry['val_top_share']:.0%}"
+            self._progress.warn(f"collapsed: after epoch {entry['epoch']}, {share} of validation gets one answer")
+
+
+def training_precision(asked: str, device: torch.device, classifier: Classifier) -> str:
+    """The arithmetic of the steps: cached embeddings stay in float32, and a CPU's autocast gains nothing."""
+    if asked == "fp16-pure":
+        return asked
+    if classifier.small or (asked == "auto" and device.type != "cuda"):
+        return "float32"
+    return resolve_precision(asked, device)  # type: ignore[arg-type]
+
+
+def rank(entry: Mapping[str, Any], chosen_by: str = "val_macro_f1") -> tuple[float, float]:
+    """Higher is better: a figure on validation, then the lower loss."""
+    return entry[chosen_by], -entry["val_loss"]
+
+
+def validation(classifier: Classifier, task: Task) -> dict[str, float]:
+    """How a classifier does on the validation split: loss, accuracy, macro F1, and the most given answer's share."""
+    probabilities_NC = classifier.probabilities(task.val).numpy()
+    targets_N = task.val.labels_N.numpy()
+    metrics = compute_metrics(probabilities_NC, targets_N, classes=task.classes)
+    own_N = probabilities_NC[np.arange(len(targets_N)), targets_N]
+    answers_C = metrics.confusion.sum(axis=0)
+    return {
+        "val_loss": float(-np.log(np.clip(own_N, 1e-12, 1.0)).mean()),
+        "val_accuracy": metrics.accuracy,
+        "val_macro_f1": metrics.macro_f1,
+        "val_top_share": float(answers_C.max() / len(targets_N)),
+    }

@@ -1,0 +1,43 @@
+"""The comparison's table in a terminal of 120 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from clip_har.console import Output
+from clip_har.evaluation import ComparisonRow, EvalResult
+
+MakeResult = Callable[..., EvalResult]
+
+
+def test_twelve_rows_fit_120_columns(
+    twelve_rows: list[ComparisonRow], make_result: MakeResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        replace(row, trainable_params=428_000_000, trainable_fraction=0.00012, train_seconds=4199.6)
+        if row.trainable_params
+        else row
+        for row in twelve_rows
+    ]
+    Output().comparison(rows, {"zero-shot": make_result(skill=None)})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 120
+    assert "96 test images, 8 classes; mean ± standard deviation over seeds 0, 1, 2" in lines[0]
+    row = next(line for line in lines if line.strip().startswith("lora-attention"))
+    expected = "lora-attention 91.50 ± 1.00 % 89.5 to 93.5 % 0.915 428,000,000 0.012% 1 h 10 m 3.0 GiB < 0.001"
+    assert " ".join(row.split()) == expected
+    assert sum(line.split()[:1] == ["lora-attention"] for line in lines) == 2  # table and verdict, none folded
+    text = "\n".join(lines)
+    assert "NOT DISTINGUISHABLE from zero-shot" in text and "BELOW zero-shot" in text and "COLLAPSED" in text
+
+
+def test_a_single_seed_has_no_spread(
+    twelve_rows: list[ComparisonRow], make_result: MakeResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [replace(row, seeds=(0,), accuracy_std=None, macro_f1_std=None) for row in twelve_rows]
+    Output().comparison(rows, {"zero-shot": make_result(skill=None)})
+    text = capsys.readouterr().out
+    assert "±" not in text and "91.50 %" in text and "27 s" in text

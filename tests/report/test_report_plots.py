@@ -1,0 +1,120 @@
+"""What the plots show: heat, axes, marks, and labels that do not cover each other."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+from clip_har.evaluation import ComparisonRow
+from clip_har.report import comparison_plots, plots
+from clip_har.report.labels import Box, leader_end, placed_labels
+
+LEVEL = 0.63
+
+
+def test_heat_is_the_share_of_the_row() -> None:
+    heat = plots._heat(np.array([[8, 2], [0, 0]]))
+    assert heat[0, 0, 3] == pytest.approx(0.8**0.75)
+    assert heat[0, 1, 3] == pytest.approx(0.2**0.75)
+    assert heat[1, :, 3].tolist() == [0, 0]  # a class without images divides by nothing
+    blue, orange = heat[0, 0, :3], heat[0, 1, :3]
+    assert blue[2] > blue[0] and orange[0] > orange[2]
+    assert heat[1, 1, :3].tolist() == blue.tolist()
+
+
+def cost_labels(rows: list[ComparisonRow]) -> dict[str, Bbox]:
+    """The drawn extents of the labels in the cost plot."""
+    figure = comparison_plots._draw_cost(rows, LEVEL, "test")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    found = {}
+    for child in figure.axes[0].get_children():
+        if isinstance(child, Annotation) and child.get_text():
+            found[child.get_text()] = child.get_window_extent(renderer)
+    return found
+
+
+def test_labels_of_twelve_methods_do_not_overlap_and_stay_inside(twelve_rows: list[ComparisonRow]) -> None:
+    rows = comparison_plots.timed_rows(twelve_rows)
+    labels = cost_labels(rows)
+    assert len(labels) == 12  # eleven methods and the level of zero-shot
+    for (one, a), (other, b) in itertools.combinations(labels.items(), 2):
+        assert not a.overlaps(b), (one, other)
+    for name, extent in labels.items():
+        assert extent.x0 >= 0 and extent.x1 <= comparison_plots.WIDTH * 100, name
+        assert extent.y0 >= 0 and extent.y1 <= comparison_plots.COST_HEIGHT * 100, name
+
+
+def test_labels_of_a_crowd_do_not_overlap(twelve_rows: list[ComparisonRow]) -> None:
+    rows = [
+        replace(row, accuracy=0.95 + index / 2000, accuracy_ci95=(0.94, 0.96), train_seconds=600.0 * 1.1**index)
+        for index, row in enumerate(row for row in twelve_rows if row.train_seconds and not row.collapsed)
+    ]
+    labels = cost_labels(rows)
+    for (one, a), (other, b) in itertools.combinations(labels.items(), 2):
+        assert not a.overlaps(b), (one, other)
+
+
+def test_a_label_stands_beside_its_mark_where_there_is_room() -> None:
+    [box] = placed_labels([(100, 100)], [(40, 10)], obstacles=[Box(96, 96, 104, 104)], bounds=Box(0, 0, 200, 200))
+    assert box.left > 104 and box.bottom < 100 < box.top
+    [box] = placed_labels([(190, 100)], [(40, 10)], obstacles=[Box(186, 96, 194, 104)], bounds=Box(0, 0, 200, 200))
+    assert box.right < 186
+    assert leader_end((0, 5), Box(10, 0, 20, 10)) == (10, 5)
+
+
+def test_the_axis_leaves_out_what_has_collapsed(twelve_rows: list[ComparisonRow]) -> None:
+    low, high = comparison_plots.accuracy_range(twelve_rows, LEVEL)
+    assert 0.5 < low < 0.56 and high > 0.97
+    sound = [replace(row, collapsed=False) for row in twelve_rows]
+    assert comparison_plots.accuracy_range(sound, LEVEL)[0] < 0.05
+    alone = [row for row in twelve_rows if row.collapsed]
+    low, high = comparison_plots.accuracy_range(alone, None)
+    assert low < 0.05 < 0.09 < high
+
+
+def test_the_accuracy_plot_names_every_method_and_number(twelve_rows: list[ComparisonRow]) -> None:
+    svg = comparison_plots.accuracy_plot(twelve_rows, LEVEL, "test").svg.replace("\u202f", " ")
+    for text in ("LoRA-attention", "Tip-Adapter", "91.5 ± 1.0 %", "7.0 ± 1.0 %", "off the scale", "one seed"):
+        assert text in svg, text
+    for where in ("above zero-shot", "below zero-shot", "not distinguishable from zero-shot", "collapsed"):
+        assert f">{where}</text>" in svg, where
+
+
+def test_the_cost_plot_leaves_out_zero_shot_and_what_has_no_time(twelve_rows: list[ComparisonRow]) -> None:
+    rows = [replace(row, train_seconds=None) if row.name == "coop" else row for row in twelve_rows]
+    assert {row.name for row in twelve_rows} - {row.name for row in comparison_plots.timed_rows(rows)} == {
+        "zero-shot",
+        "coop",
+    }
+    plot = comparison_plots.cost_plot(rows, LEVEL, "test")
+    assert plot is not None and "CoOp" not in plot.svg and "zero-shot 63.0" in plot.svg
+    assert ">10 s</text>" in plot.svg and ">10 min</text>" in plot.svg
+    assert comparison_plots.cost_plot(twelve_rows[:1], LEVEL, "test") is None
+
+
+def test_a_single_method_has_a_cost_plot(twelve_rows: list[ComparisonRow]) -> None:
+    plot = comparison_plots.cost_plot([replace(twelve_rows[2], train_seconds=4.0)], None, "")
+    assert plot is not None and "LoRA" in plot.svg
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [(None, (0.25, 0.8)), (0.5, (0.5, 0.8)), (0.9, (1.0, 0.7)), (0.0, (0.0, 0.6))]
+)
+def test_the_point_that_was_taken(chosen: float | None, expected: tuple[float, float]) -> None:
+    points = [(1.0, 0.7), (0.5, 0.8), (0.25, 0.8), (0.0, 0.6)]
+    assert plots.chosen_point(points, chosen) == expected
+
+
+def test_the_interpolation_curve_names_both_ends_and_the_point() -> None:
+    plot = plots.interpolation_plot([(0.0, 0.6), (0.5, 0.8), (1.0, 0.7)])
+    svg = plot.svg.replace("\u202f", " ")
+    for text in ("zero-shot 60.0 %", "tuned 70.0 %", "taken: 0.5, 80.0 %"):
+        assert f">{text}</text>" in svg, text

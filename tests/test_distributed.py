@@ -1,0 +1,122 @@
+"""Two processes over gloo train as one with twice the batch, share the encoding, and the first writes the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clip_har.losses import infonce, supcon
+
+LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0")
+SHARED = (
+    "--methods=lora,full,linear-probe",
+    "--epochs=2",
+    "--dropout=0",
+    "--augment=none",
+    "--no-text-augment",
+    "--lr=1e-3",
+    "--warmup-epochs=0",
+    "--workers=0",
+    "--device=cpu",
+    "--precision=float32",
+)
+
+
+def run(command: list[str], cache: Path) -> None:
+    environment = {**os.environ, "CLIP_HAR_CACHE": str(cache), "OMP_NUM_THREADS": "1", "RDZV": "none"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(name="folders", scope="module")
+def fixture_folders(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same comparison by one process, and by two with half the batch each."""
+    folder = tmp_path_factory.mktemp("distributed")
+    flags = ["compare", f"--data={photos}", f"--model={tiny_model}", *SHARED]
+    run([sys.executable, "-m", "clip_har.cli", *flags, "--batch-size=8", f"--out={folder / 'one'}"], folder / "cache-1")
+    run([*LAUNCH, "-m", "clip_har.cli", *flags, "--batch-size=4", f"--out={folder / 'two'}"], folder / "cache-2")
+    return {"one": folder / "one", "two": folder / "two"}
+
+
+def card(folder: Path, method: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "runs" / method / "card.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "linear-probe"])
+def test_two_processes_reach_what_one_with_twice_the_batch_does(folders: dict[str, Path], method: str) -> None:
+    one, two = (card(folders[name], method) for name in ("one", "two"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["validation"]["val_loss"] == pytest.approx(one["validation"]["val_loss"], rel=1e-3)
+    assert two["validation"]["val_accuracy"] == one["validation"]["val_accuracy"]
+    file = "adapter_model.safetensors" if method == "lora" else "classifier.safetensors"
+    trained = {name: load_file(folders[name] / "runs" / method / file) for name in ("one", "two")}
+    for key, tensor in trained["one"].items():
+        torch.testing.assert_close(trained["two"][key], tensor, rtol=2e-2, atol=2e-3, msg=key)
+
+
+def test_the_losses_of_every_epoch_agree(folders: dict[str, Path]) -> None:
+    logs = [(folders[name] / "runs" / "full" / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    losses = [[json.loads(line)["train_loss"] for line in lines] for lines in logs]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_each_image_is_scored_once(folders: dict[str, Path]) -> None:
+    tables = [(folders[name] / "runs" / "full" / "eval" / "predictions.csv").read_text() for name in ("one", "two")]
+    rows = [[line.split(",")[0] for line in table.splitlines()] for table in tables]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == len(set(rows[0])) == 19  # the header and 18 images
+
+
+GATHERED = """
+import sys, torch, torch.distributed as dist
+from clip_har.losses import infonce, supcon
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+data = torch.load(sys.argv[1], weights_only=True)
+rows = slice(rank * 6, rank * 6 + 6)
+scale = data["scale"].requires_grad_()
+image, caption = data["image"].requires_grad_(), data["caption"].requires_grad_()
+weights = data["weights"][rows] * 2  # gradients are averaged over the two
+for name, loss in (("supcon", supcon), ("infonce", infonce)):
+    for tensor in (image, caption, scale):
+        tensor.grad = None
+    loss(image[rows], caption[rows], data["labels"][rows], scale, weights).backward()
+    for tensor in (image, caption, scale):
+        dist.all_reduce(tensor.grad)
+        tensor.grad /= 2
+    if rank == 0:
+        torch.save([image.grad, caption.grad, scale.grad], f"{sys.argv[1]}.{name}")
+dist.destroy_process_group()
+"""
+
+
+def test_gathered_contrastive_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, caption = torch.randn(2, 12, 5, generator=generator).unbind()
+    labels = torch.randint(3, (12,), generator=generator)
+    weights = torch.full((12,), 1 / 11)
+    weights[-1] = 0.0  # the last only fills the batch
+    content = {"image": image, "caption": caption, "labels": labels, "scale": torch.tensor(4.0), "weights": weights}
+    torch.save(content, tmp_path / "data")
+    script = tmp_path / "gathered.py"
+    script.write_text(GATHERED)
+    run([*LAUNCH, str(script), str(tmp_path / "data")], tmp_path)
+    for name, loss in (("supcon", supcon), ("infonce", infonce)):
+        whole = [content[key].clone()[:11].requires_grad_() for key in ("image", "caption")]
+        scale = torch.tensor(4.0, requires_grad=True)
+        loss(whole[0], whole[1], labels[:11], scale).backward()
+        for_image, for_caption, for_scale = torch.load(tmp_path / f"data.{name}", weights_only=True)
+        np.testing.assert_allclose(for_image[:11], whole[0].grad, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(for_caption[:11], whole[1].grad, rtol=1e-4, atol=1e-6)
+        assert not for_image[11].any()
+        assert for_scale.item() == pytest.approx(scale.grad.item(), rel=1e-4)  # type: ignore[union-attr]
