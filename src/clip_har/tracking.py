@@ -1,4 +1,4 @@
-"""The training log for TensorBoard and Weights & Biases, where asked; log.jsonl is written by checkpoint.py in any case."""
+"""The training log for TensorBoard and Weights & Biases, where asked; log.jsonl is checkpoint.py's."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ConfigError("--tensorboard needs the package tensorboard", remedy="pip install tensorboard") from error
+            raise ConfigError(
+                "--tensorboard needs the package tensorboard", remedy="pip install tensorboard"
+            ) from error
         # What an interrupted run logged after the state it continues from is hidden again.
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step or None)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step or None)
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WeightsAndBiases:

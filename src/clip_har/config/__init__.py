@@ -1,4 +1,4 @@
-"""Every setting: the tree of dataclasses, files that fill it, presets, defaults and ranges. Nothing here acts on one."""
+"""Every setting: the tree of dataclasses, files that fill it, presets and ranges. Nothing here acts on one."""
 
 from clip_har.config.checking import validate
 from clip_har.config.presets import apply_preset, load_preset, resolve

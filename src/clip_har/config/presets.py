@@ -1,4 +1,4 @@
-"""Presets, and how what is not given is decided: by the flags, else the preset, else the method, else the base below."""
+"""Presets, and who decides a setting: the flags, else the preset, else the method, else the base below."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def apply_preset(config: TrainConfig) -> TrainConfig:
     if name is None:
         return config
     values = load_preset(name)
-    filled = _fill(config, values)
+    filled: TrainConfig = _fill(config, values)
     return dataclasses.replace(filled, method=values["method"], preset=name)
 
 

@@ -360,5 +360,6 @@ def to_flat_json(config: object) -> dict[str, Any]:
 
 
 _GROUPS: dict[str, type] = {
-    group.__name__: group for group in (DataConfig, BackboneConfig, LoraConfig, OptimizerConfig, AugmentConfig, EngineConfig)
+    group.__name__: group
+    for group in (DataConfig, BackboneConfig, LoraConfig, OptimizerConfig, AugmentConfig, EngineConfig)
 }

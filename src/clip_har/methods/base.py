@@ -106,7 +106,11 @@ class Batch:
     @classmethod
     def of(cls, inputs: Tensor, labels_B: Tensor) -> Batch:
         """A whole step's batch of equal shares."""
-        return cls(inputs=inputs, labels_B=labels_B, weights_B=torch.full_like(labels_B, 1 / len(labels_B), dtype=torch.float32))
+        return cls(
+            inputs=inputs,
+            labels_B=labels_B,
+            weights_B=torch.full_like(labels_B, 1 / len(labels_B), dtype=torch.float32),
+        )
 
 
 class Classifier(nn.Module, ABC):
@@ -227,11 +231,7 @@ class Method(ABC):
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
         """What a run saves of the classifier: everything trained, nothing that the backbone or prompts give."""
-        return {
-            key: value.detach().cpu().contiguous()
-            for key, value in classifier.named_parameters()
-            if value.requires_grad
-        }
+        return {key: value.detach().cpu().contiguous() for key, value in classifier.named_parameters()}
 
     def trainable_params(self, classifier: Classifier) -> int:
         """How many numbers the method adapts."""
@@ -283,9 +283,7 @@ def weighted_cross_entropy(logits_BC: Tensor, batch: Batch) -> Tensor:
     return (F.cross_entropy(logits_BC, targets, reduction="none") * batch.weights_B).sum()
 
 
-def decayed_groups(
-    named: Mapping[str, nn.Parameter], *, lr: float, weight_decay: float
-) -> list[dict[str, Any]]:
+def decayed_groups(named: Mapping[str, nn.Parameter], *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """AdamW's groups for some parameters: biases, norms and scales (fewer than two axes) are not decayed."""
     trained = [parameter for parameter in named.values() if parameter.requires_grad]
     groups = [

@@ -74,7 +74,9 @@ def tower_of(name: str) -> str:
 
 def _placed(modules: Mapping[str, nn.Module], placement: str) -> list[str]:
     """Names of a tower's modules that a placement means."""
-    attention, others, within_layers = [], [], []
+    attention: list[str] = []
+    others: list[str] = []
+    within_layers: list[str] = []
     convolutions = sum(isinstance(module, nn.Conv2d) for module in modules.values())
     inside = tuple(f"{name}." for name, module in modules.items() if isinstance(module, nn.MultiheadAttention))
     for name, module in modules.items():

@@ -81,7 +81,7 @@ def search(classifier: CacheClassifier, task: Task, beta: float) -> tuple[float,
     """Set beta, the alpha that is best on validation with it, and the temperature that fits both.
 
     Returns:
-        Mean accuracy per class, ties among the alphas broken by the lower cross-entropy; and the cross-entropy.
+        Mean accuracy per class, ties among the alphas broken by the lower cross-entropy; and that cross-entropy.
     """
     classifier.beta.fill_(beta)
     embedding_ND = task.val.table.embedding.to(classifier.device)
@@ -91,9 +91,8 @@ def search(classifier: CacheClassifier, task: Task, beta: float) -> tuple[float,
     scores = []
     for ratio in ALPHA_RATIOS:
         logits_NC = zero_shot_NC + ratio * unit * cache_NC
-        losses = {t: float(F.cross_entropy(logits_NC / t, labels_N)) for t in TEMPERATURES}
-        temperature = min(losses, key=lambda t: losses[t])
-        scores.append((_class_accuracy(logits_NC, labels_N), -losses[temperature], float(ratio * unit), temperature))
+        loss, temperature = min((_smoothed_loss(logits_NC / t, labels_N), t) for t in TEMPERATURES)
+        scores.append((_class_accuracy(logits_NC, labels_N), -loss, float(ratio * unit), temperature))
     accuracy, negative_loss, alpha, temperature = max(scores)
     classifier.alpha.fill_(alpha)
     classifier.temperature.fill_(temperature)
@@ -184,6 +183,14 @@ def _saved(classifier: Classifier) -> dict[str, Tensor]:
 def _spread(logits_NC: Tensor) -> Tensor:
     """Standard deviation around each image's mean, a scalar."""
     return (logits_NC - logits_NC.mean(dim=1, keepdim=True)).std()
+
+
+def _smoothed_loss(logits_NC: Tensor, labels_N: Tensor) -> float:
+    """Cross-entropy as if one more image were of no known class: no temperature is endlessly good where all are right.
+
+    After Platt 1999, "Probabilistic outputs for support vector machines", section 2.2.
+    """
+    return float(F.cross_entropy(logits_NC, labels_N, label_smoothing=1 / (len(labels_N) + 1)))
 
 
 def _class_accuracy(logits_NC: Tensor, labels_N: Tensor) -> float:

@@ -130,9 +130,7 @@ def towers_loss(classifier: Towers, batch: Batch, settings: Mapping[str, Any]) -
     templates_B = torch.randint(classifier.tokens_CTL.shape[1], batch.labels_B.shape).to(classifier.device)
     pairs_M2, which_B = torch.stack([batch.labels_B, templates_B], dim=1).unique(dim=0, return_inverse=True)
     caption_BD = classifier.encode_captions(pairs_M2[:, 0], pairs_M2[:, 1])[which_B]
-    return CAPTION_LOSSES[settings["loss"]](
-        image_BD, caption_BD, batch.labels_B, classifier.scale(), batch.weights_B
-    )
+    return CAPTION_LOSSES[settings["loss"]](image_BD, caption_BD, batch.labels_B, classifier.scale(), batch.weights_B)
 
 
 def side_of(name: str) -> str:

@@ -52,7 +52,8 @@ class WiseFt(SolvedMethod):
         return self._origin().tensors(classifier)
 
     def trainable_params(self, classifier: Classifier) -> int:
-        return self._origin().trainable_params(classifier)
+        del classifier  # its weights are no longer trained
+        return int(self.settings["source_trainable_params"])
 
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
         trained = _source(task).tensors

@@ -62,9 +62,7 @@ class Engine:
 
         AcceleratorState._reset_state()  # each training has its own precision
         handlers: list[Any] = [
-            DistributedDataParallelKwargs(
-                find_unused_parameters=True, broadcast_buffers=bool(method.settings["train_batchnorm"])
-            ),
+            DistributedDataParallelKwargs(find_unused_parameters=True),
             GradScalerKwargs(init_scale=INITIAL_SCALE),
         ]
         self.device = device

@@ -252,8 +252,8 @@ class _Loop:
             slots.setdefault(int(index), {})[slot] = value
         self.engine.optimizer.load_state_dict({**self.engine.optimizer.state_dict(), "state": slots})
         if self.average is not None:
-            for index, mean in enumerate(self.average.means):
-                mean.copy_(parts["average"][str(index)])
+            for number, mean in enumerate(self.average.means):
+                mean.copy_(parts["average"][str(number)])
         _set_generators(_by_prefix(parts["generator"]).get(str(distributed.rank()), {}))
         values = dict(snapshot.values)
         if (scaler := values.pop("scaler")) is not None and self.engine.scaler:

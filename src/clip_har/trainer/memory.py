@@ -16,7 +16,9 @@ EFFECTIVE_BATCH = 64
 """Images per optimizer step that --batch-size auto keeps, in one pass or several."""
 
 
-def chosen_batch_size(engine: Engine, classifier: Classifier, task: Task, settings: Mapping[str, Any]) -> tuple[int, int]:
+def chosen_batch_size(
+    engine: Engine, classifier: Classifier, task: Task, settings: Mapping[str, Any]
+) -> tuple[int, int]:
     """Images per forward pass and passes per step: as given, or the largest part of `EFFECTIVE_BATCH` that fits.
 
     Tries one forward and backward pass, halving the batch until one succeeds; nothing is changed by the trial.

@@ -61,9 +61,8 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
         progress.note(f"{number}/{len(entries)} {name}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
         run = run_of_comparison(config, name, seed, prepared, progress, command)
         runs.setdefault(name, []).append(run)
-        if distributed.is_main():
-            result = evaluate_prepared(run, prepared, run.folder / "eval", seed=seed, progress=progress, command=command)
-            results.setdefault(name, {})[seed] = result
+        result = evaluate_prepared(run, prepared, run.folder / "eval", seed=seed, progress=progress, command=command)
+        results.setdefault(name, {})[seed] = result
     rows = tuple(_comparison_row(name, runs[name], results[name]) for name in results)
     first = {name: by_seed[config.seeds[0]] for name, by_seed in results.items()}
     if distributed.is_main():
@@ -195,8 +194,8 @@ def _comparison_row(name: str, runs: Sequence[checkpoint.Run], results: Mapping[
 
 def _write_contact_sheets(comparison: Comparison, data: Path, out: Path) -> None:
     """One drawn scene per class, with what the best method answers."""
-    best = max(comparison.rows, key=lambda row: row.accuracy)
-    result = comparison.results[best.method]
+    best = max((row for row in comparison.rows if not row.collapsed), key=lambda row: row.accuracy)
+    result = comparison.results[best.name]
     first = {int(target): index for index, target in reversed(list(enumerate(result.targets_N)))}
     chosen = [first[target] for target in sorted(first)]
     answers = [result.classes[int(result.best.predictions[index])] for index in chosen]

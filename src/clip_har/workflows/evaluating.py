@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clip_har import checkpoint, report
+from clip_har import checkpoint, distributed, report
 from clip_har.config import EvaluateConfig, validate
 from clip_har.dataset import ActionDataset, SplitName
 from clip_har.errors import DataError, UnreadableImageError
 from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
 from clip_har.files import write_atomically
+from clip_har.hard_pairs import HardPairs
 from clip_har.images import decode
 from clip_har.methods import LabelledImages
 from clip_har.progress import SILENT, Progress
@@ -28,6 +30,7 @@ from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.training import versions
 
 THUMBNAIL_PIXELS = 224
+SHOWN_PAIRS = 12
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: str = "") -> tuple[EvalResult, Path]:
@@ -40,6 +43,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
         UserError: data, model or run folder cannot be used.
     """
     validate(config)
+    distributed.initialise(config.backbone.device)
     run = checkpoint.load_run(config.checkpoint) if config.checkpoint else None
     out = config.out or (run.folder / "eval" if run else Path("eval"))
     prepared = prepare(config.data, config.backbone, out=out, progress=progress, run=run, for_training=False)
@@ -66,18 +70,58 @@ def evaluate_prepared(
         seed=seed,
     )
     history = run.history() if run else []
-    report.write_evaluation(
-        result,
-        out,
-        card={**shared_card(prepared, seed), **(_run_card(run) if run else {"method": "zero-shot"})},
-        history=[_epoch_record(entry) for entry in history],
-        command=command,
-        load_thumbnail=thumbnails(prepared.dataset),
-    )
+    if distributed.is_main():
+        report.write_evaluation(
+            result,
+            out,
+            card={**shared_card(prepared, seed), **(_run_card(run) if run else {"method": "zero-shot"})},
+            history=[_epoch_record(entry) for entry in history if entry["train_loss"] is not None],
+            command=command,
+            load_thumbnail=thumbnails(prepared.dataset),
+            interpolation=_interpolation(run, history),
+            hard_pairs=_hard_pairs(run, prepared) if run else None,
+        )
     for warning in result.warnings:
         if warning not in prepared.dataset.warnings:
             progress.warn(warning)
     return result
+
+
+def _interpolation(
+    run: checkpoint.Run | None, history: Sequence[Mapping[str, Any]]
+) -> list[tuple[float, float]] | None:
+    """Of a wise-ft run, the share of the trained weights and the validation accuracy of each candidate."""
+    if run is None or run.card["method"] != "wise-ft":
+        return None
+    return [(float(entry["candidate"].removeprefix("alpha=")), entry["val_accuracy"]) for entry in history]
+
+
+def _hard_pairs(run: checkpoint.Run, prepared: Prepared) -> dict[str, Any] | None:
+    """The pairs that a run was trained on last, with the images' names, as the report shows them."""
+    path = run.folder / "hard_pairs.json"
+    if not path.is_file():
+        return None
+    pairs = HardPairs.from_json(json.loads(path.read_text(encoding="utf-8")))
+    train = prepared.task(run.card["seed"], shots=run.card["settings"].get("shots")).train
+    names = {record.sha256: record.name for record in prepared.dataset.split("train")}
+    hashes = train.table.hashes
+    if any(max(pair.first, pair.second) >= len(hashes) for pair in pairs.images):
+        return None  # the training images are not here
+    return {
+        "class_pairs": [
+            {"true": entry.label, "answered": entry.answer, "count": entry.images} for entry in pairs.confused
+        ],
+        "image_pairs": [
+            {
+                "image": names[hashes[pair.first]],
+                "label": pair.second_rival,
+                "rival_image": names[hashes[pair.second]],
+                "rival_label": pair.first_rival,
+                "similarity": pair.similarity,
+            }
+            for pair in pairs.images[:SHOWN_PAIRS]
+        ],
+    }
 
 
 def _probabilities(
@@ -87,13 +131,13 @@ def _probabilities(
     digest = hashlib.sha256("".join(images.table.hashes).encode())
     digest.update((run.folder / run.method.weights_file).read_bytes())
     kept = run.folder / "answers" / f"{digest.hexdigest()[:32]}.npy"
-    if kept.is_file():
+    if distributed.gather_objects(kept.is_file())[0]:
         with contextlib.suppress(OSError, ValueError):
             return np.load(kept, allow_pickle=False)  # type: ignore[no-any-return]
     classifier = run.classifier(model=prepared.backbone.card.name, device=str(prepared.backbone.device))
     classifier.to(prepared.backbone.device)
     answers_NC: npt.NDArray[np.float32] = classifier.probabilities(images, progress=progress).numpy()
-    if classifier.reads == "image":
+    if classifier.reads == "image" and distributed.is_main():
         content = io.BytesIO()
         np.save(content, answers_NC)
         write_atomically(kept, content.getvalue())

@@ -207,7 +207,9 @@ class Fitting:
             classifier.image_embeddings(task.train),
             task.train.labels_N,
             classes=task.classes,
+            hardest=min(1.0, 2 * self.settings["hard_pairs"]),
         )
+        self.pairs = distributed.gather_objects(self.pairs)[0]  # rounding could break ties differently
         if distributed.is_main():
             checkpoint.write_json(self.folder / "hard_pairs.json", self.pairs.to_json())
 

@@ -102,7 +102,8 @@ def _settings(
     return run.as_source(), {
         **settings,
         "source_method": run.card["method"],
-        "source_settings": run.card["settings"],
+        "source_settings": resolve(run.card["settings"], {}),
+        "source_trainable_params": run.card["trainable_params"],
     }
 
 
