@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def bert_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_bert_model(tmp_path_factory.mktemp("bert-clip"))
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Towers this small lose far more to threads than they gain, on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def open_model(name: str) -> Backbone:
     return load_backbone(name, device="cpu", precision="float32")
 
@@ -99,7 +109,7 @@ def make_task(model: str) -> Task:
 
     def split(count: int) -> LabelledImages:
         labels_N = torch.arange(len(CLASSES)).repeat_interleave(count)
-        noise_ND = torch.randn(len(labels_N), prompts_CD.shape[1], generator=generator) * 0.1
+        noise_ND = torch.randn(len(labels_N), prompts_CD.shape[1], generator=generator) * 0.4
         embedding_ND = F.normalize(centres_CD[labels_N] + noise_ND, dim=-1)
         return LabelledImages(table=Table(embedding_ND, embedding_ND), labels_N=labels_N)  # type: ignore[arg-type]
 
@@ -206,7 +216,7 @@ def test_it_learns_beats_zero_shot_and_restores_exactly(model: str, request: pyt
     method = CoOp(settings(lr=0.02))
     classifier = method.build(task)
     first, *_, last = step_through(method, classifier, task, epochs=40)
-    assert last < 0.1 * first
+    assert last < 0.2 * first
     zero_shot_N = (task.val.table.embedding @ task.prompts_CD.T).argmax(dim=1)
     answers_N = classifier.probabilities(task.val).argmax(dim=1)
     before, after = ((answer_N == task.val.labels_N).float().mean() for answer_N in (zero_shot_N, answers_N))
@@ -274,4 +284,4 @@ def test_golden_loss_trace(bert_model: str) -> None:
     task = make_task(bert_model)
     method = CoOp(settings(lr=0.01))
     losses = step_through(method, method.build(task), task, epochs=3)
-    assert losses == pytest.approx([0.614999, 0.471048, 0.355411], rel=1e-3)
+    assert losses == pytest.approx([0.847711, 0.768663, 0.697020], rel=1e-3)

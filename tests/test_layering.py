@@ -44,6 +44,7 @@ LAYERS = (
     "console",
     "workflows",
     "cli",
+    "__main__",
     "historic",
 )
 """Each module, or package with all its modules, may import what is named before it."""

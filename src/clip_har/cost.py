@@ -1,9 +1,11 @@
-"""What a training costs, measured: peak memory of the process or the GPU. Times are taken where the work is done."""
+"""What a training costs: peak memory of the process or the GPU, measured; and how a CPU is spared costs."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -62,3 +64,17 @@ def keep_freed_memory() -> bool:
     return all(
         mallopt(option, value) for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26))
     )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Small tensors are not worth sharing: threads cost more than they give, and far more on a busy CPU.
+
+    benchmarks/lora_epochs.py measures it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -65,6 +65,21 @@ def _running() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that is spread over the processes, put together; all must call this. Others as they are."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def spread_like(target: Tensor, value: Tensor) -> Tensor:
+    """A whole tensor in the form of `target`: this process's part of it where `target` is spread."""
+    if not hasattr(target, "full_tensor"):
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(target, DTensor)
+    return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+
+
 def initialise(device: str) -> None:
     """Join the other processes, where a launcher started several.
 

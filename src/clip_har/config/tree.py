@@ -170,7 +170,7 @@ class LoraConfig:
     alpha: float | None = None
     """Numerator of the scale alpha / r. Default: 32; inside the towers 4."""
     dropout: float | None = None
-    """Dropout on the update's input. In [0, 1). Default: 0.1."""
+    """Dropout on the update's input. In [0, 1). Default: 0.1; inside the towers 0."""
     rslora: bool | None = None
     """Scale by alpha / sqrt(r) in place of alpha / r (arXiv 2312.03732). Default: no; inside the towers yes."""
     dora: bool | None = None
@@ -190,7 +190,8 @@ class OptimizerConfig:
     epochs: WholeNumber | None = None
     """Passes over the training images. Default: 15 on cached embeddings, 10 inside the towers."""
     batch_size: BatchSize | None = None
-    """Images per forward pass on each device; auto tries which fit and keeps the effective batch. Default: 64."""
+    """Images per forward pass on each device; auto tries which fit and keeps the effective batch. Default: 64; inside
+    the towers 32."""
     accumulate: WholeNumber | None = None
     """Forward passes per optimizer step. Default: 1."""
     lr: float | None = None
@@ -238,7 +239,8 @@ class AugmentConfig:
     """Mix pairs of images and their labels with a share drawn from Beta(m, m) (arXiv 1710.09412); 0 switches it off.
     Default: 0."""
     hard_pairs: float | None = None
-    """Share of each batch composed of images that are hard to tell from another class. In [0, 1]. Default: 0."""
+    """Share of each batch composed of images that are hard to tell from another class, in [0, 1]; above 0.4 it is
+    seldom reached. Default: 0."""
     hard_pairs_every: WholeNumber | None = None
     """Epochs between two searches for hard pairs. Default: 1."""
     hard_margin: float | None = None

@@ -15,13 +15,13 @@ from clip_har.methods.base import Classifier, Frame, GradientMethod, Task, decay
 # Shapes: B images, C classes, D embedding width, K width of the bottleneck.
 
 REDUCTION = 4
-"""D / K, as in the paper (section 4.1)."""
+"""D / K, the paper's own."""
 RESIDUAL_RATIO = 0.2
-"""Share of the adapted features in the mixture, the paper's best on ImageNet (section 4.4)."""
+"""Share of the adapted features in the mixture, the paper's on ImageNet."""
 
 
 class AdapterClassifier(Classifier):
-    """softmax(logit scale * cos(r A(x) + (1 - r) x, prompts)) with A(x) = ReLU(x W1) W2 (eqs. 1 and 3).
+    """softmax(logit scale * cos(r A(x) + (1 - r) x, prompts)) with A(x) = ReLU(x W1) W2.
 
     2 * D * K trainable parameters: 131,072 on ViT-B/32 (D = 512).
     """
@@ -51,7 +51,7 @@ class AdapterClassifier(Classifier):
 
 
 class ClipAdapter(GradientMethod):
-    """Gao et al. 2021, with the visual adapter alone, which the paper found best (table 4)."""
+    """Gao et al. 2021, with the visual adapter alone, which the paper found best."""
 
     name = "clip-adapter"
     source = "arXiv 2110.04544"

@@ -29,7 +29,7 @@ RELATIVE_LR = 0.2
 
 
 class PromptLearner(Classifier):
-    """softmax(logit scale * cos(x, g([v_1] ... [v_M] [class name] .))) (Zhou et al. 2022, eqs. 2 and 3).
+    """softmax(logit scale * cos(x, g([v_1] ... [v_M] [class name] .))) (Zhou et al. 2022, section 3.2).
 
     The context v is shared by all classes and stands before the class name: M * W trainable parameters, 8,192 on
     ViT-B/32 (W = 512).
@@ -38,6 +38,8 @@ class PromptLearner(Classifier):
         frame: classes and logit scale; its backbone's text tower is held frozen, outside parameters and state dict.
         generator: draws the context vectors that no word is there for.
     """
+
+    small = False
 
     def __init__(self, frame: Frame, generator: torch.Generator) -> None:
         super().__init__()

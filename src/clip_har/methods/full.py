@@ -30,6 +30,7 @@ class FullFineTuning(GradientMethod):
     def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
         return {
             "epochs": 10,
+            "batch_size": 32,
             "lr": default_lr(backbone, transformer=1e-5, convolutional=2e-4),
             "weight_decay": 0.1,
             "warmup_epochs": 0.5,

@@ -1,6 +1,6 @@
 """Forward passes for PEFT's layers where its own is slow or passed by. The parameters and their names stay PEFT's.
 
-Both classes only replace methods, so that a layer that PEFT has made becomes one by a new `__class__`.
+The classes only replace methods, so that an existing layer becomes one by a new `__class__`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from clip_har.methods.lora_layers import ADAPTER
 
-# Shapes: B sequences, L tokens, W width, R rank, H heads.
+# Shapes: B sequences, L tokens, Q of them that ask, W width, R rank, H heads of width d.
 
 
 class FastAttention(peft_layers.MultiheadAttention):  # type: ignore[misc]
-    """Self-attention with y = W x + b + s B A x for query, key and value together (A [R, W], B [3W, R]).
+    """Attention with W x + b + s B A x for query, key and value together (A [R, W], B [3W, R]).
 
     PEFT builds W + s B A anew in every pass and back-propagates through it, which takes a product as large as the
     layer's own for the gradient of W; here that gradient is never formed (Hu et al. 2021, arXiv 2106.09685, eq. 3).
-    Calls that ask for more than self-attention's output go to PEFT.
+    Calls that ask for more than the output go to PEFT.
 
     The output projection's pair stays at B = 0: PEFT adds its product twice to the weight, but once to the gradient
     (`merge` sets the merged weight and then has the projection merge itself), so any other value would be trained
@@ -47,10 +47,8 @@ class FastAttention(peft_layers.MultiheadAttention):  # type: ignore[misc]
             mask = mask.logical_not() if mask.dtype == torch.bool else mask.to(queries_BHQd.dtype)  # True hides there
         attended_BHQd = F.scaled_dot_product_attention(queries_BHQd, keys_BHLd, values_BHLd, mask)
         projection = base.out_proj.get_base_layer()
-        output_BQW = F.linear(attended_BHQd.transpose(1, 2).flatten(2), projection.weight, projection.bias).to(
-            query.dtype
-        )
-        return (output_BQW if base.batch_first else output_BQW.transpose(0, 1)), None
+        output_BQW = F.linear(attended_BHQd.transpose(1, 2).flatten(2), projection.weight, projection.bias)
+        return (output_BQW if base.batch_first else output_BQW.transpose(0, 1)).to(query.dtype), None
 
     def _project(self, x_BQW: Tensor, source_BLW: Tensor | None) -> tuple[Tensor, ...]:
         """Queries of x, and keys and values of the source or else of x too, by heads: [B, H, Q, d] and [B, H, L, d]."""
@@ -67,9 +65,8 @@ class FastAttention(peft_layers.MultiheadAttention):  # type: ignore[misc]
         frozen = F.linear(x_BLW, self.base_layer.in_proj_weight[rows], self.base_layer.in_proj_bias[rows])
         down_BLR = self.lora_A[ADAPTER](self.lora_dropout[ADAPTER](x_BLW))
         up = self.lora_B[ADAPTER].weight[rows].T.contiguous()  # so laid out, its gradient's product is 5 times faster
-        return torch.addmm(frozen.flatten(0, 1), down_BLR.flatten(0, 1), up, alpha=self.scaling[ADAPTER]).view_as(
-            frozen
-        )
+        scale = self.scaling[ADAPTER]
+        return torch.addmm(frozen.flatten(0, 1), down_BLR.flatten(0, 1), up, alpha=scale).view_as(frozen)
 
     def _restore_weights(self) -> None:
         """PEFT registers the base weights anew whenever modules are listed; needed only if it has replaced them."""

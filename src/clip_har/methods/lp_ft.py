@@ -73,6 +73,7 @@ class LpFt(GradientMethod):
     def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
         return {
             "epochs": 10,
+            "batch_size": 32,
             "lr": default_lr(backbone, transformer=1e-5, convolutional=2e-4),
             "warmup_epochs": 0.5,
             "augment": "light",

@@ -142,7 +142,7 @@ def side_of(name: str) -> str:
 
 def depth_of(name: str) -> int | None:
     """The number of the layer that a parameter of the model lies in, from the bottom; None outside the layers."""
-    found = re.search(r"\.(?:resblocks|blocks|stages|layers?)\.(\d+)\.|\.layer(\d)\.", name)
+    found = re.search(r"\.(?:resblocks|blocks?|stages|layers?)\.(\d+)\.|\.layer(\d)\.", name)
     return int(found.group(1) or found.group(2)) if found else None
 
 

@@ -71,7 +71,6 @@ class Engine:
             cpu=device.type == "cpu",
             device_placement=False,
             kwargs_handlers=handlers,
-            fsdp_plugin=_fsdp_plugin() if fsdp else None,
         )
         classifier.to(device)
         if precision == "fp16-pure":
@@ -80,7 +79,10 @@ class Engine:
         objective: nn.Module = Objective(method, classifier, task)
         if compiled:
             objective = cast(nn.Module, torch.compile(objective))
-        self._objective = self._accelerator.prepare_model(objective, device_placement=False)
+        self._sharded = shard(objective, device) if fsdp else []
+        if not fsdp:
+            objective = self._accelerator.prepare_model(objective, device_placement=False)
+        self._objective = objective
         groups = method.parameter_groups(classifier)
         self.optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=_can_fuse(groups, precision))
         self._prepared = self._accelerator.prepare_optimizer(self.optimizer, device_placement=False)
@@ -98,7 +100,7 @@ class Engine:
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            with contextlib.nullcontext() if last else self._accelerator.no_sync(self._objective):
+            with self._gradients_exchanged(last), self._accelerator.autocast():
                 loss = self._objective(batch)
                 if not self.scaler and not math.isfinite(loss.detach().item()):
                     return math.nan
@@ -115,17 +117,35 @@ class Engine:
         if self.scaler:
             self._accelerator.unscale_gradients(self._prepared)
         gradients = [parameter for parameter in self.trained if parameter.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(gradients, gradient_clip or math.inf)
+        norm = distributed.whole(torch.nn.utils.clip_grad_norm_(gradients, gradient_clip or math.inf))
         if not self.scaler and not math.isfinite(norm.item()):
             return False
         self._prepared.step()
         return True
 
     @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
-        """The same arithmetic for passes outside the steps."""
-        with self._accelerator.autocast():
+    def whole_weights(self) -> Iterator[None]:
+        """Every process has all weights inside the with block, to answer and to save; nothing to do unless sharded."""
+        for module in self._sharded:
+            module.set_reshard_after_forward(False)
+            module.unshard()
+        try:
             yield
+        finally:
+            for module in self._sharded:
+                module.set_reshard_after_forward(True)
+                module.reshard()
+
+    @contextlib.contextmanager
+    def _gradients_exchanged(self, last: bool) -> Iterator[None]:
+        """Let the processes exchange gradients in the step's last backward pass alone."""
+        for module in self._sharded:
+            module.set_requires_gradient_sync(last)
+        if last or self._sharded:
+            yield
+        else:
+            with self._accelerator.no_sync(self._objective):
+                yield
 
 
 def _can_fuse(groups: list[dict[str, Any]], precision: str) -> bool:
@@ -133,13 +153,27 @@ def _can_fuse(groups: list[dict[str, Any]], precision: str) -> bool:
     return kinds <= {"cpu", "cuda", "mps"} and precision != "fp16-pure"
 
 
-def _fsdp_plugin() -> Any:
-    """Fully sharded data parallel (Zhao et al. 2023, arXiv 2304.11277), in torch's second form."""
-    from accelerate.utils import FullyShardedDataParallelPlugin
+def shard(objective: nn.Module, device: torch.device) -> list[Any]:
+    """Spread an objective's weights over the processes, layer by layer (FSDP: Zhao et al. 2023, arXiv 2304.11277).
+
+    Returns:
+        The modules that gather their weights when they are called.
+
+    Raises:
+        ConfigError: there is only this process.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
 
     if distributed.world_size() == 1:
         raise ConfigError(
             "--fsdp shards over several processes, and this is one",
             remedy="Start it with torchrun or accelerate launch, or leave --fsdp out.",
         )
-    return FullyShardedDataParallelPlugin(fsdp_version=2, reshard_after_forward=True)
+    mesh = init_device_mesh(device.type, (distributed.world_size(),))
+    for container in list(objective.modules()):
+        if isinstance(container, nn.ModuleList):
+            for layer in container:
+                fully_shard(layer, mesh=mesh)
+    fully_shard(objective, mesh=mesh)
+    return [module for module in objective.modules() if isinstance(module, FSDPModule)]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clip_har import distributed
+from clip_har.cost import one_thread
 from clip_har.errors import TrainingError
 from clip_har.hard_pairs import HardPairs
 from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
@@ -114,23 +115,8 @@ def fit(
         yield from _solve(method, classifier, task, resume)
     elif isinstance(method, GradientMethod):
         engine = engine or Engine(method, classifier, task, device=classifier.device)
-        with _threads(classifier), explaining_memory(engine, settings):
+        with one_thread() if classifier.small else contextlib.nullcontext(), explaining_memory(engine, settings):
             yield from _Loop(engine, classifier, task, settings, pairs).run(resume)
-
-
-@contextlib.contextmanager
-def _threads(classifier: Classifier) -> Iterator[None]:
-    """Steps on cached embeddings are too small to share: threads cost more than they give, and far more on a busy CPU.
-
-    benchmarks/lora_epochs.py measures it.
-    """
-    threads = torch.get_num_threads()
-    if classifier.reads != "image" and classifier.small:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Loop:
@@ -222,9 +208,15 @@ class _Loop:
                 accumulate=at.accumulate,
                 seconds=seconds,
                 snapshot=self._snapshot,
-                kept_weights=self.average.in_place if self.average else contextlib.nullcontext,
+                kept_weights=self._kept_weights,
             )
             started = time.perf_counter()
+
+    @contextlib.contextmanager
+    def _kept_weights(self) -> Iterator[None]:
+        averaged = self.average.in_place() if self.average else contextlib.nullcontext()
+        with averaged, self.engine.whole_weights():
+            yield
 
     def _snapshot(self) -> Snapshot:
         tensors = {f"classifier.{key}": value for key, value in changing(self.classifier).items()}
@@ -236,7 +228,9 @@ class _Loop:
             tensors |= {f"generator.{rank}.{key}": value for key, value in state.items()}
         scaler = self.engine.scaler.state_dict() if self.engine.scaler else None
         return Snapshot(
-            tensors={key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()},
+            tensors={
+                key: distributed.whole(value.detach()).cpu().clone().contiguous() for key, value in tensors.items()
+            },
             values={**vars(self.at), "scaler": scaler},
         )
 
@@ -245,15 +239,17 @@ class _Loop:
         current = dict(self.classifier.state_dict())
         with torch.no_grad():
             for key, value in parts["classifier"].items():
-                current[key].copy_(value)
+                current[key].copy_(distributed.spread_like(current[key], value))
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in parts["optimizer"].items():
             index, _, slot = key.partition(".")
+            if slot != "step":
+                value = distributed.spread_like(self.engine.trained[int(index)], value)
             slots.setdefault(int(index), {})[slot] = value
         self.engine.optimizer.load_state_dict({**self.engine.optimizer.state_dict(), "state": slots})
         if self.average is not None:
             for number, mean in enumerate(self.average.means):
-                mean.copy_(parts["average"][str(number)])
+                mean.copy_(distributed.spread_like(mean, parts["average"][str(number)]))
         _set_generators(_by_prefix(parts["generator"]).get(str(distributed.rank()), {}))
         values = dict(snapshot.values)
         if (scaler := values.pop("scaler")) is not None and self.engine.scaler:

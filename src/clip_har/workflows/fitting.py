@@ -142,11 +142,11 @@ class Fitting:
             entry = self._entry(state, rate)
             if entry["best"]:
                 self._keep(state.classifier)
+            if self.settings["hard_pairs"] > 0 and state.epoch % self.settings["hard_pairs_every"] == 0:
+                self._mine(state.classifier)
         self._warn_of_collapse(entry)
         self.history.append(entry)
         self.seconds += state.seconds
-        if self.settings["hard_pairs"] > 0 and state.epoch % self.settings["hard_pairs_every"] == 0:
-            self._mine(state.classifier)
         self._save_state(state)
         if distributed.is_main():
             checkpoint.save_log(self.folder, self.history)
