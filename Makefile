@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test format clean
+.PHONY: help venv quickstart benchmark-methods test format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 venv: $(VENV)/.installed-dev ## set up .venv for development
 
@@ -20,12 +20,15 @@ test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+benchmark-methods: $(VENV)/.installed ## compare every method on the drawn scenes, offline: about ten minutes
+	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods
+
 format: $(VENV)/.installed-dev ## format the code and mend what lint can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what quickstart and the tools wrote, but keep .venv
-	rm -rf quickstart build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf quickstart benchmark-methods build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -173,7 +173,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> str:
 
     On a CPU only AMX and AVX512-BF16 make bfloat16 faster than float32; without them it is emulated and slower.
     """
-    if precision != "auto":
+    if precision not in ("auto", "fp16-pure"):  # the latter is about trained weights
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 _FREE_SETTINGS = frozenset(
     {"out", "resume", "data", "device", "workers", "encode_batch_size", "cache", "save_steps", "tensorboard", "wandb"}
 )
+_WITH_FILES = [method for method in METHODS.values() if isinstance(method.weights_file, str)]
 _CARD_KEYS = ("method", "backbone", "classes", "templates", "preprocessing", "settings", "seed")
 
 
@@ -67,7 +69,7 @@ class Run:
 
     def prompts(self) -> Tensor:
         """The class prompts' embeddings [C, D] that the run was trained with."""
-        return _load_tensors(self.folder / "prompts.safetensors")["prompts_CD"]
+        return load_prompts(self.folder)
 
     def tensors(self) -> dict[str, Tensor]:
         """The trained weights, as the method names them.
@@ -225,6 +227,23 @@ def save_prompts(folder: Path, prompts_CD: Tensor) -> None:
     write_atomically(folder / "prompts.safetensors", save({"prompts_CD": prompts_CD.contiguous()}))
 
 
+def load_prompts(folder: Path) -> Tensor:
+    """What `save_prompts` wrote.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    return _load_tensors(folder / "prompts.safetensors")["prompts_CD"]
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run that saved no state may have left behind."""
+    for name in ("hard_pairs.json", "log.jsonl", *{method.weights_file for method in _WITH_FILES}):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("last", "answers", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def save_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write log.jsonl: one line per epoch or candidate."""
     write_atomically(folder / "log.jsonl", "".join(json.dumps(dict(entry)) + "\n" for entry in history))
@@ -250,7 +269,9 @@ def save_state(
     metadata["checksum"] = _checksum(snapshot.tensors, metadata)
     name = f"step-{snapshot.values['step']:08d}.safetensors"
     write_atomically(folder / "last" / name, save(snapshot.tensors, metadata))
-    for old in sorted((folder / "last").glob("step-*.safetensors"))[:-2]:
+    others = sorted(path for path in (folder / "last").glob("step-*.safetensors") if path.name != name)
+    before = [path for path in others if path.name < name]
+    for old in set(others) - set(before[-1:]):  # also any that claims to be newer: it was passed over
         old.unlink()
 
 

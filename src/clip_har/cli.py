@@ -26,6 +26,7 @@ from clip_har import __version__
 from clip_har.config import (
     CompareConfig,
     EvaluateConfig,
+    MethodNames,
     Precision,
     TrainConfig,
     flat_fields,
@@ -63,13 +64,20 @@ app = App(
 
 
 @app.command
-def quickstart(*, out: Path = Path("quickstart"), seed: int = 0, cache: Path | None = None) -> int:
+def quickstart(
+    *,
+    out: Path = Path("quickstart"),
+    methods: MethodNames = ("zero-shot", "linear-probe", "lora"),
+    seed: int = 0,
+    cache: Path | None = None,
+) -> int:
     """See the whole job in a minute, without a network: drawn scenes, a tiny CLIP, LoRA against zero-shot.
 
     Example: clip-har quickstart --out quickstart
 
     Args:
         out: Folder for the drawn images, the runs, the tables and the report.
+        methods: Methods and presets to compare, separated by commas.
         seed: Seed of the scenes and the training.
         cache: Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
     """
@@ -77,7 +85,9 @@ def quickstart(*, out: Path = Path("quickstart"), seed: int = 0, cache: Path | N
     from clip_har.console import Output
 
     progress = _progress()
-    comparison = workflows.quickstart(out, seed=seed, cache=cache, progress=progress, command=_command())
+    comparison = workflows.quickstart(
+        out, methods=methods, seed=seed, cache=cache, progress=progress, command=_command()
+    )
     Output().comparison(comparison.rows, comparison.results)
     Output().files(
         ("Report", out / "report.html"),
@@ -123,6 +133,8 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_f
 
     del config_file
     result, out = workflows.evaluate(config, progress=_progress(), command=_command())
+    if not _speaks():
+        return EXIT_DONE
     output = Output()
     output.evaluation(result)
     output.files(("Report", out / "report.html"), ("Tables", out / "results.csv"))
@@ -203,8 +215,8 @@ def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
         return _refuse(_flag_problem(error, tokens, app))
     except UserError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
-        return _interrupted(tokens)
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(tokens, *interrupt.args)
     except BrokenPipeError:  # the reader of our output has gone, as in `clip-har ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
@@ -301,14 +313,19 @@ def _our_fault() -> int:
     return EXIT_OUR_FAULT
 
 
-def _interrupted(tokens: Sequence[str]) -> int:
-    resumes = tokens and tokens[0] == "train" and "--resume" not in tokens
-    again = f"{_command()}{' --resume' if resumes else ''}"
+def _interrupted(tokens: Sequence[str], run_folder: str = "") -> int:
+    """Say how to go on. A training that has saved a state names its run folder."""
+    again = _command()
+    if run_folder and tokens[:1] == ["train"]:
+        again += "" if _value_of(tokens, "--out") else f" --out {shlex.quote(run_folder)}"
+        again += "" if "--resume" in tokens else " --resume"
     _say(f"Interrupted. What is done is kept; continue with: {again}")
     return EXIT_INTERRUPTED
 
 
 def _say(line: str) -> None:
+    if not _speaks():
+        return
     print(line, file=sys.stderr, flush=True)
 
 

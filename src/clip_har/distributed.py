@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from clip_har.errors import ConfigError
+
 T = TypeVar("T")
 
 
@@ -65,6 +67,11 @@ def _running() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+def mean(tensor: Tensor) -> Tensor:
+    """The mean of what every process has; all must call this."""
+    return torch.stack(gather_objects(tensor)).mean(dim=0)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over the processes, put together; all must call this. Others as they are."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -88,6 +95,10 @@ def initialise(device: str) -> None:
     """
     if not launched() or _running():
         return
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"--device {device} would put all processes on one GPU", remedy="Use --device auto: each takes its own."
+        )
     from accelerate import PartialState
 
     PartialState(cpu=device == "cpu" or not torch.cuda.is_available())

@@ -14,6 +14,12 @@ from torch import Tensor
 from clip_har import distributed
 
 
+def cosine_logits(image_BD: Tensor, text_CD: Tensor, scale: Tensor) -> Tensor:
+    """scale * cosine [B, C], in float32 also under autocast: near 25, bfloat16 numbers lie 0.125 apart."""
+    with torch.autocast(image_BD.device.type, enabled=False):
+        return scale.float() * image_BD.float() @ text_CD.float().T
+
+
 def class_cross_entropy(image_BD: Tensor, class_CD: Tensor, labels_B: Tensor, scale: Tensor) -> Tensor:
     """Cross-entropy of softmax over all classes' prompt embeddings; no image is another's negative.
 
@@ -70,7 +76,7 @@ def _symmetric(
     share_BA = positive_BA / positive_BA.sum(dim=1, keepdim=True).clamp(min=1)
     loss_B = torch.zeros_like(weights_B)
     for own_BD, others_BD in ((image_BD, caption_BD), (caption_BD, image_BD)):
-        logits_BA = scale * own_BD @ distributed.gather_rows(others_BD).T
+        logits_BA = cosine_logits(own_BD, distributed.gather_rows(others_BD), scale)
         log_softmax_BA = F.log_softmax(logits_BA.masked_fill(~taking_part_A, float("-inf")), dim=1)
         loss_B = loss_B - (share_BA * log_softmax_BA.masked_fill(~taking_part_A, 0.0)).sum(dim=1) / 2
     return (loss_B * weights_B).sum()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from clip_har.errors import ConfigError
+from clip_har.files import write_atomically
 
 
 class Tracker(Protocol):
@@ -15,7 +18,7 @@ class Tracker(Protocol):
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Figures at an optimizer step."""
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         """Write what is pending."""
 
 
@@ -23,20 +26,17 @@ class TensorBoard:
     """Event files in tensorboard/ of the run folder, read by `tensorboard --logdir RUN`."""
 
     def __init__(self, folder: Path, *, from_step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                "--tensorboard needs the package tensorboard", remedy="pip install tensorboard"
-            ) from error
+        from torch.utils.tensorboard import SummaryWriter
+
         # What an interrupted run logged after the state it continues from is hidden again.
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step or None)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
+        del failed
         self._writer.close()
 
 
@@ -44,26 +44,44 @@ class WeightsAndBiases:
     """A run of the project clip-har; with WANDB_MODE=offline only written, into wandb/ of the run folder."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        import wandb
+
+        known = folder / "wandb_id.txt"
+        name = known.read_text(encoding="utf-8") if known.is_file() else uuid.uuid4().hex[:12]
+        write_atomically(known, name)
         try:
-            import wandb
-        except ImportError as error:
-            raise ConfigError("--wandb needs the package wandb", remedy="pip install wandb") from error
-        self._run = wandb.init(
-            project="clip-har", dir=str(folder), name=folder.name, id=folder.name, resume="allow", config=dict(settings)
-        )
+            self._run = wandb.init(
+                project="clip-har", dir=str(folder), name=folder.name, id=name, resume="allow", config=dict(settings)
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"Weights & Biases cannot be used: {str(error).splitlines()[0]}",
+                remedy="Log in with wandb login, or set WANDB_MODE=offline.",
+            ) from error
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         self._run.log(dict(figures), step=step)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, *, failed: bool = False) -> None:
+        self._run.finish(exit_code=int(failed))
+
+
+def require(settings: Mapping[str, Any]) -> None:
+    """Refuse early what is not installed.
+
+    Raises:
+        ConfigError: naming the package.
+    """
+    for name in ("tensorboard", "wandb"):
+        if settings[name] and importlib.util.find_spec(name) is None:
+            raise ConfigError(f"--{name} needs the package {name}", remedy=f"pip install {name}")
 
 
 def trackers(folder: Path, settings: Mapping[str, Any], *, from_step: int) -> list[Tracker]:
-    """Those that the settings ask for.
+    """Those that the settings ask for, after `require`.
 
     Raises:
-        ConfigError: one is not installed.
+        ConfigError: Weights & Biases refuses.
     """
     chosen: list[Tracker] = []
     if settings["tensorboard"]:

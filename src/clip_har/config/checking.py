@@ -36,8 +36,15 @@ def _conflicts(flat: Mapping[str, Any]) -> Iterator[str]:
         yield f"--mixup needs --loss cross-entropy, not {flat['loss']}"
     if flat.get("mixup") and flat.get("hard_pairs"):
         yield "--mixup and --hard-pairs cannot be combined"
-    if flat.get("precision") == "fp16-pure" and "epochs" not in flat:
-        yield "--precision fp16-pure is for training only"
+    method = flat.get("method")
+    if flat.get("precision") == "fp16-pure" and method not in WHOLE_TOWERS and "methods" not in flat:
+        yield "--precision fp16-pure is for training full or two-tier only"
+    if flat.get("train_batchnorm") and method is not None and method not in WHOLE_TOWERS:
+        yield f"--train-batchnorm is for full and two-tier, not {method}"
+
+
+WHOLE_TOWERS = ("full", "two-tier")
+"""Methods that train every parameter of both towers."""
 
 
 def _is_layers(text: str) -> bool:

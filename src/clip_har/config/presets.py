@@ -77,13 +77,13 @@ def resolve(given: Mapping[str, Any], method_defaults: Mapping[str, Any]) -> dic
 
 
 def _fill(config: Any, values: Mapping[str, Any]) -> Any:
-    """A config dataclass whose None fields take the value of the same name, and flags that are off may be put on."""
+    """A config dataclass in which what was not given (None, "auto") takes the value of its name."""
     changes: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         now = getattr(config, item.name)
         if dataclasses.is_dataclass(now):
             changes[item.name] = _fill(now, values)
-        elif item.name in values and (now is None or now is False):
+        elif item.name in values and (now is None or now == "auto"):
             value = values[item.name]
             changes[item.name] = tuple(value) if isinstance(value, list) else value
     return dataclasses.replace(config, **changes)

@@ -111,6 +111,7 @@ def _nearest(kind: str, name: str, known: Sequence[str]) -> str:
     return f"there is no {kind} {name!r}: {hint}"
 
 
+MethodNames = Annotated[tuple[str, ...], Parameter(converter=_method_names)]
 BatchSize = Annotated[int | Literal["auto"], Parameter(converter=_batch_size)]
 
 
@@ -312,7 +313,7 @@ class CompareConfig:
 
     data: DataConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    methods: Annotated[tuple[str, ...], Parameter(converter=_method_names)] = (
+    methods: MethodNames = (
         "zero-shot",
         "linear-probe",
         "lora",

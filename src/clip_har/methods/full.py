@@ -65,10 +65,9 @@ class FullFineTuning(GradientMethod):
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
         """All parameters, and batch norm's statistics where they were trained."""
-        trained = super().tensors(classifier)
         if not self.settings["train_batchnorm"]:
-            return trained
-        return trained | {key: value.detach().cpu().contiguous() for key, value in classifier.named_buffers()}
+            return super().tensors(classifier)
+        return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
     def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         pretrained = self._empty(frame).state_dict()

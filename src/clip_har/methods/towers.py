@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.losses import CAPTION_LOSSES
+from clip_har.losses import CAPTION_LOSSES, cosine_logits
 from clip_har.methods.base import Batch, Classifier, Frame, LabelledImages, over_files, weighted_cross_entropy
 from clip_har.prompts import sentences
 from clip_har.text_tower import encode_tokens, trimmed_tokens
@@ -62,7 +62,8 @@ class Towers(Classifier):
 
     def encode_images(self, images_BCHW: Tensor) -> Tensor:
         """Unit-length image embeddings [B, D]."""
-        images = images_BCHW.contiguous(memory_format=torch.channels_last)
+        dtype = next(self.model.visual.parameters()).dtype  # type: ignore[union-attr]
+        images = images_BCHW.to(dtype).contiguous(memory_format=torch.channels_last)
         return F.normalize(self.model.encode_image(images).float(), dim=-1)  # type: ignore[operator]
 
     def checkpoint_activations(self) -> bool:
@@ -115,7 +116,7 @@ class Towers(Classifier):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         class_CD = self._evaluated_CD if self._evaluated_CD is not None else self.class_embeddings()
-        return self.scale() * self.encode_images(images_BCHW) @ class_CD.T
+        return cosine_logits(self.encode_images(images_BCHW), class_CD, self.scale())
 
 
 def towers_loss(classifier: Towers, batch: Batch, settings: Mapping[str, Any]) -> Tensor:
@@ -126,7 +127,7 @@ def towers_loss(classifier: Towers, batch: Batch, settings: Mapping[str, Any]) -
     image_BD = classifier.encode_images(batch.inputs)
     if settings["loss"] == "cross-entropy":
         class_CD = classifier.drawn_class_embeddings() if settings["text_augment"] else classifier.class_embeddings()
-        return weighted_cross_entropy(classifier.scale() * image_BD @ class_CD.T, batch)
+        return weighted_cross_entropy(cosine_logits(image_BD, class_CD, classifier.scale()), batch)
     templates_B = torch.randint(classifier.tokens_CTL.shape[1], batch.labels_B.shape).to(classifier.device)
     pairs_M2, which_B = torch.stack([batch.labels_B, templates_B], dim=1).unique(dim=0, return_inverse=True)
     caption_BD = classifier.encode_captions(pairs_M2[:, 0], pairs_M2[:, 1])[which_B]

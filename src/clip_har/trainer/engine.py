@@ -60,12 +60,13 @@ class Engine:
         from accelerate.state import AcceleratorState
         from accelerate.utils import DistributedDataParallelKwargs, GradScalerKwargs
 
-        AcceleratorState._reset_state()  # each training has its own precision
+        AcceleratorState._reset_state(not distributed.launched())  # each training has its own device and precision
         handlers: list[Any] = [
             DistributedDataParallelKwargs(find_unused_parameters=True),
             GradScalerKwargs(init_scale=INITIAL_SCALE),
         ]
         self.device = device
+        self.precision = precision
         self._accelerator = Accelerator(
             mixed_precision=MIXED[precision],
             cpu=device.type == "cpu",
@@ -77,9 +78,9 @@ class Engine:
             classifier.half()
         self.classifier = classifier
         objective: nn.Module = Objective(method, classifier, task)
+        self._sharded, self._scalars = shard(objective, device) if fsdp else ([], [])  # type: ignore[arg-type]
         if compiled:
             objective = cast(nn.Module, torch.compile(objective))
-        self._sharded = shard(objective, device) if fsdp else []
         if not fsdp:
             objective = self._accelerator.prepare_model(objective, device_placement=False)
         self._objective = objective
@@ -102,10 +103,11 @@ class Engine:
             last = number == len(batches) - 1
             with self._gradients_exchanged(last), self._accelerator.autocast():
                 loss = self._objective(batch)
-                if not self.scaler and not math.isfinite(loss.detach().item()):
-                    return math.nan
                 self._accelerator.backward(loss)
             total += loss.detach()
+        for scalar in self._scalars:
+            if scalar.grad is not None:
+                scalar.grad = distributed.mean(scalar.grad)
         values = distributed.gather_objects(total.item()) if distributed.world_size() > 1 else [total.item()]
         return sum(values) / len(values)
 
@@ -121,7 +123,9 @@ class Engine:
         if not self.scaler and not math.isfinite(norm.item()):
             return False
         self._prepared.step()
-        return True
+        return not (
+            self.scaler and self.scaler.get_scale() < 1
+        )  # no scale helps: the gradients themselves are not finite
 
     @contextlib.contextmanager
     def whole_weights(self) -> Iterator[None]:
@@ -153,27 +157,31 @@ def _can_fuse(groups: list[dict[str, Any]], precision: str) -> bool:
     return kinds <= {"cpu", "cuda", "mps"} and precision != "fp16-pure"
 
 
-def shard(objective: nn.Module, device: torch.device) -> list[Any]:
+def shard(objective: Objective, device: torch.device) -> tuple[list[Any], list[nn.Parameter]]:
     """Spread an objective's weights over the processes, layer by layer (FSDP: Zhao et al. 2023, arXiv 2304.11277).
 
     Returns:
-        The modules that gather their weights when they are called.
+        The modules that gather their weights when they are called, and the scalars, which every process keeps whole.
 
     Raises:
-        ConfigError: there is only this process.
+        ConfigError: there is only this process, or nothing worth sharding.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    if distributed.world_size() == 1:
+    if distributed.world_size() == 1 or objective.classifier.small:
+        alone = distributed.world_size() == 1
         raise ConfigError(
-            "--fsdp shards over several processes, and this is one",
-            remedy="Start it with torchrun or accelerate launch, or leave --fsdp out.",
+            "--fsdp shards over several processes, and this is one" if alone else "--fsdp is for training the towers",
+            remedy="Start it with torchrun or accelerate launch, or leave --fsdp out." if alone else "Leave it out.",
         )
+    for parameter in objective.parameters():  # sharding cuts rows, so channels-last weights are put back
+        parameter.data = parameter.data.contiguous()
+    scalars = [parameter for parameter in objective.parameters() if parameter.ndim == 0]
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
-    for container in list(objective.modules()):
-        if isinstance(container, nn.ModuleList):
-            for layer in container:
-                fully_shard(layer, mesh=mesh)
-    fully_shard(objective, mesh=mesh)
-    return [module for module in objective.modules() if isinstance(module, FSDPModule)]
+    containers = [module for module in objective.modules() if isinstance(module, nn.ModuleList)]
+    for layer in (layer for container in reversed(containers) for layer in container):
+        if not isinstance(layer, nn.ModuleList):
+            fully_shard(layer, mesh=mesh)
+    fully_shard(objective, mesh=mesh, ignored_params=set(scalars))
+    return [module for module in objective.modules() if isinstance(module, FSDPModule)], scalars

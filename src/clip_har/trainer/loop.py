@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clip_har import distributed
 from clip_har.cost import one_thread
-from clip_har.errors import TrainingError
+from clip_har.errors import RunError, TrainingError
 from clip_har.hard_pairs import HardPairs
 from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
 from clip_har.trainer.averaging import MovingAverage
@@ -83,6 +83,7 @@ class _Position:
     last_finite: float = math.nan
     batch_size: int = 0
     accumulate: int = 1
+    processes: int = 1
 
 
 def fit(
@@ -145,6 +146,7 @@ class _Loop:
         else:
             chosen = chosen_batch_size(self.engine, self.classifier, self.task, self.settings)
             self.at.batch_size, self.at.accumulate = chosen
+            self.at.processes = distributed.world_size()
         while self.at.epoch < self.settings["epochs"]:
             epoch = self._epoch()
             if resume is None or self.at.step_in_epoch == 0:
@@ -235,6 +237,11 @@ class _Loop:
         )
 
     def _restore(self, snapshot: Snapshot) -> None:
+        if (begun := snapshot.values["processes"]) != distributed.world_size():
+            raise RunError(
+                f"This training was begun with {begun} processes, and these are {distributed.world_size()}",
+                remedy="Continue it with as many as it was begun with.",
+            )
         parts = _by_prefix(snapshot.tensors)
         current = dict(self.classifier.state_dict())
         with torch.no_grad():
@@ -338,5 +345,5 @@ class _SolvedSnapshot:
 def _non_finite(step: int, lr: float, last_finite: float) -> TrainingError:
     return TrainingError(
         f"The loss or its gradient is not finite at step {step + 1} (lr {lr:.3g}, last finite loss {last_finite:.4g})",
-        remedy="The weights before this step are kept. Lower --lr or raise --warmup-epochs.",
+        remedy="The weights before this step are kept. Lower --lr or raise --warmup-epochs, into another --out.",
     )

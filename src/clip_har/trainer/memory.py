@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from clip_har.errors import TrainingError
+from clip_har import distributed
+from clip_har.errors import ConfigError, TrainingError
 from clip_har.methods import Batch, Classifier, Task
 from clip_har.trainer.engine import Engine
 
@@ -22,9 +23,14 @@ def chosen_batch_size(
     """Images per forward pass and passes per step: as given, or the largest part of `EFFECTIVE_BATCH` that fits.
 
     Tries one forward and backward pass, halving the batch until one succeeds; nothing is changed by the trial.
+
+    Raises:
+        ConfigError: several processes would have to try together.
     """
     if settings["batch_size"] != "auto":
         return int(settings["batch_size"]), settings["accumulate"]
+    if distributed.world_size() > 1:
+        raise ConfigError("--batch-size auto is for one process", remedy="Find the size with one, then give it to all.")
     size = EFFECTIVE_BATCH
     while size > 1 and not fits(engine, classifier, task, settings, size):
         size //= 2
@@ -41,7 +47,10 @@ def fits(engine: Engine, classifier: Classifier, task: Task, settings: Mapping[s
         [rows.tolist()[:1]], augment="none", image_size=settings["train_image_size"], seed=0
     )
     state = torch.get_rng_state()
+    buffers = {key: buffer.clone() for key, buffer in classifier.named_buffers()}
+    moments: list[torch.Tensor] = []
     try:
+        moments = [torch.zeros_like(p) for p in engine.trained for _ in range(2)]  # AdamW's, which the steps will need
         inputs = images.expand(size, *images.shape[1:]).contiguous().to(engine.device)
         batch = Batch.of(inputs, task.train.labels_N[rows].to(engine.device))
         engine.accumulate([batch])
@@ -50,7 +59,10 @@ def fits(engine: Engine, classifier: Classifier, task: Task, settings: Mapping[s
             raise
         return False
     finally:
+        del moments
         torch.set_rng_state(state)
+        for key, buffer in classifier.named_buffers():
+            buffer.copy_(buffers[key])
         engine.optimizer.zero_grad(set_to_none=True)
         if engine.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -77,20 +89,24 @@ def explaining_memory(engine: Engine, settings: Mapping[str, Any]) -> Iterator[N
 
 
 def _exhausted(engine: Engine, settings: Mapping[str, Any]) -> str:
-    return f"The memory of {engine.device} does not hold a batch of {settings['batch_size']} images"
+    size = "one image" if settings["batch_size"] == "auto" else f"a batch of {settings['batch_size']} images"
+    return f"The memory of {engine.device} does not hold {size}"
 
 
 def _remedies(engine: Engine, settings: Mapping[str, Any]) -> str:
     """The three flags that help, with what each saves of the activations, which is what grows with the batch."""
-    size = settings["batch_size"]
-    smaller = "auto" if size == "auto" else f"{max(1, size // 2)} --accumulate {2 * settings['accumulate']}"
-    ways = [f"--batch-size {smaller} (half the activations, same result)"]
+    size, ways = settings["batch_size"], []
+    if size != "auto" and size > 1:
+        smaller = f"{size // 2} --accumulate {2 * settings['accumulate']}"
+        same = "same result" if settings["loss"] == "cross-entropy" else "fewer negatives"
+        ways.append(f"--batch-size {smaller} (half the activations, {same})")
     if not settings.get("activation_checkpointing"):
         ways.append("--activation-checkpointing (most of the activations, for a third more time)")
-    if settings.get("precision") not in ("bfloat16", "float16"):
+    if engine.precision not in ("bfloat16", "float16"):
         ways.append("--precision bfloat16 (nearly half the activations)")
-    taken = _taken(engine)
-    return f"Try {', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}{taken}."
+    if size == "auto" or not ways:
+        ways.append("a smaller --model")
+    return f"Try {', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}{_taken(engine)}."
 
 
 def _taken(engine: Engine) -> str:

@@ -18,7 +18,7 @@ from clip_har.config import (
     validate,
 )
 from clip_har.dataset import write_manifest
-from clip_har.errors import RunError
+from clip_har.errors import RunError, TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, comparison_row
 from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
@@ -29,6 +29,7 @@ from clip_har.workflows.training import train_prepared
 
 DEMO_TRAIN_PER_CLASS = 120
 DEMO_TEST_PER_CLASS = 40
+DEMO_METHODS = ("zero-shot", "linear-probe", "lora")
 WISE_FT_SOURCE = "full"
 SMALL_EPOCHS = 4
 """Epochs inside the towers with --budget small."""
@@ -54,15 +55,26 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
     validate(config)
     distributed.initialise(config.backbone.device)
     prepared = prepare(config.data, config.backbone, out=config.out, progress=progress)
+    for name in config.methods:
+        validate(_train_config(config, name, config.seeds[0], prepared))
     entries = [(name, seed) for name in config.methods for seed in config.seeds]
     results: dict[str, dict[int, EvalResult]] = {}
     runs: dict[str, list[checkpoint.Run]] = {}
+    failure: TrainingError | None = None
     for number, (name, seed) in enumerate(entries, start=1):
         progress.note(f"{number}/{len(entries)} {name}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
-        run = run_of_comparison(config, name, seed, prepared, progress, command)
+        try:
+            run = run_of_comparison(config, name, seed, prepared, progress, command)
+        except TrainingError as error:  # the others are still worth comparing
+            progress.warn(f"{name} is left out: {error}")
+            failure = error
+            continue
         runs.setdefault(name, []).append(run)
         result = evaluate_prepared(run, prepared, run.folder / "eval", seed=seed, progress=progress, command=command)
         results.setdefault(name, {})[seed] = result
+    if failure is not None and not results:
+        raise failure
+    results = {name: found for name, found in results.items() if len(found) == len(config.seeds)}
     rows = tuple(_comparison_row(name, runs[name], results[name]) for name in results)
     first = {name: by_seed[config.seeds[0]] for name, by_seed in results.items()}
     if distributed.is_main():
@@ -81,6 +93,7 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
 def quickstart(
     out: Path,
     *,
+    methods: tuple[str, ...] = DEMO_METHODS,
     seed: int = 0,
     cache: Path | None = None,
     progress: Progress = SILENT,
@@ -89,11 +102,16 @@ def quickstart(
     """Draw the demo's scenes, then compare zero-shot, a linear probe and LoRA on them with the tiny CLIP.
 
     The same code path as `compare` on photographs; only the data's and the model's names differ.
+
+    Args:
+        methods: what to compare in place of those three; those inside the towers get the small budget.
     """
     data = draw_demo(out / "data", seed=seed, progress=progress)
     config = CompareConfig(
         data=DataConfig(data=data),
         backbone=BackboneConfig(model="demo", cache=cache),
+        methods=methods,
+        budget="small",
         seeds=(seed,),
         out=out,
     )
@@ -144,6 +162,10 @@ def run_of_comparison(
         raise RunError(
             f"{folder} was trained before the {changed} changed",
             remedy="Choose another --out, or remove that folder.",
+        )
+    if run.card["templates"] != list(prepared.templates):
+        raise RunError(
+            f"{folder} was trained with other prompts", remedy="Choose another --out, or remove that folder."
         )
     progress.note(f"{name}: trained before, reused from {folder}")
     return run

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ import torch
 
 from clip_har import checkpoint, distributed
 from clip_har.backbone import resolve_precision
+from clip_har.errors import ConfigError, TrainingError
 from clip_har.evaluation import COLLAPSE_SHARE, compute_metrics
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
@@ -65,11 +70,13 @@ class Fitting:
             self._progress.note(f"Batches of {first.batch_size} images, {first.accumulate} for each optimizer step")
         if distributed.is_main():
             self._trackers = trackers(self.folder, self.settings, from_step=first.step - 1)
+        finished = False
         try:
             self._follow(itertools.chain([first], states), first)
+            finished = True
         finally:
             for tracker in self._trackers:
-                tracker.close()
+                tracker.close(failed=not finished)
 
     def validation_of_the_kept_weights(self) -> dict[str, Any]:
         """The log's entry of the best epoch; measured now where there were no epochs."""
@@ -78,7 +85,8 @@ class Fitting:
 
     def _engine(self) -> Engine | None:
         if not isinstance(self.method, GradientMethod):
-            self.classifier.to(self._backbone.device)
+            if self.classifier.reads == "image":  # the other solvers work on cached features, on the CPU
+                self.classifier.to(self._backbone.device)
             return None
         if self.settings["activation_checkpointing"] and not self.classifier.checkpoint_activations():
             self._progress.warn("--activation-checkpointing has no effect on this method or model")
@@ -97,16 +105,19 @@ class Fitting:
         if saved.hard_pairs is not None:
             self.pairs = HardPairs.from_json(saved.hard_pairs)
         within = saved.snapshot.values["step_in_epoch"]
+        if distributed.is_main():
+            checkpoint.save_log(self.folder, self.history)  # it may have been killed between the state and the log
         where = f"after epoch {saved.epoch}" + (f" and {within} steps" if within else "")
         self._progress.note(f"Continuing {self.folder} {where}")
 
-    def _follow(self, states: Any, first: TrainState) -> None:
+    def _follow(self, states: Iterator[TrainState], first: TrainState) -> None:
         """Show, validate and save as the training goes; stop where validation no longer improves."""
         zero_shot = f"{validation(self._zero_shot, self.task)['val_accuracy']:.1%}"
         images, started = 0, time.perf_counter()
-        with self._progress.bar(f"Training {self.method.name}", total=first.total_steps, unit="steps") as bar:
+        shown_as = self._progress.bar(f"Training {self.method.name}", total=first.total_steps, unit="steps")
+        with shown_as as bar, deferred_interrupts() as interrupted:
             bar.advance(first.step - 1)
-            for state in states:
+            for state in self._keeping_the_last(states):
                 images += state.images
                 rate = images / max(1e-9, time.perf_counter() - started)
                 shown = self._show(bar, state, rate)
@@ -117,9 +128,26 @@ class Fitting:
                 elif state.step % self.settings["save_steps"] == 0:
                     self._save_state(state)
                 bar.advance(1, **shown)
+                if any(distributed.gather_objects(bool(interrupted))) if distributed.launched() else interrupted:
+                    self._save_state(state)
+                    raise KeyboardInterrupt
                 if state.epoch_end and self._stops_early():
                     self._progress.note(f"Stopped after epoch {state.epoch}: validation no longer improves")
                     return
+
+    def _keeping_the_last(self, states: Iterator[TrainState]) -> Iterator[TrainState]:
+        """The states, and where the next step would spoil the weights, those before it saved."""
+        last: TrainState | None = None
+        try:
+            for last in states:
+                yield last
+        except TrainingError:
+            if last is not None:
+                if self._best() is None:
+                    with last.kept_weights():
+                        self._keep(last.classifier)
+                self._save_state(last)
+            raise
 
     def _show(self, bar: Bar, state: TrainState, rate: float) -> dict[str, str]:
         del bar
@@ -142,7 +170,8 @@ class Fitting:
             entry = self._entry(state, rate)
             if entry["best"]:
                 self._keep(state.classifier)
-            if self.settings["hard_pairs"] > 0 and state.epoch % self.settings["hard_pairs_every"] == 0:
+            due = state.epoch % self.settings["hard_pairs_every"] == 0 and state.epoch < self.settings["epochs"]
+            if self.settings["hard_pairs"] > 0 and due and isinstance(self.method, GradientMethod):
                 self._mine(state.classifier)
         self._warn_of_collapse(entry)
         self.history.append(entry)
@@ -221,10 +250,36 @@ class Fitting:
             self._progress.warn(f"collapsed: after epoch {entry['epoch']}, {share} of validation gets one answer")
 
 
+@contextlib.contextmanager
+def deferred_interrupts() -> Iterator[list[int]]:
+    """Let a step end before Ctrl-C or SIGTERM does: the list is filled when one came. A second one acts at once.
+
+    Only the main thread can ask for this; elsewhere nothing is changed.
+    """
+    arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if arrived:
+            raise KeyboardInterrupt
+        arrived.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def training_precision(asked: str, device: torch.device, classifier: Classifier) -> str:
     """The arithmetic of the steps: cached embeddings stay in float32, and a CPU's autocast gains nothing."""
     if asked == "fp16-pure":
         return asked
+    if asked == "float16" and device.type == "cpu":
+        raise ConfigError("--precision float16 cannot train on a CPU", remedy="Use float32 or bfloat16 there.")
     if classifier.small or (asked == "auto" and device.type != "cuda"):
         return "float32"
     return resolve_precision(asked, device)  # type: ignore[arg-type]

@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from clip_har import checkpoint, distributed
+import torch
+
+from clip_har import checkpoint, distributed, tracking
 from clip_har.config import TrainConfig, apply_preset, resolve, to_flat_json, validate
 from clip_har.cost import PeakMemory, keep_freed_memory
 from clip_har.dataset import write_manifest, write_unreadable
@@ -30,6 +32,7 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     """
     config = apply_preset(config)
     validate(config)
+    tracking.require(to_flat_json(config))
     distributed.initialise(config.backbone.device)
     folder = config.out or _default_folder(config)
     checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)
@@ -66,6 +69,8 @@ def train_prepared(
     if saved is not None:
         _require_same_start(folder, saved, prepared)
     if distributed.is_main():
+        if saved is None:
+            checkpoint.clear(folder)
         checkpoint.write_json(folder / "config.json", given)
         write_manifest(prepared.dataset, folder / "manifest.csv")
         write_unreadable(prepared.dataset, folder / "unreadable.csv")
@@ -75,7 +80,10 @@ def train_prepared(
     peak = PeakMemory(prepared.backbone.device)
     method = create_method(config.method, settings)
     fitting = Fitting(folder, method, _task(config, settings, prepared, source, progress), prepared, progress)
-    fitting.fit(saved)
+    try:
+        fitting.fit(saved)
+    except KeyboardInterrupt as interrupt:  # the command line says how to continue
+        raise (KeyboardInterrupt(str(folder)) if checkpoint.has_run(folder) else interrupt) from None
     if distributed.is_main():
         card = _card(config, settings, prepared, fitting, method)
         card |= {"peak_memory_bytes": peak.bytes(), "command": command}
@@ -97,6 +105,15 @@ def _settings(
     run = checkpoint.load_run(config.start_from)
     if run.card["backbone"]["weights_hash"] != prepared.backbone.card.weights_hash:
         raise RunError(f"{run.folder} was trained on another model", remedy="Give the --model it was trained on.")
+    if run.card["templates"] != list(prepared.templates):
+        raise RunError(
+            f"{run.folder} was trained with other prompts", remedy="Give the --templates it was trained with."
+        )
+    if run.card["manifest_sha256"] != prepared.dataset.manifest_hash():
+        raise RunError(
+            f"{run.folder} was trained on other images or another split of them",
+            remedy="Give the --data and split it was trained on.",
+        )
     if run.classes != prepared.dataset.classes:
         raise RunError(f"{run.folder} was trained on other classes", remedy="Give the --data it was trained on.")
     return run.as_source(), {
@@ -126,6 +143,8 @@ def _require_same_start(folder: Path, saved: checkpoint.SavedState, prepared: Pr
         changed = f"The weights of {prepared.backbone.card.name} are"
     elif (folder / "manifest.csv").read_text(encoding="utf-8") != prepared.dataset.manifest_csv():
         changed = f"The images in {prepared.dataset.root} are"
+    elif not torch.equal(checkpoint.load_prompts(folder), prepared.prompts_CD):
+        changed = "The prompts are"
     else:
         return
     raise RunError(
