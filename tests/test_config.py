@@ -104,7 +104,7 @@ FULL: dict[str, Command] = {
     "train": TrainConfig(
         data=DATA,
         backbone=BACKBONE,
-        method="linear-probe",
+        method="two-tier",
         preset="augmented",
         lora=LORA,
         optimizer=OPTIMIZER,

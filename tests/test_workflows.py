@@ -26,7 +26,7 @@ from clip_har.config import (
 )
 from clip_har.errors import DataError, RunError
 from clip_har.progress import Silent
-from clip_har.workflows import fitting, training
+from clip_har.workflows import fitting
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
 EVALUATION_FILES = {
@@ -225,7 +225,7 @@ def test_compare_shares_everything_and_a_second_one_encodes_and_trains_nothing(
 
     for name in ("encode_images", "encode_text"):
         monkeypatch.setattr(Backbone, name, lambda *_: pytest.fail("computed again"))
-    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("trained again"))
     heard = Heard()
     second = workflows.compare(compare_config(photos, tiny_model, out), progress=heard)
     assert [row.accuracy for row in second.rows] == [row.accuracy for row in first.rows]

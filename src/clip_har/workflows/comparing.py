@@ -31,7 +31,7 @@ DEMO_TRAIN_PER_CLASS = 120
 DEMO_TEST_PER_CLASS = 40
 DEMO_METHODS = ("zero-shot", "linear-probe", "lora")
 WISE_FT_SOURCE = "full"
-SMALL_EPOCHS = 4
+SMALL_EPOCHS = 8
 """Epochs inside the towers with --budget small."""
 SMALL_VIEWS = 160 / 224
 """Side of the training views with --budget small, as a share of the model's own; rounded to 32 pixels."""
