@@ -76,6 +76,28 @@ def test_each_image_is_scored_once(folders: dict[str, Path]) -> None:
     assert len(rows[0]) == len(set(rows[0])) == 19  # the header and 18 images
 
 
+def test_sharded_training_reaches_the_same(folders: dict[str, Path], photos: Path, tiny_model: str) -> None:
+    """FSDP: the same steps with the weights spread over two processes, killed half-way and continued."""
+    out = folders["one"].parent / "sharded"
+    flags = [
+        "train",
+        f"--data={photos}",
+        f"--model={tiny_model}",
+        "--method=full",
+        "--fsdp",
+        *SHARED[1:],
+        "--batch-size=4",
+    ]
+    run([*LAUNCH, "-m", "clip_har", *flags, f"--out={out}"], folders["one"].parent / "cache-2")
+    (out / "card.json").unlink()
+    newest = sorted((out / "last").glob("step-*"))[-1]
+    newest.unlink()  # as if it had been killed after the first epoch
+    run([*LAUNCH, "-m", "clip_har", *flags, f"--out={out}", "--resume"], folders["one"].parent / "cache-2")
+    trained = load_file(out / "classifier.safetensors")
+    for key, tensor in load_file(folders["two"] / "runs" / "full" / "classifier.safetensors").items():
+        torch.testing.assert_close(trained[key], tensor, rtol=2e-2, atol=2e-3, msg=key)
+
+
 GATHERED = """
 import sys, torch, torch.distributed as dist
 from clip_har.losses import infonce, supcon

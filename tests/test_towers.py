@@ -120,6 +120,7 @@ def test_training_beats_zero_shot_and_comes_back_from_its_tensors(name: str, tas
     [
         ("full", {}, [1.07824, 0.45381, 0.25745]),
         ("two-tier", {"text_lr_multiplier": 0.1}, [1.01390, 0.47432, 0.33722]),
+        ("lora", {"placement": "attention", "rank": 2, "alpha": 4.0, "rslora": True, "dropout": 0.0}, [1.13436, 1.11569, 1.10761]),
         ("lp-ft", {"mixup": 0.4}, [0.05772, 0.52977, 0.69133]),
     ],
 )
@@ -137,6 +138,19 @@ def test_lp_ft_starts_from_a_probe_that_answers_as_the_probe(task: Task) -> None
     torch.testing.assert_close(classifier.probabilities(task.val), expected, rtol=1e-4, atol=1e-5)
     agreed = (expected.argmax(dim=1) == task.val.labels_N).double().mean()
     assert agreed > 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "accumulate": 2, "loss": "supcon"}], ids=["plain", "all"])
+def test_continuing_inside_the_towers_is_bit_identical(options: dict[str, Any], task: Task) -> None:
+    """Also for channels-last weights, whose moments must get their layout back."""
+    method = FullFineTuning(settings(**{**SMALL, "batch_size": 4, "augment": "light", **options}))
+    whole = method.build(task)
+    snapshots = [state.snapshot() for state in fit(method, whole, task, method.settings)]
+    for snapshot in (snapshots[1], snapshots[-2]):
+        continued = method.build(task)
+        list(fit(method, continued, task, method.settings, resume=snapshot))
+        for key, tensor in whole.state_dict().items():
+            assert torch.equal(tensor, continued.state_dict()[key]), key
 
 
 def test_activation_checkpointing_changes_no_gradient(task: Task) -> None:

@@ -251,7 +251,9 @@ class _Loop:
         for key, value in parts["optimizer"].items():
             index, _, slot = key.partition(".")
             if slot != "step":
-                value = distributed.spread_like(self.engine.trained[int(index)], value)
+                parameter = self.engine.trained[int(index)]
+                # The fused step walks memory in order, so the moments need their parameter's layout (channels last).
+                value = torch.empty_like(parameter).copy_(distributed.spread_like(parameter, value))
             slots.setdefault(int(index), {})[slot] = value
         self.engine.optimizer.load_state_dict({**self.engine.optimizer.state_dict(), "state": slots})
         if self.average is not None:
