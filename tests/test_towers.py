@@ -120,7 +120,11 @@ def test_training_beats_zero_shot_and_comes_back_from_its_tensors(name: str, tas
     [
         ("full", {}, [1.07824, 0.45381, 0.25745]),
         ("two-tier", {"text_lr_multiplier": 0.1}, [1.01390, 0.47432, 0.33722]),
-        ("lora", {"placement": "attention", "rank": 2, "alpha": 4.0, "rslora": True, "dropout": 0.0}, [1.13436, 1.11569, 1.10761]),
+        (
+            "lora",
+            {"placement": "attention", "rank": 2, "alpha": 4.0, "rslora": True, "dropout": 0.0},
+            [1.13436, 1.11569, 1.10761],
+        ),
         ("lp-ft", {"mixup": 0.4}, [0.05772, 0.52977, 0.69133]),
     ],
 )

@@ -24,7 +24,7 @@ def validate(config: TrainConfig | EvaluateConfig | CompareConfig) -> None:
     ]
     for name in ("methods", "seeds"):
         if len(set(flat.get(name, ()))) < len(flat.get(name, ())):
-            problems.append(f"--{name} names one twice")
+            problems.append(f"--{name} names a {name[:-1]} twice")
     problems += _conflicts(flat)
     if problems:
         raise ConfigError("; ".join(problems), remedy="See --help for what each flag means.")
