@@ -43,6 +43,7 @@ LAYERS = (
     "demo",
     "console",
     "workflows",
+    "cli_data",
     "cli",
     "__main__",
     "historic",

@@ -23,6 +23,7 @@ from cyclopts import App, Parameter
 from cyclopts.config import Dict as ConfigValues
 
 from clip_har import __version__
+from clip_har.cli_data import data_app
 from clip_har.config import (
     CompareConfig,
     EvaluateConfig,
@@ -61,6 +62,7 @@ app = App(
     help="Fine-tune CLIP to recognise human actions in photographs, always measured against zero-shot.",
     help_format="plaintext",
 )
+app.command(data_app)
 
 
 @app.command
