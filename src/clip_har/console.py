@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +32,12 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.predict import Prediction
 
 PIPED_WIDTH = 120
+LINE_EVERY = 30.0
+"""Seconds between two lines on a running job where there is no terminal to draw a bar in."""
 
 
 class ConsoleProgress:
-    """`progress.Progress` on standard error: bars in a terminal, one line per finished job elsewhere."""
+    """`progress.Progress` on standard error: bars in a terminal; elsewhere, as in a log file, a line now and then."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -47,6 +50,11 @@ class ConsoleProgress:
 
     @contextmanager
     def bar(self, description: str, *, total: int, unit: str) -> Iterator[Bar]:
+        if not self._console.is_terminal:
+            lines = _LinesBar(self.note, description, total=total, unit=unit)
+            yield lines
+            lines.close()
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -57,7 +65,7 @@ class ConsoleProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[said]}"),
         )
-        shown = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal)
+        shown = RichProgress(*columns, console=self._console)
         with shown:
             yield _ConsoleBar(shown, shown.add_task(description, total=total, said=""))
 
@@ -70,8 +78,56 @@ class _ConsoleBar:
 
     def advance(self, count: int = 1, **fields: str) -> None:
         self._fields.update(fields)
-        said = "  ".join(f"{name.replace('_', '-')} {value}" for name, value in self._fields.items())
-        self._shown.update(self._task, advance=count, said=escape(said))  # type: ignore[arg-type]
+        self._shown.update(self._task, advance=count, said=escape(_said(self._fields)))  # type: ignore[arg-type]
+
+
+class _LinesBar:
+    """A job's progress as lines: one every `LINE_EVERY` seconds and, if there was one, a last one."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        description: str,
+        *,
+        total: int,
+        unit: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write, self._description, self._total, self._unit, self._clock = write, description, total, unit, clock
+        self._fields: dict[str, str] = {}
+        self._done, self._done_at_first, self._done_at_line = 0, 0, 0
+        self._started = self._written = clock()
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        self._fields.update(fields)
+        self._done += count
+        if self._clock() - self._started < 0.1:  # an earlier run did these, which says nothing of the rate
+            self._done_at_first = self._done
+        if self._clock() - self._written >= LINE_EVERY:
+            self._line()
+
+    def close(self) -> None:
+        """Say how it ended, if anything was said of it."""
+        if self._written > self._started and self._done > self._done_at_line:
+            self._line()
+
+    def _line(self) -> None:
+        self._written, self._done_at_line = self._clock(), self._done
+        seconds, done = self._written - self._started, self._done - self._done_at_first
+        left = seconds / max(done, 1) * (self._total - self._done)
+        times = f"{_clock_text(seconds)}, about {_clock_text(left)} left" if left >= 1 else _clock_text(seconds)
+        parts = (f"{self._done:,}/{self._total:,} {self._unit}", f"({times})", _said(self._fields))
+        self._write(f"{self._description} " + "  ".join(part for part in parts if part))
+
+
+def _said(fields: Mapping[str, str]) -> str:
+    return "  ".join(f"{name.replace('_', '-')} {value}" for name, value in fields.items())
+
+
+def _clock_text(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Rate(ProgressColumn):

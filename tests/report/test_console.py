@@ -1,4 +1,4 @@
-"""The comparison's table in a terminal of 120 columns."""
+"""The comparison's table in a terminal of 120 columns, and progress where there is no terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from clip_har.console import Output
+from clip_har.console import LINE_EVERY, ConsoleProgress, Output, _LinesBar
 from clip_har.evaluation import ComparisonRow, EvalResult
 
 MakeResult = Callable[..., EvalResult]
@@ -41,3 +41,24 @@ def test_a_single_seed_has_no_spread(
     Output().comparison(rows, {"zero-shot": make_result(skill=None)})
     text = capsys.readouterr().out
     assert "±" not in text and "91.50 %" in text and "27 s" in text
+
+
+def test_without_a_terminal_a_long_job_writes_a_line_now_and_then() -> None:
+    now = 0.0
+    lines: list[str] = []
+    bar = _LinesBar(lines.append, "Training full", total=400, unit="steps", clock=lambda: now)
+    bar.advance(100)  # done by the run that is continued
+    for _ in range(3):
+        now += LINE_EVERY / 2
+        bar.advance(50, loss="1.250", zero_shot="34.7%")
+    assert lines == ["Training full 200/400 steps  (0:30, about 1:00 left)  loss 1.250  zero-shot 34.7%"]
+    now += 3600
+    bar.advance(150)
+    bar.close()
+    assert lines[1:] == ["Training full 400/400 steps  (1:00:45)  loss 1.250  zero-shot 34.7%"]
+
+
+def test_without_a_terminal_a_short_job_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with ConsoleProgress().bar("Encoding images", total=10, unit="images") as bar:
+        bar.advance(10)
+    assert capsys.readouterr() == ("", "")
