@@ -28,6 +28,7 @@ from rich.text import Text
 from clip_har.progress import Bar
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
+    from clip_har.audit.records import Audit, Finding
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
     from clip_har.predict import Prediction
 
@@ -186,6 +187,31 @@ class Output:
             gain = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
             self.line(f"{result.finetuned.name}: {gain:+.2%} over zero-shot, McNemar p {p_text(result.mcnemar_p)}")
 
+    def audit(self, audit: Audit) -> None:
+        """Images per class and split, then a row per check with an example."""
+        counts = audit.counts()
+        table = Table(title=f"{len(audit.files):,} images", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("class", overflow="fold")
+        for split in counts:
+            table.add_column(split, justify="right")
+        for label in next(iter(counts.values()), {}):
+            table.add_row(Text(label), *(f"{own[label]:,}" for own in counts.values()))
+        self._console.print(table)
+        checks = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for name in ("check", "found", "limit", "for example"):
+            right = name in ("found", "limit")
+            checks.add_column(name, justify="right" if right else "left", overflow="fold")
+        for check in audit.checks:
+            found = audit.of(check.name)
+            colour = "bold red" if check.above else ""
+            checks.add_row(
+                Text(check.name.replace("_", " "), style=colour),
+                Text(f"{check.found:,}" if check.performed else "-", style=colour),
+                "any" if check.limit is None else f"{check.limit:,}",
+                Text(_finding_text(found[0]) if found else "" if check.performed else "needs a model"),
+            )
+        self._console.print(checks)
+
     def predictions(self, predictions: Sequence[Prediction]) -> None:
         """A row per image that could be read."""
         answered = [prediction for prediction in predictions if prediction.error is None]
@@ -209,6 +235,13 @@ class Output:
         width = max(len(label) for label, _ in entries)
         for label, target in entries:
             self.line(f"{label.ljust(width)}  {target}")
+
+
+def _finding_text(finding: Finding) -> str:
+    """A finding on a line or two: its files, and why."""
+    named = ", ".join(file.name for file in finding.files[:2])
+    more = f" and {len(finding.files) - 2} more" if len(finding.files) > 2 else ""
+    return f"{named}{more}: {finding.why}" if named else finding.why
 
 
 def p_text(p: float) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 
 from PIL import Image
 
+from clip_har.audit.records import Audit
 from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult
 from clip_har.files import write_atomically
 from clip_har.report import (
+    audit_page,
     comparison_page,
     comparison_plots,
     comparison_tables,
@@ -26,7 +28,7 @@ from clip_har.report import (
 from clip_har.report.html import ThumbnailLoader, split_word
 from clip_har.report.style import Plot
 
-__all__ = ["ThumbnailLoader", "write_comparison", "write_contact_sheet", "write_evaluation"]
+__all__ = ["ThumbnailLoader", "write_audit", "write_comparison", "write_contact_sheet", "write_evaluation"]
 
 
 EVALUATION_PLOTS = {
@@ -88,6 +90,28 @@ def write_evaluation(
         *(_write(out / EVALUATION_PLOTS[key], plot.png) for key, plot in figures.items()),
         _write(out / "report.html", page),
     ]
+
+
+def write_audit(
+    audit: Audit,
+    out: Path,
+    *,
+    command: str,
+    versions: Mapping[str, str],
+    load_thumbnail: ThumbnailLoader | None,
+) -> Path:
+    """Writes an audit's page, one HTML file that needs nothing beside it.
+
+    Args:
+        audit: what was found.
+        out: the file.
+        command: the command line that makes it again.
+        versions: package -> version.
+        load_thumbnail: an image's name -> image, or None if it cannot be read. Without it the page has no
+            photographs.
+    """
+    page = audit_page.audit_page(audit, command=command, versions=versions, load_thumbnail=load_thumbnail)
+    return _write(out, page)
 
 
 def write_comparison(

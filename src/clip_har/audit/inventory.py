@@ -1,0 +1,54 @@
+"""Every file of a dataset as it lies there, before anything is left out: what an audit looks at.
+
+What a training would make of the same files is in dataset/loading.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_har.dataset import ImageRecord
+from clip_har.dataset.layout import FoundFile, find_layout
+from clip_har.dataset.reading import read_heads
+from clip_har.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """The files of a dataset, with the classes and splits that folders or tables give them."""
+
+    root: Path
+    images: tuple[FoundFile, ...]
+    """Files whose content begins as an image's, with content hashes."""
+    unreadable: tuple[tuple[FoundFile, str], ...]
+    """Files that only their names say are images, without hashes, and why they are none."""
+    warnings: tuple[str, ...]
+
+
+def read_inventory(data: Path) -> Inventory:
+    """List and hash every image of a dataset.
+
+    Raises:
+        DataError: there is no dataset, or no image in it.
+    """
+    layout = find_layout(data)
+    files = {file.name: file for file in layout.files()}
+    images, unreadable = read_heads(list(files.values()))
+    if not images:
+        raise DataError(f"{layout.root} holds no readable image", remedy="Check the path of the dataset.")
+    return Inventory(
+        root=layout.root,
+        images=tuple(images),
+        unreadable=tuple((files[item.name], item.reason) for item in unreadable),
+        warnings=layout.warnings,
+    )
+
+
+def as_records(files: Sequence[FoundFile]) -> list[ImageRecord]:
+    """The files as records for what reads images; those without a split count as training images."""
+    return [
+        ImageRecord(path=file.path, name=file.name, sha256=file.sha256, label=file.label, split=file.split or "train")
+        for file in files
+    ]

@@ -1,0 +1,100 @@
+"""The settings of an audit: what counts as a fault, and how many of each are borne.
+
+How a command line becomes these is cyclopts' business; what they decide is in the modules that read them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cyclopts import Parameter
+
+from clip_har.audit.embeddings import SIMILARITY
+from clip_har.audit.fingerprints import EXACT_SIDE
+from clip_har.audit.near_duplicates import DISTANCE
+from clip_har.config import Precision
+from clip_har.errors import ConfigError
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """What is looked for, and with which model."""
+
+    embeddings: bool = True
+    """Compare images and doubt labels with a model. --no-embeddings needs no model."""
+    model: str | None = None
+    """Backbone, named as for train. Default: ViT-B/32."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """Arithmetic of the image tower; auto picks bfloat16 where the hardware has it."""
+    encode_batch_size: int = 64
+    """Images per forward pass while embeddings are computed."""
+    distance: int = DISTANCE
+    """Bits of 64 in which the perceptual hashes of copies may differ; thumbnails must agree too. In [0, 16]."""
+    similarity: float = SIMILARITY
+    """Cosine of whitened features from which two images count as copies. In (0, 1]."""
+    min_side: int = 64
+    """Pixels; an image with a shorter side is tiny. In [1, 128]."""
+    max_aspect: float = 4.0
+    """Longer side over shorter, above which an image's shape is extreme. At least 1."""
+    seed: int = 0
+    """Seed of the folds in which labels are examined."""
+    workers: int = -1
+    """Processes that read images; -1 means one per core, 0 reads in the main process."""
+    cache: Path | None = None
+    """Folder of cached fingerprints and embeddings. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+
+    def processes(self) -> int:
+        """How many processes read images."""
+        return self.workers if self.workers >= 0 else os.cpu_count() or 1
+
+    def validate(self) -> None:
+        """Refuse values that cannot work, all at once.
+
+        Raises:
+            ConfigError: naming every setting that is out of its range.
+        """
+        problems = [
+            f"--{name.replace('_', '-')} must be {wanted}, not {getattr(self, name)}"
+            for name, (wanted, holds) in _RANGES.items()
+            if not holds(getattr(self, name))
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems), remedy="See --help for what each flag means.")
+
+
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "encode_batch_size": ("at least 1", lambda x: x >= 1),
+    "distance": ("in [0, 16]", lambda x: 0 <= x <= 16),
+    "similarity": ("in (0, 1]", lambda x: 0 < x <= 1),
+    "min_side": (f"in [1, {EXACT_SIDE}]", lambda x: 1 <= x <= EXACT_SIDE),
+    "max_aspect": ("at least 1", lambda x: x >= 1),
+    "workers": ("-1 or more", lambda x: x >= -1),
+}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many of each fault are borne before the exit code says so; none given, any number."""
+
+    max_unreadable: int | None = 0
+    """Images that cannot be read or end early."""
+    max_leaks: int | None = 0
+    """Images of train or val that are copies of images held out."""
+    max_conflicts: int | None = 0
+    """Copies of one image under several classes."""
+    max_duplicates: int | None = 0
+    """Images that are copies of another of their own split."""
+    max_label_errors: int | None = None
+    """Suspected label errors. Default: any number, since every model doubts some good labels."""
+    max_odd: int | None = None
+    """Tiny, extremely shaped, greyscale and one-tone images. Default: any number."""
+    max_imbalance: int | None = None
+    """Classes that are missing from a split or far smaller than others. Default: any number."""

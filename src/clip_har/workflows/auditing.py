@@ -1,0 +1,171 @@
+"""`data audit` and `data clean`: a dataset read and examined, with a model if wished; plans made and applied.
+
+What counts as a fault is in audit/, how it looks is in report/ and console.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from clip_har import report
+from clip_har.audit.auditing import audit, read_images
+from clip_har.audit.fingerprints import Fingerprints
+from clip_har.audit.inventory import Inventory, as_records, read_inventory
+from clip_har.audit.plan import Cleaned, apply_plan, manifest_csv, proposed_plan, read_plan, write_plan
+from clip_har.audit.records import Audit
+from clip_har.audit.settings import AuditSettings, Limits
+from clip_har.backbone import load_backbone
+from clip_har.config import DEFAULT_MODEL
+from clip_har.dataset.layout import FoundFile
+from clip_har.errors import ConfigError, ModelError, UnreadableImageError
+from clip_har.features import FeatureStore, FeatureTable
+from clip_har.files import cache_folder, write_atomically
+from clip_har.images import decode
+from clip_har.progress import SILENT, Progress
+from clip_har.workflows.training import versions
+
+THUMBNAIL_PIXELS = 224
+
+
+def audit_data(
+    data: Path,
+    *,
+    settings: AuditSettings | None = None,
+    limits: Limits | None = None,
+    json_file: Path | None = None,
+    html_file: Path | None = None,
+    progress: Progress = SILENT,
+    command: str = "",
+) -> Audit:
+    """Examine a dataset and write what was found.
+
+    Args:
+        data: the dataset's folder, into which nothing is written.
+        settings: what counts as a fault, and with which model.
+        limits: how many of each are borne.
+        json_file: where everything found goes as JSON.
+        html_file: where the page to work through goes.
+        progress: says what is happening.
+        command: the command line that does this again.
+
+    Raises:
+        UserError: settings, data or model cannot be used.
+    """
+    settings, limits = settings or AuditSettings(), limits or Limits()
+    settings.validate()
+    found = _examine(read_inventory(data), settings, limits, progress)
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
+    if html_file is not None:
+        report.write_audit(
+            found, html_file, command=command, versions=versions(), load_thumbnail=_thumbnail_loader(found)
+        )
+    return found
+
+
+def propose_cleaning(
+    data: Path,
+    plan: Path,
+    *,
+    settings: AuditSettings | None = None,
+    relabel_suspects: bool = False,
+    progress: Progress = SILENT,
+) -> Audit:
+    """Examine a dataset and write a plan that a person can edit.
+
+    Raises:
+        UserError: settings, data or model cannot be used, or the plan exists.
+    """
+    settings = settings or AuditSettings()
+    settings.validate()
+    if plan.exists():
+        raise ConfigError(
+            f"The plan {plan} exists", remedy="Apply it with --out MANIFEST.csv, or delete it to make it anew."
+        )
+    found = _examine(read_inventory(data), settings, Limits(), progress)
+    write_plan(proposed_plan(found, relabel_suspects=relabel_suspects), plan)
+    return found
+
+
+def apply_cleaning(data: Path, plan: Path, out: Path) -> Cleaned:
+    """Apply a plan to a dataset: write a new manifest, and leave every image as it is.
+
+    Raises:
+        UserError: the plan is missing, or does not fit the dataset as it is now; the manifest exists.
+    """
+    if not plan.is_file():
+        raise ConfigError(f"There is no plan {plan}", remedy="Make it first: the same command without --out.")
+    if out.exists():
+        raise ConfigError(f"{out} exists", remedy="Name a new file for --out, or delete it.")
+    inventory = read_inventory(data)
+    cleaned = apply_plan(read_plan(plan, inventory), inventory)
+    write_atomically(out, manifest_csv(cleaned.files, out.parent))
+    return cleaned
+
+
+def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, progress: Progress) -> Audit:
+    cache = cache_folder(settings.cache)
+    progress.note(f"Data {inventory.root}: {len(inventory.images):,} images")
+    for warning in inventory.warnings:
+        progress.warn(warning)
+    readable, prints, reasons = read_images(inventory, settings, cache, progress)
+    table = None
+    model = None
+    if settings.embeddings and readable:
+        model = settings.model or DEFAULT_MODEL
+        readable, prints, table = _features(readable, prints, reasons, model, settings, cache, progress)
+    return audit(
+        inventory,
+        readable,
+        prints,
+        reasons,
+        settings=settings,
+        limits=limits,
+        features_NH=None if table is None else table.hidden.numpy(),
+        model=model,
+    )
+
+
+def _features(
+    readable: tuple[FoundFile, ...],
+    prints: Fingerprints,
+    reasons: dict[str, str],
+    model: str,
+    settings: AuditSettings,
+    cache: Path,
+    progress: Progress,
+) -> tuple[tuple[FoundFile, ...], Fingerprints, FeatureTable]:
+    """The features of the readable images, less those that turn out unreadable to the model's transform."""
+    try:
+        backbone = load_backbone(model, device=settings.device, precision=settings.precision)
+    except ModelError as error:
+        remedy = f"{error.remedy.rstrip('.')}. Or audit without a model: --no-embeddings."
+        raise ModelError(error.what, remedy=remedy) from error
+    store = FeatureStore(cache, backbone)
+    records = as_records(readable)
+    encoding = store.encode(
+        records, batch_size=settings.encode_batch_size, workers=settings.processes(), progress=progress
+    )
+    reasons.update(encoding.unreadable)
+    kept = [place for place, file in enumerate(readable) if file.sha256 not in encoding.unreadable]
+    table = store.table([records[place] for place in kept])
+    return tuple(readable[place] for place in kept), prints[kept], table
+
+
+def _thumbnail_loader(found: Audit) -> Callable[[str], Image.Image | None]:
+    """What loads an image by its name, at a size that will do for a page."""
+    files = {file.name: file for file in found.files}
+
+    def load(name: str) -> Image.Image | None:
+        try:
+            image = decode(files[name].path, enough_pixels=THUMBNAIL_PIXELS * THUMBNAIL_PIXELS)
+        except UnreadableImageError:
+            return None
+        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        return image
+
+    return load
