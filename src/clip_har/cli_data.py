@@ -6,6 +6,7 @@ Running a command line, and what each exit code means, is in cli.py.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +15,10 @@ from cyclopts import App, Parameter
 
 from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.errors import ConfigError
+from clip_har.progress import SILENT, Progress
 
-EXIT_FINDINGS = 3
-"""What was looked at has more faults than the limits allow."""
+EXIT_DONE, EXIT_FINDINGS = 0, 3
+"""Done; and what was looked at has more faults than allowed."""
 
 data_app = App(
     name="data",
@@ -46,7 +48,7 @@ def audit(
         json_file: File for everything that was found, as JSON.
         html: File for one page with thumbnails to work through; its choices download as a plan for data clean.
     """
-    from clip_har.console import ConsoleProgress, Output
+    from clip_har.console import Output
     from clip_har.workflows.auditing import audit_data
 
     settings, limits = settings or AuditSettings(), limits or Limits()
@@ -56,14 +58,14 @@ def audit(
         limits=limits,
         json_file=json_file,
         html_file=html,
-        progress=ConsoleProgress(),
+        progress=_progress(),
         command=_audit_command(data, settings, limits, {"json": json_file, "html": html}),
     )
     output = Output()
     output.audit(found)
     written = [(label, file) for label, file in (("Page", html), ("JSON", json_file)) if file is not None]
     output.files(*written, ("Next", shlex.join(["clip-har", "data", "clean", str(data), "--plan", "plan.csv"])))
-    return 0 if found.clean else EXIT_FINDINGS
+    return EXIT_DONE if found.clean else EXIT_FINDINGS
 
 
 @data_app.command
@@ -90,10 +92,10 @@ def clean(
         out: File for the manifest that the plan makes of the dataset; it loads as --data.
         relabel_suspects: Let the plan give suspected label errors the class that the model suggests.
     """
-    from clip_har.console import ConsoleProgress, Output
+    from clip_har.console import Output
     from clip_har.workflows.auditing import apply_cleaning, propose_cleaning
 
-    progress, output = ConsoleProgress(), Output()
+    progress, output = _progress(), Output()
     if out is not None:
         if settings is not None or relabel_suspects:
             raise ConfigError(
@@ -104,12 +106,108 @@ def clean(
             progress.warn(warning)
         output.line(", ".join(f"{action} {count:,}" for action, count in sorted(cleaned.done.items())))
         output.files(("Manifest", out), ("Next", shlex.join(["clip-har", "train", "--data", str(out)])))
-        return 0
+        return EXIT_DONE
     found = propose_cleaning(data, plan, settings=settings, relabel_suspects=relabel_suspects, progress=progress)
     output.audit(found)
     again = ["clip-har", "data", "clean", str(data), "--plan", str(plan), "--out", "clean.csv"]
     output.files(("Plan", plan), ("When it is edited", shlex.join(again)))
-    return 0
+    return EXIT_DONE
+
+
+@data_app.command
+def split(
+    data: Path,
+    /,
+    *,
+    out: Path = Path("manifest.csv"),
+    folds: int | None = None,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    seed: int = 0,
+    group_by: str = "near-duplicates",
+    near_distance: int | None = None,
+    pool: bool = False,
+    cache: Path | None = None,
+    workers: int = -1,
+) -> int:
+    """Split a dataset into train, val and test, each class in proportion, and write the manifest that says so.
+
+    The manifest is a CSV of path, SHA-256, class and split: publish it, check a copy of the data against it with
+    data verify, train and evaluate by it with --manifest. A val/ or test/ that the data has is kept. The split depends
+    on the images' content and the seed, not on names or their order.
+
+    Example: clip-har data split photos --out manifest.csv
+
+    Args:
+        data: The dataset's folder.
+        out: The manifest. It must lie outside the dataset's folder; another split that is there is not overwritten.
+        folds: K: write K manifests (manifest-fold-1.csv, ...), with each image in the test split of one of them. The
+            data's own splits are set aside. Default: one manifest.
+        val_fraction: Share of the training images held out to choose by. In (0, 0.5].
+        test_fraction: Share of all images held out for the final figures. In (0, 0.5]; folds test 1/K each.
+        seed: Seed of the cuts.
+        group_by: Images that must share a split: near-duplicates; or a CSV with the columns path and group, for such as
+            photographers or videos; or both, separated by a comma; or none, for the split that train makes by itself.
+        near_distance: Bits of 64 in which the perceptual hashes of near-duplicates may differ. Default: the audit's.
+        pool: Set the data's own splits aside, and cut test and val out of all images.
+        cache: Folder of cached perceptual hashes. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
+        workers: Processes that look for near-duplicates; -1 means one per core.
+    """
+    from clip_har import workflows
+    from clip_har.console import Output
+
+    config = workflows.SplitConfig(
+        folds=folds,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        group_by=tuple(part.strip() for part in group_by.split(",") if part.strip()),
+        near_distance=near_distance,
+        pool=pool,
+    )
+    made = workflows.split(data, out, config, cache=cache, workers=workers, progress=_progress())
+    output = Output()
+    for path, dataset in zip(made.files, made.datasets, strict=True):
+        counts = ", ".join(f"{name} {count:,}" for name, count in dataset.counts().items())
+        output.line(f"{path}: {len(dataset.classes)} classes; {counts} images")
+    output.line(f"Kept together: {made.grouped:,} images in {made.groups:,} groups")
+    next_command = ("clip-har", "compare", "--data", str(data), "--manifest", str(made.files[0]))
+    output.files(("Next", shlex.join(next_command)))
+    return EXIT_DONE
+
+
+@data_app.command
+def verify(data: Path, /, *, manifest: Path, out: Path | None = None, strict: bool = False) -> int:
+    """Check a copy of a dataset against a published manifest, image by image, by content.
+
+    Names may differ. Exit code: 0 if every image of the manifest is there, 3 if some are missing or altered.
+
+    Example: clip-har data verify photos --manifest manifest.csv
+
+    Args:
+        data: The dataset's folder.
+        manifest: The manifest, as data split writes it.
+        out: CSV to write of all that differs.
+        strict: Exit with 3 also where the folder has images that the manifest does not.
+    """
+    from clip_har import workflows
+    from clip_har.console import Output
+
+    found = workflows.verify_manifest(data, manifest, out=out)
+    output = Output()
+    for line in found.lines():
+        output.line(line)
+    same = found.complete and not (strict and found.extra)
+    output.line(f"{data} {'has' if found.complete else 'does not have'} all {found.rows:,} images of {manifest}")
+    if out is not None:
+        output.files(("All that differs", out))
+    return EXIT_DONE if same else EXIT_FINDINGS
+
+
+def _progress() -> Progress:
+    from clip_har.console import ConsoleProgress
+
+    return ConsoleProgress() if os.environ.get("RANK", "0") == "0" else SILENT
 
 
 def _audit_command(data: Path, settings: AuditSettings, limits: Limits, files: dict[str, Path | None]) -> str:

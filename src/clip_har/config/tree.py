@@ -128,6 +128,9 @@ class DataConfig:
     """Share of all images held out for the final figures, where the folder has no split. In (0, 0.5]."""
     split_seed: WholeNumber = 0
     """Seed of the splits. Runs with other seeds still share the splits."""
+    manifest: Path | None = None
+    """Split manifest that says which images are used, their classes and splits, as clip-har data split makes it; images
+    are found by content, and the fractions and the seed of the splits have no effect."""
     unreadable_limit: float = 0.05
     """Stop when more than this share of a split's images cannot be read. In [0, 1]."""
 

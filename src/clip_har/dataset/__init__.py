@@ -5,8 +5,8 @@ Reads file heads and hashes, never pixels; decoding is in images/. Never writes 
 
 from clip_har.dataset.classes import missing_classes_warning
 from clip_har.dataset.layout import SPLIT_FOLDERS
-from clip_har.dataset.loading import load_dataset
-from clip_har.dataset.manifests import write_manifest, write_unreadable
+from clip_har.dataset.loading import load_dataset, read_images
+from clip_har.dataset.manifests import read_manifest, write_manifest, write_unreadable
 from clip_har.dataset.records import (
     MANIFEST_COLUMNS,
     SPLITS,
@@ -15,17 +15,23 @@ from clip_har.dataset.records import (
     SplitName,
     UnreadableImage,
 )
+from clip_har.dataset.verifying import GivenManifest, Verification, verify
 
 __all__ = [
     "MANIFEST_COLUMNS",
     "SPLITS",
     "SPLIT_FOLDERS",
     "ActionDataset",
+    "GivenManifest",
     "ImageRecord",
     "SplitName",
     "UnreadableImage",
+    "Verification",
     "load_dataset",
     "missing_classes_warning",
+    "read_images",
+    "read_manifest",
+    "verify",
     "write_manifest",
     "write_unreadable",
 ]

@@ -6,14 +6,23 @@ What each of these steps does is in the module of its name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clip_har.dataset.classes import class_warnings, refuse_empty_classes, settle_classes
-from clip_har.dataset.layout import find_layout
+from clip_har.dataset.layout import FoundFile, Layout, find_layout
 from clip_har.dataset.manifests import read_manifests
 from clip_har.dataset.reading import read_heads
-from clip_har.dataset.records import ActionDataset, ImageRecord, SplitName, first_names
+from clip_har.dataset.records import (
+    SPLITS,
+    ActionDataset,
+    ImageRecord,
+    SplitName,
+    UnreadableImage,
+    first_names,
+)
 from clip_har.dataset.splits import assign_splits, cuts_for, leave_out_leaks
+from clip_har.dataset.verifying import GivenManifest, follow_manifest
 
 
 def load_dataset(
@@ -24,6 +33,8 @@ def load_dataset(
     split_seed: int = 0,
     manifests: Sequence[Path] = (),
     classes: Sequence[str] | None = None,
+    manifest: GivenManifest | None = None,
+    pooled: bool = False,
 ) -> ActionDataset:
     """Read a folder of class folders, with or without train/val/test above them.
 
@@ -35,17 +46,29 @@ def load_dataset(
         manifests: earlier manifests, best first. An image that one knows, by its content and whatever its
             name is now, keeps the split it has there unless its folder says otherwise.
         classes: the classes to score, where a trained run names them; else those of the training images.
+        manifest: decides which images there are, their classes and splits, whatever the folders say.
+        pooled: set the folders' own splits aside and cut test and val out of all images.
 
     Raises:
-        DataError: no images, fewer than two classes, an empty class folder, or an ambiguous layout.
+        DataError: no images, fewer than two classes, an empty class folder, or an ambiguous layout; a manifest that
+            does not fit.
     """
-    layout = find_layout(root)
-    images, unreadable = read_heads(layout.files())
+    layout, images, unreadable = read_images(root)
     refuse_empty_classes(layout, images, unreadable)
+    followed = follow_manifest(images, unreadable, manifest) if manifest else None
+    said: list[str] = []
+    if followed is not None:
+        images, unreadable, said = followed
+    elif pooled:
+        images = [replace(image, split=None) for image in images]
     names, images, spelling = settle_classes(images, classes)
     kept, leaks = leave_out_leaks(images)
     # A val/ of which nothing is left is no val/.
     splits = layout.splits() - {"val"} | {image.split for image in kept if image.split == "val"}
+    if followed is not None:
+        splits = frozenset(SPLITS)
+    elif pooled:
+        splits = frozenset()
     cuts = cuts_for(splits, val_fraction=val_fraction, test_fraction=test_fraction)
     known = read_manifests(manifests)
     records = assign_splits(kept, cuts, known, split_seed)
@@ -55,8 +78,19 @@ def load_dataset(
         classes=names,
         records=tuple(records),
         unreadable=tuple(unreadable),
-        warnings=(*layout.warnings, *spelling, *leaks, *moved, *class_warnings(records, names)),
+        warnings=(*layout.warnings, *said, *spelling, *leaks, *moved, *class_warnings(records, names)),
+        own_splits=frozenset(splits),
     )
+
+
+def read_images(root: Path) -> tuple[Layout, list[FoundFile], list[UnreadableImage]]:
+    """A folder's layout, its images with the hash of their content, and the files that should be images and are not.
+
+    Raises:
+        DataError: there are no class folders, or what is there can be read in more than one way.
+    """
+    layout = find_layout(root)
+    return layout, *read_heads(layout.files())
 
 
 def _moved_warnings(records: Sequence[ImageRecord], known: Mapping[str, SplitName]) -> list[str]:

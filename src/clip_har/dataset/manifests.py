@@ -1,6 +1,6 @@
 """The split manifest and the list of unreadable images as files: written whole or not at all, and read back.
 
-Which split an image gets is decided in splits.py.
+Which split an image gets is decided in splits.py; which of its images are in a folder, in verifying.py.
 """
 
 from __future__ import annotations
@@ -8,11 +8,24 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clip_har.dataset.records import MANIFEST_COLUMNS, SPLITS, ActionDataset, SplitName, csv_text
 from clip_har.errors import DataError
 from clip_har.files import write_atomically
+
+_SHOWN_LENGTH = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRow:
+    """One image of a manifest: where it was, what it holds, and its class and split."""
+
+    name: str
+    sha256: str
+    label: str
+    split: SplitName
 
 
 def write_manifest(dataset: ActionDataset, path: Path) -> None:
@@ -37,22 +50,65 @@ def read_manifests(paths: Sequence[Path]) -> dict[str, SplitName]:
     known: dict[str, SplitName] = {}
     for path in paths:
         if path.is_file():
-            for sha256, split in _rows(path):
-                known.setdefault(sha256, split)
+            for row in _rows(path, remedy="Restore it, or delete it to make the split anew."):
+                known.setdefault(row.sha256, row.split)
     return known
 
 
-def _rows(path: Path) -> Iterator[tuple[str, SplitName]]:
+def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
+    """The images of a manifest that the user names.
+
+    Raises:
+        DataError: there is no such file, it is not a manifest, names no image, or puts one into two splits.
+    """
+    remedy = "Make one with clip-har data split, or get the file anew from where it was published."
+    if not path.is_file():
+        what = "is a folder, not a split manifest" if path.is_dir() else "does not exist"
+        raise DataError(f"The manifest {path} {what}", remedy=remedy)
+    rows = tuple(_rows(path, remedy=remedy))
+    if not rows:
+        raise DataError(f"{path} is a split manifest without images", remedy=remedy)
+    first: dict[str, ManifestRow] = {}
+    for row in rows:
+        other = first.setdefault(row.sha256, row)
+        if other.split != row.split:
+            raise DataError(
+                f"{path} has one image in two splits: {other.name} in {other.split}, {row.name} in {row.split}, "
+                "of equal content",
+                remedy="Remove one of the two lines.",
+            )
+    return rows
+
+
+def _rows(path: Path, *, remedy: str) -> Iterator[ManifestRow]:
     splits = {str(split): split for split in SPLITS}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.reader(stream)
-            if tuple(next(rows, ())) != MANIFEST_COLUMNS:
-                raise ValueError("its first line is not a manifest's")
-            for _, sha256, _, split in rows:
-                if split not in splits or not re.fullmatch("[0-9a-f]{64}", sha256):
-                    raise ValueError(f"line {rows.line_num} is not a manifest's")
-                yield sha256, splits[split]
-    except (ValueError, csv.Error) as error:  # ValueError: also other encodings, and rows of other lengths
-        remedy = "Restore it, or delete it to make the split anew."
+            rows = csv.reader(stream, strict=True)
+            header = tuple(next(rows, ()))
+            if header != MANIFEST_COLUMNS:
+                found = _shortened(",".join(header)) if header else "empty"
+                raise ValueError(f"its first line is {found}, not {','.join(MANIFEST_COLUMNS)}")
+            for row in rows:
+                if not row:  # a blank line
+                    continue
+                line = f"line {rows.line_num}"
+                if len(row) != len(MANIFEST_COLUMNS):
+                    raise ValueError(f"{line} has {len(row)} columns, not {len(MANIFEST_COLUMNS)}")
+                name, sha256, label, split = row
+                if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+                    raise ValueError(f"{line} has the hash {_shortened(sha256)}, which is not a SHA-256")
+                if split not in splits:
+                    raise ValueError(f"{line} has the split {_shortened(split)}, not {', '.join(SPLITS)}")
+                if not label.strip():
+                    raise ValueError(f"{line} names no class")
+                yield ManifestRow(name=name, sha256=sha256.lower(), label=label, split=splits[split])
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a split manifest: it is not UTF-8 text", remedy=remedy) from error
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{path} is not a split manifest: {error}", remedy=remedy) from error
+
+
+def _shortened(text: str) -> str:
+    """The text in quotes, on one line and not long."""
+    return repr(text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}...")

@@ -54,6 +54,8 @@ class ActionDataset:
     records: tuple[ImageRecord, ...]
     unreadable: tuple[UnreadableImage, ...] = ()
     warnings: tuple[str, ...] = ()
+    own_splits: frozenset[SplitName] = frozenset()
+    """The splits that the folders or a manifest say; what is in the others was cut out of the training images."""
 
     def split(self, name: SplitName) -> tuple[ImageRecord, ...]:
         """The records of one split, in the manifest's order."""

@@ -1,4 +1,4 @@
-"""train, evaluate, compare, quickstart: the only place that ties the other modules together.
+"""train, evaluate, compare, quickstart, split: the only place that ties the other modules together.
 
 Nothing here prints; progress goes to a `progress.Progress`, results are returned and written to files.
 """
@@ -6,6 +6,19 @@ Nothing here prints; progress goes to a `progress.Progress`, results are returne
 from clip_har.workflows.comparing import Comparison, compare, quickstart
 from clip_har.workflows.evaluating import evaluate
 from clip_har.workflows.prepare import Prepared, prepare
+from clip_har.workflows.splitting import SplitConfig, Splitting, split, verify_manifest
 from clip_har.workflows.training import train
 
-__all__ = ["Comparison", "Prepared", "compare", "evaluate", "prepare", "quickstart", "train"]
+__all__ = [
+    "Comparison",
+    "Prepared",
+    "SplitConfig",
+    "Splitting",
+    "compare",
+    "evaluate",
+    "prepare",
+    "quickstart",
+    "split",
+    "train",
+    "verify_manifest",
+]

@@ -19,6 +19,7 @@ from clip_har.config import DEFAULT_MODEL, Augment, BackboneConfig, DataConfig
 from clip_har.dataset import (
     SPLITS,
     ActionDataset,
+    GivenManifest,
     SplitName,
     load_dataset,
     write_manifest,
@@ -128,7 +129,8 @@ def prepare(
     Raises:
         UserError: data or model cannot be used, or too many images cannot be read.
     """
-    dataset = _read_dataset(data, backbone, run, progress)
+    needed: tuple[SplitName, ...] = SPLITS if for_training else ("val", "test")
+    dataset = _read_dataset(data, backbone, run, needed, progress)
     model = _load_model(backbone, run)
     progress.note(
         f"Model {model.card.name}: {model.card.parameters / 1e6:.1f} M parameters, "
@@ -173,9 +175,13 @@ def few_shot(labels_N: Tensor, shots: int, seed: int) -> list[int]:
 
 
 def _read_dataset(
-    data: DataConfig, backbone: BackboneConfig, run: checkpoint.Run | None, progress: Progress
+    data: DataConfig,
+    backbone: BackboneConfig,
+    run: checkpoint.Run | None,
+    needed: Sequence[SplitName],
+    progress: Progress,
 ) -> ActionDataset:
-    """The dataset with its frozen splits: the run's own, else those of an earlier command, else new ones."""
+    """The dataset with its frozen splits: the given manifest's, the run's own, an earlier command's, or new ones."""
     key = f"{data.data.resolve()}|{data.val_fraction}|{data.test_fraction}|{data.split_seed}"
     kept = cache_folder(backbone.cache) / "splits" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.csv"
     dataset = load_dataset(
@@ -183,16 +189,26 @@ def _read_dataset(
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         split_seed=data.split_seed,
-        manifests=[run.folder / "manifest.csv", kept] if run else [kept],
+        manifests=[run.folder / "manifest.csv", kept] if run else [] if data.manifest else [kept],
         classes=run.classes if run else None,
+        manifest=_given_manifest(data, run, needed),
     )
-    if not run and distributed.is_main():
+    if not run and not data.manifest and distributed.is_main():
         write_manifest(dataset, kept)
     counts = ", ".join(f"{split} {count:,}" for split, count in dataset.counts().items() if count)
     progress.note(f"Data {dataset.root}: {len(dataset.classes)} classes; {counts} images")
     for warning in dataset.warnings:
         progress.warn(warning)
     return dataset
+
+
+def _given_manifest(data: DataConfig, run: checkpoint.Run | None, needed: Sequence[SplitName]) -> GivenManifest | None:
+    """The manifest named with --manifest; else that of a run trained by one, unless the data is other data."""
+    if data.manifest:
+        return GivenManifest(path=data.manifest, splits=needed)
+    if run and run.card["settings"].get("manifest"):
+        return GivenManifest(path=run.folder / "manifest.csv", splits=needed, binding=False)
+    return None
 
 
 def _load_model(backbone: BackboneConfig, run: checkpoint.Run | None) -> Backbone:

@@ -1,0 +1,109 @@
+"""Groups that the user knows of, such as the photographer or the video of each image: a CSV of path and group.
+
+What is done with groups is in groups.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from clip_har.dataset.records import ImageRecord, first_names
+from clip_har.errors import DataError
+
+GROUP_COLUMNS = ("path", "group")
+
+
+def read_groups(path: Path, records: Sequence[ImageRecord]) -> tuple[list[dict[str, str]], list[str]]:
+    """Groups of a CSV with the columns path and group, other columns aside.
+
+    A path is that of an image under the dataset's folder, or as much of its end as tells it from all others.
+
+    Returns:
+        Groupings of content hashes for `join_groups`, and what to warn about. An image with an empty group, or
+        without a line, is in none.
+
+    Raises:
+        DataError: the file is not such a table, a path fits several images, or none fits any.
+    """
+    by_ending = _by_ending(records)
+    groupings: list[dict[str, str]] = []
+    strangers: list[str] = []
+    grouped: set[str] = set()
+    for line, name, group in _rows(path):
+        wanted = _normalised(name)
+        found = by_ending.get(wanted, [])
+        exact = [record for record in found if record.name == wanted]
+        if not found:
+            strangers.append(name)
+            continue
+        if len(found) > 1 and len(exact) != 1:
+            raise DataError(
+                f"{path} line {line}: {name!r} may be any of {first_names(record.name for record in found)}",
+                remedy="Give paths from the dataset's folder on.",
+            )
+        record = exact[0] if exact else found[0]
+        grouped.add(record.name)
+        if group:
+            _add(groupings, record.sha256, group)
+    if not grouped:
+        raise DataError(
+            f"None of the {len(strangers):,} paths in {path} is an image of the dataset: {first_names(strangers)}",
+            remedy="Give paths from the dataset's folder on.",
+        )
+    warnings = []
+    if strangers:
+        warnings.append(f"{len(strangers):,} paths in {path} are no images of the dataset: {first_names(strangers)}")
+    without = [record.name for record in records if record.name not in grouped]
+    if without:
+        warnings.append(f"{len(without):,} images have no line in {path} and are in no group: {first_names(without)}")
+    return groupings, warnings
+
+
+def _add(groupings: list[dict[str, str]], sha256: str, group: str) -> None:
+    """Note the group; copies of one image may be in several, each of which then goes into a grouping of its own."""
+    for grouping in groupings:
+        if grouping.setdefault(sha256, group) == group:
+            return
+    groupings.append({sha256: group})
+
+
+def _by_ending(records: Sequence[ImageRecord]) -> dict[str, list[ImageRecord]]:
+    """Every ending of a name, from a folder on -> the images whose name ends so."""
+    found: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in records:
+        parts = record.name.split("/")
+        for start in range(len(parts)):
+            found["/".join(parts[start:])].append(record)
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
+    remedy = f"Give a CSV whose first line is {','.join(GROUP_COLUMNS)}."
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream, strict=True)
+            header = [column.strip().lower() for column in next(rows, [])]
+            if any(header.count(column) != 1 for column in GROUP_COLUMNS):
+                raise ValueError("its first line does not name the columns path and group")
+            places = [header.index(column) for column in GROUP_COLUMNS]
+            for row in rows:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise ValueError(f"line {rows.line_num} has {len(row)} columns, not {len(header)}")
+                name, group = (row[place].strip() for place in places)
+                yield rows.line_num, name, group
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a table of groups: it is not UTF-8 text", remedy=remedy) from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} is not a table of groups: {error}", remedy=remedy) from error
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"^(\./)+", "", name.replace("\\", "/"))

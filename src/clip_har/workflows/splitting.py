@@ -1,0 +1,254 @@
+"""`data split` and `data verify`: a manifest that can be published, and a copy of the data checked against one.
+
+How groups are dealt out is in dataset/dealing.py, which images are near-duplicates in audit/.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clip_har.dataset import (
+    ActionDataset,
+    ImageRecord,
+    Verification,
+    load_dataset,
+    read_images,
+    read_manifest,
+    verify,
+    write_manifest,
+)
+from clip_har.dataset.classes import class_warnings
+from clip_har.dataset.group_tables import read_groups
+from clip_har.dataset.groups import cut_folds, cut_groups, join_groups, joins_anything, leave_out_relatives
+from clip_har.dataset.records import csv_text
+from clip_har.dataset.splits import cuts_for
+from clip_har.errors import ConfigError, RunError
+from clip_har.files import cache_folder, write_atomically
+from clip_har.progress import SILENT, Progress
+
+NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
+UNEVEN = 0.05
+"""A class's share in a split that is further off than this is said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How a dataset is split."""
+
+    folds: int | None = None
+    """K for K manifests, each image tested in one of them; None for one manifest."""
+    val_fraction: float = 0.15
+    """Share of the training images, in (0, 0.5]."""
+    test_fraction: float = 0.15
+    """Share of all images, in (0, 0.5]; folds test 1/K each."""
+    seed: int = 0
+    """Seed of the cuts."""
+    group_by: Sequence[str] = (NEAR_DUPLICATES,)
+    """near-duplicates, CSV files of path and group, or none alone."""
+    near_distance: int | None = None
+    """Bits in which the 64-bit hashes of near-duplicates may differ; None for the audit's own."""
+    pool: bool = False
+    """Set the folders' own splits aside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splitting:
+    """What was written: one manifest, or one for each fold."""
+
+    files: tuple[Path, ...]
+    datasets: tuple[ActionDataset, ...]
+    groups: int
+    """Groups that hold several images."""
+    grouped: int
+    """Images in them."""
+
+
+def split(
+    data: Path,
+    out: Path,
+    config: SplitConfig,
+    *,
+    cache: Path | None = None,
+    workers: int = -1,
+    progress: Progress = SILENT,
+) -> Splitting:
+    """Split a dataset and write its manifest, or one manifest per fold.
+
+    Without groups of several images the split is the one that `train` would cut with the same fractions and seed.
+
+    Args:
+        data: the dataset's folder.
+        out: the manifest; with folds, FILE-fold-1.csv and so on.
+
+    Raises:
+        UserError: the settings contradict each other, the data cannot be used, or another split is in `out`.
+    """
+    _validate(config)
+    dataset = load_dataset(
+        data,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        split_seed=config.seed,
+        pooled=config.pool or config.folds is not None,
+    )
+    _refuse_inside(out, dataset.root)
+    for warning in dataset.warnings:
+        progress.warn(warning)
+    groups = _groups(dataset, config, cache=cache, workers=workers, progress=progress)
+    datasets = _folds(dataset, config, groups) if config.folds else [_single(dataset, config, groups, progress)]
+    for made in datasets:
+        for warning in (*class_warnings(made.records, made.classes), *_uneven_warnings(made, config)):
+            if warning not in dataset.warnings:
+                progress.warn(warning)
+    files = [out.with_name(f"{out.stem}-fold-{n}{out.suffix}") for n in range(1, len(datasets) + 1)]
+    files = files if config.folds else [out]
+    for path, made in zip(files, datasets, strict=True):
+        _refuse_other_split(path, made)
+    for path, made in zip(files, datasets, strict=True):
+        write_manifest(made, path)
+    sizes = Counter(groups[record.sha256] for record in dataset.records)
+    several = [size for size in sizes.values() if size > 1]
+    return Splitting(files=tuple(files), datasets=tuple(datasets), groups=len(several), grouped=sum(several))
+
+
+def verify_manifest(data: Path, manifest: Path, *, out: Path | None = None) -> Verification:
+    """Compare a copy of a dataset with a manifest, by content.
+
+    Args:
+        out: where a table of all that differs goes; None writes none.
+
+    Raises:
+        DataError: the manifest or the data cannot be read.
+    """
+    rows = read_manifest(manifest)
+    _, images, unreadable = read_images(data)
+    verification = verify(rows, images, unreadable)
+    if out is not None:
+        write_atomically(out, csv_text(("finding", "path", "here", "sha256", "split"), verification.table()))
+    return verification
+
+
+def _single(
+    dataset: ActionDataset, config: SplitConfig, groups: Mapping[str, str], progress: Progress
+) -> ActionDataset:
+    """One split, with the folders' own kept."""
+    if not joins_anything(groups):
+        return dataset
+    kept, warnings = leave_out_relatives(dataset.records, groups, dataset.own_splits)
+    for warning in warnings:
+        progress.warn(warning)
+    cuts = cuts_for(dataset.own_splits, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    return _with_records(dataset, cut_groups(kept, cuts, groups, [config.seed]))
+
+
+def _folds(dataset: ActionDataset, config: SplitConfig, groups: Mapping[str, str]) -> list[ActionDataset]:
+    assert config.folds is not None
+    cuts = cut_folds(dataset.records, config.folds, config.val_fraction, groups, config.seed)
+    return [_with_records(dataset, records) for records in cuts]
+
+
+def _with_records(dataset: ActionDataset, records: Sequence[ImageRecord]) -> ActionDataset:
+    return replace(dataset, records=tuple(records), warnings=())
+
+
+def _groups(
+    dataset: ActionDataset, config: SplitConfig, *, cache: Path | None, workers: int, progress: Progress
+) -> dict[str, str]:
+    """Content hash -> group, by everything that images are to be grouped by."""
+    groupings: list[Mapping[str, str]] = []
+    for source in config.group_by:
+        if source == NO_GROUPS:
+            continue
+        if source == NEAR_DUPLICATES:
+            groupings.append(_near_duplicates(dataset, config.near_distance, cache, workers, progress))
+            continue
+        given, warnings = read_groups(Path(source), dataset.records)
+        groupings += given
+        for warning in warnings:
+            progress.warn(warning)
+    return join_groups(dataset.records, groupings)
+
+
+def _near_duplicates(
+    dataset: ActionDataset, distance: int | None, cache: Path | None, workers: int, progress: Progress
+) -> dict[str, str]:
+    # slow to import, and not always needed
+    from clip_har.audit.near_duplicates import near_duplicate_groups  # type: ignore[import-not-found, unused-ignore]
+
+    options = {} if distance is None else {"distance": distance}
+    groups: dict[str, str] = near_duplicate_groups(
+        dataset.records,
+        cache=cache_folder(cache),
+        workers=workers if workers >= 0 else os.cpu_count() or 1,
+        progress=progress,
+        **options,
+    )
+    return groups
+
+
+def _validate(config: SplitConfig) -> None:
+    """Refuse settings that cannot work, all of them at once."""
+    problems = [
+        f"--{name} must be in (0, 0.5], not {fraction}"
+        for name, fraction in (("val-fraction", config.val_fraction), ("test-fraction", config.test_fraction))
+        if not 0 < fraction <= 0.5
+    ]
+    if config.folds is not None and config.folds < 2:
+        problems.append(f"--folds must be at least 2, not {config.folds}")
+    if not 0 <= config.seed < 2**32:
+        problems.append(f"--seed must be from 0 to 4294967295, not {config.seed}")
+    if config.near_distance is not None and not 0 <= config.near_distance <= 64:
+        problems.append(f"--near-distance must be from 0 to 64 bits, not {config.near_distance}")
+    if config.near_distance is not None and NEAR_DUPLICATES not in config.group_by:
+        problems.append("--near-distance needs --group-by near-duplicates")
+    if NO_GROUPS in config.group_by and len(config.group_by) > 1:
+        problems.append("--group-by none stands alone")
+    if not config.group_by:
+        problems.append("--group-by names nothing")
+    problems += [
+        f"--group-by {source} is neither {NEAR_DUPLICATES} nor {NO_GROUPS} nor a file"
+        for source in config.group_by
+        if source not in (NEAR_DUPLICATES, NO_GROUPS) and not Path(source).is_file()
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems), remedy="See clip-har data split --help.")
+
+
+def _refuse_inside(out: Path, root: Path) -> None:
+    if root.is_dir() and out.resolve().is_relative_to(root):
+        raise ConfigError(
+            f"--out {out} lies in the dataset's folder, into which nothing is written",
+            remedy="Give a path elsewhere.",
+        )
+
+
+def _refuse_other_split(path: Path, dataset: ActionDataset) -> None:
+    """A manifest is kept once it is made: runs refer to it."""
+    if path.is_file() and path.read_bytes() != dataset.manifest_csv().encode():
+        raise RunError(f"{path} is there and holds another split", remedy="Choose another --out, or remove that file.")
+
+
+def _uneven_warnings(dataset: ActionDataset, config: SplitConfig) -> list[str]:
+    """Classes whose share in a split is far from the one asked for, because groups are large."""
+    cuts = cuts_for(dataset.own_splits, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    if config.folds:
+        cuts["test"] = 1 / config.folds
+    warnings = []
+    totals = Counter(record.label for record in dataset.records)
+    for name, wanted in cuts.items():
+        counts = Counter(record.label for record in dataset.split(name))
+        off = {label: counts[label] / totals[label] - wanted for label in totals}
+        worst = max(off, key=lambda label: abs(off[label]))
+        far = [label for label in off if abs(off[label]) > max(UNEVEN, 1 / totals[label])]
+        if far:
+            warnings.append(
+                f"Groups are too large for an even {name} split: {len(far)} of {len(off)} classes are more than "
+                f"{UNEVEN:.0%} off the {wanted:.1%} asked for, {worst} most with {counts[worst] / totals[worst]:.1%}"
+            )
+        totals.subtract(counts)
+        totals = +totals
+    return warnings
