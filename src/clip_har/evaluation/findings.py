@@ -1,0 +1,203 @@
+"""What an evaluation finds beyond the metrics of the test split, as records.
+
+They are computed in the other modules of this package and in workflows, and shown by report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """Predictions of similar confidence, and how many of them were right."""
+
+    lower: float
+    """Lower edge of the bin's confidences, in [0, 1]."""
+    upper: float
+    """Upper edge of the bin's confidences, in [0, 1]."""
+    count: int
+    """Predictions in the bin; 0 leaves the next two at 0."""
+    confidence: float
+    """Mean confidence of the predictions, in [0, 1]."""
+    accuracy: float
+    """Share of the predictions that were right, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectivePoint:
+    """Answering only when confident enough: a threshold chosen on validation, and what it gives on test."""
+
+    wished_accuracy: float
+    """Accuracy asked for among the answered images, in [0, 1]."""
+    threshold: float | None
+    """Calibrated confidence below which the model is unsure, in [0, 1]; None: no threshold reaches the wish on validation."""
+    coverage: float
+    """Share of the test images that are answered, in [0, 1]."""
+    accuracy: float
+    """Accuracy among the answered test images, in [0, 1]; 0 where none is answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConformalLevel:
+    """Split-conformal prediction sets of one stated coverage: calibrated on validation, checked on test."""
+
+    level: float
+    """Stated coverage, in (0, 1)."""
+    threshold: float
+    """Largest nonconformity score that still enters the set."""
+    coverage: float
+    """Share of the test images whose set holds the true class, in [0, 1]."""
+    mean_size: float
+    """Mean number of classes in a set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """How far one model's confidence can be trusted, before and after temperature scaling."""
+
+    temperature: float
+    """Divides the logits; fitted on validation (Guo et al. 2017, arXiv 1706.04599)."""
+    ece_before: float
+    """Expected calibration error on test, 15 equal-width bins, as the model is."""
+    ece_after: float
+    """The same after temperature scaling."""
+    reliability_before: tuple[ReliabilityBin, ...]
+    """Of the test images, as the model is."""
+    reliability_after: tuple[ReliabilityBin, ...]
+    """Of the test images, after temperature scaling."""
+    risk_coverage: tuple[tuple[float, float], ...]
+    """Points (coverage, error rate among the answered) on test, by falling confidence; at most 200."""
+    aurc: float
+    """Area under the risk-coverage curve of all test images."""
+    selective: tuple[SelectivePoint, ...]
+    """For several wished accuracies."""
+    conformal: tuple[ConformalLevel, ...]
+    """For several stated coverages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptionScore:
+    """Accuracy on the test images under one corruption."""
+
+    kind: str
+    """Such as gaussian-noise or jpeg."""
+    severity: int
+    """1 (mild) to 5."""
+    baseline: float
+    """Accuracy of zero-shot, in [0, 1]."""
+    finetuned: float | None
+    """Accuracy of the run, in [0, 1]; None without a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """Accuracy under corruptions of the test images, baseline and run side by side."""
+
+    images: int
+    """Test images that were corrupted."""
+    clean_baseline: float
+    """Zero-shot accuracy on the same images as they are."""
+    clean_finetuned: float | None
+    """The run's accuracy on them."""
+    scores: tuple[CorruptionScore, ...]
+    """One for each kind and severity."""
+    mean_baseline: float
+    """Mean accuracy of zero-shot over kinds and severities."""
+    mean_finetuned: float | None
+    """The same of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftScore:
+    """Accuracy on another dataset with the same class names: a natural shift."""
+
+    name: str
+    """Name of the dataset's folder."""
+    images: int
+    """Images scored."""
+    classes: int
+    """Classes that both datasets have."""
+    baseline: float
+    """Zero-shot accuracy, in [0, 1]."""
+    baseline_ci95: tuple[float, float]
+    """Its 95 % interval."""
+    finetuned: float | None
+    """Accuracy of the run."""
+    finetuned_ci95: tuple[float, float] | None
+    """Its 95 % interval."""
+    mcnemar_p: float | None
+    """p-value of the difference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseNovel:
+    """Accuracy on the actions a model was trained on and on those it never saw, each among its own names.
+
+    Protocol of CoCoOp (Zhou et al. 2022, arXiv 2203.05557).
+    """
+
+    base: float
+    """Accuracy on test images of the trained actions, choosing among those, in [0, 1]."""
+    novel: float
+    """Accuracy on test images of the held-out actions, choosing among those, in [0, 1]."""
+    harmonic: float
+    """Harmonic mean of the two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unseen:
+    """What training on some actions does to others."""
+
+    base_classes: tuple[str, ...]
+    """Names trained on."""
+    novel_classes: tuple[str, ...]
+    """Names held out."""
+    baseline: BaseNovel
+    """Of zero-shot."""
+    finetuned: BaseNovel
+    """Of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A training image close to a test image in the embedding space."""
+
+    path: str
+    """Where it is, as in the manifest."""
+    label: str
+    """Its class."""
+    similarity: float
+    """Cosine similarity, in [-1, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why one image was answered as it was."""
+
+    path: str
+    """The image, as the user named it or as in the manifest."""
+    true: str | None
+    """Its class, where it is known."""
+    predicted: str
+    """The model's answer."""
+    confidence: float
+    """Probability of the answer, in [0, 1]."""
+    overlay: str | None
+    """File name of the relevance map laid over the picture, beside the results; None where the tower has no map."""
+    prompts: tuple[tuple[str, float], ...]
+    """Sentences closest to the image with their cosine similarities, best first."""
+    neighbours: tuple[Neighbour, ...]
+    """Closest training images, best first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingMap:
+    """Test images as points of a plane, before and after adaptation; axes have no unit."""
+
+    method: str
+    """How the plane was found: umap or pca."""
+    baseline: tuple[tuple[float, float], ...]
+    """One point for each test image, in their order, of zero-shot's embeddings."""
+    finetuned: tuple[tuple[float, float], ...] | None
+    """The same of the run's."""
