@@ -31,7 +31,7 @@ class SelectivePoint:
     wished_accuracy: float
     """Accuracy asked for among the answered images, in [0, 1]."""
     threshold: float | None
-    """Calibrated confidence below which the model is unsure, in [0, 1]; None: no threshold reaches the wish on validation."""
+    """Calibrated confidence below which the model is unsure, in [0, 1]; None: none reaches the wish on validation."""
     coverage: float
     """Share of the test images that are answered, in [0, 1]."""
     accuracy: float
