@@ -21,7 +21,7 @@ test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
 	$(BIN)/pytest
 
 benchmark-methods: $(VENV)/.installed ## compare every method on the drawn scenes, offline
-	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods
+	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods
 
 format: $(VENV)/.installed-dev ## format the code and mend what lint can
 	$(BIN)/ruff format .
