@@ -11,8 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from clip_har.dataset.layout import FoundFile, Layout
+from clip_har.dataset.layout import FoundFile
 from clip_har.dataset.records import ImageRecord, SplitName, UnreadableImage, first_names
+from clip_har.dataset.sources.base import Source
 from clip_har.errors import DataError
 
 
@@ -45,22 +46,22 @@ def settle_classes(
     return names, kept, warnings
 
 
-def refuse_empty_classes(layout: Layout, images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage]) -> None:
+def refuse_empty_classes(source: Source, images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage]) -> None:
     """A training class folder in which nothing is an image is a mistake to be mended, not a class.
 
     Raises:
         DataError: there is one.
     """
     filled = {image.label for image in images if image.split in (None, "train")}
-    empty = [label for label in layout.training_classes() if label not in filled]
+    empty = [label for label in source.class_folders if label not in filled]
     if not empty:
         return
-    folder = layout.training_classes()[empty[0]]
+    folder = source.class_folders[empty[0]]
     tried = [item for item in unreadable if item.name.startswith(f"{folder}/")]
     reason = f" ({tried[0].name}: {tried[0].reason})" if tried else ""
     more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
     raise DataError(
-        f"No image in the class folder {layout.root}/{folder}{more}{reason}",
+        f"No image in the class folder {source.root}/{folder}{more}{reason}",
         remedy="Put images into it or remove it.",
     )
 
