@@ -185,6 +185,7 @@ def _read_dataset(
     """The dataset with its frozen splits: the given manifest's, the run's own, an earlier command's, or new ones."""
     folder = locate(data.data)
     key = f"{folder.resolve()}|{data.val_fraction}|{data.test_fraction}|{data.split_seed}"
+    key += "".join(f"|without {split}" for split in sorted(data.set_aside or ()))
     kept = cache_folder(backbone.cache) / "splits" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.csv"
     dataset = load_dataset(
         folder,
@@ -194,6 +195,7 @@ def _read_dataset(
         manifests=[run.folder / "manifest.csv", kept] if run else [] if data.manifest else [kept],
         classes=run.classes if run else None,
         manifest=_given_manifest(data, run, needed),
+        set_aside=data.set_aside or (),
     )
     if not run and not data.manifest and distributed.is_main():
         write_manifest(dataset, kept)

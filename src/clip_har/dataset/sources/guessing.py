@@ -54,7 +54,7 @@ def _file_source(path: Path) -> Source:
         return read_listed(path)
     if suffix == ".tar":
         return read_shards(path, [path])
-    raise DataError(f"{path} is a file of no known form", remedy=FORMS_REMEDY)
+    raise DataError(f"{path} is a file, not a folder, and no table or archive of a known form", remedy=FORMS_REMEDY)
 
 
 def _folder_source(root: Path) -> Source:
