@@ -55,6 +55,7 @@ DATA = DataConfig(
     test_fraction=0.1,
     split_seed=4,
     manifest=Path("split.csv"),
+    set_aside=("test", "val"),
     unreadable_limit=0.5,
 )
 BACKBONE = BackboneConfig(

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from clip_har.audit.settings import AuditSettings, Limits
+from clip_har.config.tree import SetAside
 from clip_har.errors import ConfigError
 from clip_har.progress import SILENT, Progress
 
@@ -127,6 +128,7 @@ def split(
     group_by: str = "near-duplicates",
     near_distance: int | None = None,
     pool: bool = False,
+    set_aside: SetAside | None = None,
     cache: Path | None = None,
     workers: int = -1,
 ) -> int:
@@ -139,7 +141,7 @@ def split(
     Example: clip-har data split photos --out manifest.csv
 
     Args:
-        data: The dataset's folder.
+        data: Dataset, as for train --data.
         out: The manifest. It must lie outside the dataset's folder; another split that is there is not overwritten.
         folds: K: write K manifests (manifest-fold-1.csv, ...), with each image in the test split of one of them. The
             data's own splits are set aside. Default: one manifest.
@@ -150,6 +152,7 @@ def split(
             photographers or videos; or both, separated by a comma; or none, for the split that train makes by itself.
         near_distance: Bits of 64 in which the perceptual hashes of near-duplicates may differ. Default: the audit's.
         pool: Set the data's own splits aside, and cut test and val out of all images.
+        set_aside: Splits of the data to leave out, images and all: test, val or both. Default: none.
         cache: Folder of cached perceptual hashes. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
         workers: Processes that look for near-duplicates; -1 means one per core.
     """
@@ -164,6 +167,7 @@ def split(
         group_by=tuple(part.strip() for part in group_by.split(",") if part.strip()),
         near_distance=near_distance,
         pool=pool,
+        set_aside=set_aside or (),
     )
     made = workflows.split(data, out, config, cache=cache, workers=workers, progress=_progress())
     output = Output()
@@ -185,7 +189,7 @@ def verify(data: Path, /, *, manifest: Path, out: Path | None = None, strict: bo
     Example: clip-har data verify photos --manifest manifest.csv
 
     Args:
-        data: The dataset's folder.
+        data: Dataset, as for train --data.
         manifest: The manifest, as data split writes it.
         out: CSV to write of all that differs.
         strict: Exit with 3 also where the folder has images that the manifest does not.

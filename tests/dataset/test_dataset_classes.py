@@ -48,7 +48,7 @@ def test_a_training_class_without_test_images_stays_and_is_said(tmp_path: Path) 
 
 
 def test_an_empty_class_folder_in_test_is_a_class_without_test_images(tmp_path: Path) -> None:
-    write_splits(tmp_path, {"running": 4, "sitting": 4}, {"running": 3})
+    write_splits(tmp_path, {"cycling": 4, "running": 4, "sitting": 4}, {"cycling": 3, "running": 3})
     (tmp_path / "test" / "sitting").mkdir()
     (warning,) = load_dataset(tmp_path).warnings
     assert warning.startswith("sitting has no images in the test split: ")

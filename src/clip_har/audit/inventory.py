@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_har.dataset import ImageRecord
-from clip_har.dataset.layout import FoundFile, find_layout
+from clip_har.dataset.layout import FoundFile
 from clip_har.dataset.reading import read_heads
+from clip_har.dataset.sources import find_source
 from clip_har.errors import DataError
 
 
@@ -33,16 +34,16 @@ def read_inventory(data: Path) -> Inventory:
     Raises:
         DataError: there is no dataset, or no image in it.
     """
-    layout = find_layout(data)
-    files = {file.name: file for file in layout.files()}
+    source = find_source(data)
+    files = {file.name: file for file in source.files}
     images, unreadable = read_heads(list(files.values()))
     if not images:
-        raise DataError(f"{layout.root} holds no readable image", remedy="Check the path of the dataset.")
+        raise DataError(f"{source.root} holds no readable image", remedy="Check the path of the dataset.")
     return Inventory(
-        root=layout.root,
+        root=source.root,
         images=tuple(images),
         unreadable=tuple((files[item.name], item.reason) for item in unreadable),
-        warnings=layout.warnings,
+        warnings=source.warnings,
     )
 
 

@@ -19,6 +19,7 @@ from clip_har.dataset.layout import FoundFile
 from clip_har.dataset.records import csv_text
 from clip_har.errors import DataError
 from clip_har.files import write_atomically
+from clip_har.images.addresses import address_text
 
 PLAN_COLUMNS = ("path", "sha256", "class", "split", "action", "new_class", "new_split", "reason")
 ACTIONS = ("keep", "drop", "relabel", "move")
@@ -254,9 +255,5 @@ def manifest_csv(files: Sequence[FoundFile], folder: Path) -> str:
     """
     here = folder.resolve()
 
-    def path_text(file: FoundFile) -> str:
-        path = file.path
-        return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
-
-    rows = ((path_text(file), file.sha256, file.label, file.split or "") for file in files)
+    rows = ((address_text(file.path, here), file.sha256, file.label, file.split or "") for file in files)
     return csv_text(MANIFEST_COLUMNS, rows)

@@ -20,6 +20,7 @@ Loss = Literal["cross-entropy", "supcon", "infonce"]
 Placement = Literal["embedding", "attention", "all"]
 Augment = Literal["none", "light", "strong"]
 Budget = Literal["full", "small"]
+HeldOut = Literal["val", "test"]
 METHOD_NAMES = (
     "zero-shot",
     "lora",
@@ -80,6 +81,15 @@ def _seeds(_type: object, tokens: Sequence[Any]) -> tuple[int, ...]:
         raise ValueError("seeds are whole numbers separated by commas") from error
 
 
+def _set_aside(_type: object, tokens: Sequence[Any]) -> tuple[HeldOut, ...]:
+    """ "test", "val" or "test,val" -> these splits."""
+    known: dict[str, HeldOut] = {"val": "val", "test": "test"}
+    names = dict.fromkeys(_listed(tokens))
+    if strange := [name for name in names if name not in known]:
+        raise ValueError(f"{strange[0]!r} cannot be set aside: choose from test and val")
+    return tuple(known[name] for name in names)
+
+
 def _batch_size(type_: object, tokens: Sequence[Any]) -> int | str:
     return "auto" if tokens[0].value == "auto" else _whole_number(type_, tokens)
 
@@ -111,6 +121,7 @@ def _nearest(kind: str, name: str, known: Sequence[str]) -> str:
     return f"there is no {kind} {name!r}: {hint}"
 
 
+SetAside = Annotated[tuple[HeldOut, ...], Parameter(converter=_set_aside)]
 MethodNames = Annotated[tuple[str, ...], Parameter(converter=_method_names)]
 BatchSize = Annotated[int | Literal["auto"], Parameter(converter=_batch_size)]
 
@@ -121,7 +132,8 @@ class DataConfig:
     """Which images, and how they are split."""
 
     data: Path
-    """Folder of labelled images: class folders, or class folders under train/, val/ and test/."""
+    """Dataset: class folders, also under train/, val/ and test/; a table of paths and classes; a Hugging Face dataset
+    or WebDataset shards on disk; or har, once it was fetched (docs/data.md)."""
     val_fraction: float = 0.15
     """Share of the training images held out to choose by, where the folder has no val/. In (0, 0.5]."""
     test_fraction: float = 0.15
@@ -131,6 +143,9 @@ class DataConfig:
     manifest: Path | None = None
     """Split manifest that says which images are used, their classes and splits, as clip-har data split makes it; images
     are found by content, and the fractions and the seed of the splits have no effect."""
+    set_aside: SetAside | None = None
+    """Splits of the data to leave out, test or val or both, such as a test split whose labels are placeholders; they
+    are then cut out of the training images. Default: none."""
     unreadable_limit: float = 0.05
     """Stop when more than this share of a split's images cannot be read. In [0, 1]."""
 

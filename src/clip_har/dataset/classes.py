@@ -11,8 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from clip_har.dataset.layout import FoundFile, Layout
+from clip_har.dataset.layout import FoundFile
 from clip_har.dataset.records import ImageRecord, SplitName, UnreadableImage, first_names
+from clip_har.dataset.sources.base import Source
 from clip_har.errors import DataError
 
 
@@ -45,22 +46,22 @@ def settle_classes(
     return names, kept, warnings
 
 
-def refuse_empty_classes(layout: Layout, images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage]) -> None:
+def refuse_empty_classes(source: Source, images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage]) -> None:
     """A training class folder in which nothing is an image is a mistake to be mended, not a class.
 
     Raises:
         DataError: there is one.
     """
     filled = {image.label for image in images if image.split in (None, "train")}
-    empty = [label for label in layout.training_classes() if label not in filled]
+    empty = [label for label in source.class_folders if label not in filled]
     if not empty:
         return
-    folder = layout.training_classes()[empty[0]]
+    folder = source.class_folders[empty[0]]
     tried = [item for item in unreadable if item.name.startswith(f"{folder}/")]
     reason = f" ({tried[0].name}: {tried[0].reason})" if tried else ""
     more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
     raise DataError(
-        f"No image in the class folder {layout.root}/{folder}{more}{reason}",
+        f"No image in the class folder {source.root}/{folder}{more}{reason}",
         remedy="Put images into it or remove it.",
     )
 
@@ -100,7 +101,7 @@ def _refuse_unusable(names: Sequence[str]) -> None:
         raise DataError(f"The dataset has {only}", remedy="A classifier needs at least two class folders.")
     by_spelling: dict[str, str] = {}
     for name in names:
-        other = by_spelling.setdefault(_spelling(name), name)
+        other = by_spelling.setdefault(spelling(name), name)
         if other != name:
             raise DataError(
                 f"The class folders {other!r} and {name!r} differ only in spelling",
@@ -110,9 +111,9 @@ def _refuse_unusable(names: Sequence[str]) -> None:
 
 def _match_spelling(images: Sequence[FoundFile], names: Collection[str]) -> tuple[list[FoundFile], list[str]]:
     """Read "Using Laptop" as "using_laptop" where only spelling differs, and say so."""
-    by_spelling = {_spelling(name): name for name in names}
+    by_spelling = {spelling(name): name for name in names}
     strangers = {image.label for image in images} - set(names)
-    renamed = {label: by_spelling[_spelling(label)] for label in strangers if _spelling(label) in by_spelling}
+    renamed = {label: by_spelling[spelling(label)] for label in strangers if spelling(label) in by_spelling}
     matched = [replace(image, label=renamed.get(image.label, image.label)) for image in images]
     if not renamed:
         return matched, []
@@ -120,6 +121,6 @@ def _match_spelling(images: Sequence[FoundFile], names: Collection[str]) -> tupl
     return matched, [f"Class folders read {said}"]
 
 
-def _spelling(name: str) -> str:
+def spelling(name: str) -> str:
     """What is left of a name without case, separators and Unicode's several ways to write one letter."""
     return re.sub(r"[\s_.-]+", "", unicodedata.normalize("NFKC", name).casefold()) or name

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from clip_har.dataset.records import SplitName, first_names
 from clip_har.errors import DataError
-from clip_har.images import IMAGE_SUFFIXES
+from clip_har.images import IMAGE_SUFFIXES, ImageAddress
 
 SPLIT_FOLDERS: Mapping[str, SplitName] = {
     **dict.fromkeys(("train", "training", "trainset", "trainingset"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "valset", "validset", "validationset"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "valset", "validset", "validationset", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "testset", "testingset"), "test"),
 }
 """Folder name, in lower case and without spaces, hyphens and underscores -> the split it means."""
@@ -31,13 +31,15 @@ _FOREIGN_FOLDERS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """A file under a class folder. `split` is that of the folder, None where the dataset has no splits."""
+    """An image to be, with its class. `split` is that of its folder or table, None where there are no splits."""
 
-    path: Path
+    path: ImageAddress
     name: str
     label: str
     split: SplitName | None
     sha256: str = ""
+    listed: bool = False
+    """Whether a table or an archive says that it is an image, so that its name need not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +58,15 @@ class Layout:
     def training_classes(self) -> dict[str, str]:
         """Class -> its folder relative to the root, of the folders that training images come from."""
         folders = self.class_folders.get("train", self.class_folders.get(None, ()))
-        return {_printable(folder.name): _printable(folder.relative_to(self.root).as_posix()) for folder in folders}
+        return {printable(folder.name): printable(folder.relative_to(self.root).as_posix()) for folder in folders}
 
     def files(self) -> list[FoundFile]:
         """All files under the class folders that are not hidden, sorted by name."""
         found = [
             FoundFile(
                 path=path,
-                name=_printable(path.relative_to(self.root).as_posix()),
-                label=_printable(folder.name),
+                name=printable(path.relative_to(self.root).as_posix()),
+                label=printable(folder.name),
                 split=split,
             )
             for split, folders in self.class_folders.items()
@@ -84,7 +86,7 @@ def find_layout(root: Path) -> Layout:
         raise DataError(f"The dataset folder {root} does not exist", remedy="Check --data.")
     if not root.is_dir():
         raise DataError(f"{root} is a file, not a folder", remedy=LAYOUT_REMEDY)
-    root = _unwrapped(root.resolve())
+    root = unwrapped(root.resolve())
     split_folders = _split_folders(root)
     class_folders: dict[SplitName | None, Sequence[Path]] = {}
     for split, folder in split_folders.items():
@@ -100,7 +102,7 @@ def find_layout(root: Path) -> Layout:
 # Which folder means what
 
 
-def _unwrapped(root: Path) -> Path:
+def unwrapped(root: Path) -> Path:
     """The folder in which the classes or splits are: an archive may be unpacked into a folder of its own."""
     while True:
         folders = _subfolders(root)
@@ -117,7 +119,7 @@ def _split_folders(root: Path) -> dict[SplitName, Path]:
     """Split -> its folder; empty where the folders in the root are classes."""
     folders = _subfolders(root)
     named = [(split, folder) for folder in folders if (split := _split_of(folder)) is not None]
-    others = [folder for folder in folders if _split_of(folder) is None and _holds_images(folder)]
+    others = [folder for folder in folders if _split_of(folder) is None and holds_images(folder)]
     with_classes = {split for split, folder in named if _subfolders(folder)}
     if others and not with_classes:  # a class may be called "training"
         return {}
@@ -158,9 +160,9 @@ def _outside_warnings(root: Path, split_folders: Mapping[SplitName, Path]) -> tu
     beside = [folder for folder in _subfolders(root) if split_folders and _split_of(folder) is None]
     warnings = []
     if loose:
-        names = first_names(_printable(path.relative_to(root).as_posix()) for path in loose)
+        names = first_names(printable(path.relative_to(root).as_posix()) for path in loose)
         warnings.append(f"{len(loose)} images lie in no class folder and were left out: {names}")
-    with_images = [f"{_printable(folder.name)}/" for folder in beside if _holds_images(folder)]
+    with_images = [f"{printable(folder.name)}/" for folder in beside if holds_images(folder)]
     if with_images:
         warnings.append(f"Images outside the splits were left out: {first_names(with_images)}")
     return tuple(warnings)
@@ -189,7 +191,8 @@ def _loose_images(folder: Path) -> list[Path]:
     return sorted(path for path in _entries(folder) if _is_named_as_image(path) and path.is_file())
 
 
-def _holds_images(folder: Path) -> bool:
+def holds_images(folder: Path) -> bool:
+    """Whether some file in a folder or below it is named as an image."""
     return any(_is_named_as_image(path) for path in _walk(folder))
 
 
@@ -229,6 +232,6 @@ def _raise_cannot_list(error: OSError) -> None:
     raise _cannot_list(error) from error
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     r"""A name that can be written as UTF-8: bytes that are not appear as \udcXX."""
     return name.encode("utf-8", errors="backslashreplace").decode("utf-8")

@@ -5,13 +5,15 @@ What each of these steps does is in the module of its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from clip_har.dataset.classes import class_warnings, refuse_empty_classes, settle_classes
-from clip_har.dataset.layout import FoundFile, Layout, find_layout
+from clip_har.dataset.layout import FoundFile
 from clip_har.dataset.manifests import read_manifests
+from clip_har.dataset.plausibility import refuse_impossible_labels, shortage_warnings
 from clip_har.dataset.reading import read_heads
 from clip_har.dataset.records import (
     SPLITS,
@@ -21,6 +23,7 @@ from clip_har.dataset.records import (
     UnreadableImage,
     first_names,
 )
+from clip_har.dataset.sources import Source, find_source
 from clip_har.dataset.splits import assign_splits, cuts_for, leave_out_leaks
 from clip_har.dataset.verifying import GivenManifest, follow_manifest
 
@@ -35,11 +38,12 @@ def load_dataset(
     classes: Sequence[str] | None = None,
     manifest: GivenManifest | None = None,
     pooled: bool = False,
+    set_aside: Collection[SplitName] = (),
 ) -> ActionDataset:
-    """Read a folder of class folders, with or without train/val/test above them.
+    """Read a dataset of any form that sources/ knows, with or without splits of its own.
 
     Args:
-        root: the dataset's folder.
+        root: the dataset's folder, its table or its one file; or the name of a dataset that was fetched.
         val_fraction: share of train cut out as val where there is no val, per class.
         test_fraction: share of all images cut out as test where there is no split, per class.
         split_seed: seed of these cuts.
@@ -48,23 +52,26 @@ def load_dataset(
         classes: the classes to score, where a trained run names them; else those of the training images.
         manifest: decides which images there are, their classes and splits, whatever the folders say.
         pooled: set the folders' own splits aside and cut test and val out of all images.
+        set_aside: splits of the data to leave out, images and all, as if they were not there.
 
     Raises:
-        DataError: no images, fewer than two classes, an empty class folder, or an ambiguous layout; a manifest that
-            does not fit.
+        DataError: no images, fewer than two classes, an empty class folder, labels that cannot be true, or an
+            ambiguous layout; a manifest that does not fit.
     """
-    layout, images, unreadable = read_images(root)
-    refuse_empty_classes(layout, images, unreadable)
+    source, images, unreadable = read_images(root)
+    refuse_empty_classes(source, images, unreadable)
+    images, unreadable, aside = _without_splits(images, unreadable, set_aside)
     followed = follow_manifest(images, unreadable, manifest) if manifest else None
     said: list[str] = []
     if followed is not None:
         images, unreadable, said = followed
-    elif pooled:
+    refuse_impossible_labels(source.root, images, classes)
+    if followed is None and pooled:
         images = [replace(image, split=None) for image in images]
     names, images, spelling = settle_classes(images, classes)
     kept, leaks = leave_out_leaks(images)
     # A val/ of which nothing is left is no val/.
-    splits = layout.splits() - {"val"} | {image.split for image in kept if image.split == "val"}
+    splits = source.splits() - {"val", *set_aside} | {image.split for image in kept if image.split == "val"}
     if followed is not None:
         splits = frozenset(SPLITS)
     elif pooled:
@@ -74,23 +81,46 @@ def load_dataset(
     records = assign_splits(kept, cuts, known, split_seed)
     moved = _moved_warnings(records, known) if classes else []
     return ActionDataset(
-        root=layout.root,
+        root=source.root,
         classes=names,
         records=tuple(records),
         unreadable=tuple(unreadable),
-        warnings=(*layout.warnings, *said, *spelling, *leaks, *moved, *class_warnings(records, names)),
+        warnings=(
+            *source.warnings,
+            *aside,
+            *said,
+            *spelling,
+            *leaks,
+            *moved,
+            *class_warnings(records, names),
+            *shortage_warnings(records, splits),
+        ),
+        form=source.form,
         own_splits=frozenset(splits),
     )
 
 
-def read_images(root: Path) -> tuple[Layout, list[FoundFile], list[UnreadableImage]]:
-    """A folder's layout, its images with the hash of their content, and the files that should be images and are not.
+def read_images(root: Path) -> tuple[Source, list[FoundFile], list[UnreadableImage]]:
+    """A dataset's source, its images with the hash of their content, and the files that should be images and are not.
 
     Raises:
-        DataError: there are no class folders, or what is there can be read in more than one way.
+        DataError: there is no dataset of a known form, or what is there can be read in more than one way.
     """
-    layout = find_layout(root)
-    return layout, *read_heads(layout.files())
+    source = find_source(root)
+    return source, *read_heads(source.files)
+
+
+def _without_splits(
+    images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage], set_aside: Collection[SplitName]
+) -> tuple[list[FoundFile], list[UnreadableImage], list[str]]:
+    """The dataset less some of its splits, and what to say of that."""
+    left_out = Counter(image.split for image in images if image.split in set_aside)
+    warnings = [f"The data's own {split} split is set aside ({count:,} images)" for split, count in left_out.items()]
+    return (
+        [image for image in images if image.split not in set_aside],
+        [image for image in unreadable if image.split not in set_aside],
+        warnings,
+    )
 
 
 def _moved_warnings(records: Sequence[ImageRecord], known: Mapping[str, SplitName]) -> list[str]:

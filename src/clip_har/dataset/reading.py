@@ -14,7 +14,7 @@ from pathlib import Path
 from clip_har.dataset.layout import FoundFile
 from clip_har.dataset.records import UnreadableImage
 from clip_har.errors import UnreadableImageError
-from clip_har.images import IMAGE_SUFFIXES, decode, sniff
+from clip_har.images import IMAGE_SUFFIXES, ImageAddress, decode, sniff
 
 
 def read_heads(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[UnreadableImage]]:
@@ -29,7 +29,7 @@ def read_heads(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[Unread
     for file, outcome in zip(files, outcomes, strict=True):
         if isinstance(outcome, FoundFile):
             images.append(outcome)
-        elif file.path.suffix.lower() in IMAGE_SUFFIXES:
+        elif file.listed or (isinstance(file.path, Path) and file.path.suffix.lower() in IMAGE_SUFFIXES):
             unreadable.append(UnreadableImage(name=file.name, split=file.split or "train", reason=outcome))
     return images, unreadable
 
@@ -46,7 +46,9 @@ def _read_head(file: FoundFile) -> FoundFile | str:
         return f"cannot be read: {error.strerror or error}"
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: ImageAddress) -> str:
+    if not isinstance(path, Path):
+        return hashlib.sha256(path.read()).hexdigest()
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):

@@ -16,6 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from clip_har.images.addresses import ImageAddress
+
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 MANIFEST_COLUMNS = ("path", "sha256", "class", "split")
@@ -25,11 +27,12 @@ MANIFEST_COLUMNS = ("path", "sha256", "class", "split")
 class ImageRecord:
     r"""One labelled image.
 
-    `path` is absolute; `name` is relative to the dataset's root, with forward slashes, and can always be
-    written as UTF-8: other bytes in a file's name appear as \udcXX. `sha256` is that of the file's content.
+    `path` is absolute, or a place inside a larger file; `name` is relative to the dataset's folder, with forward
+    slashes, and can always be written as UTF-8: other bytes in a file's name appear as \udcXX. `sha256` is that of the
+    image file's content.
     """
 
-    path: Path
+    path: ImageAddress
     name: str
     sha256: str
     label: str
@@ -50,10 +53,13 @@ class ActionDataset:
     """Images with classes and frozen splits. `classes` are those of the training images, sorted."""
 
     root: Path
+    """The folder, or the one file that lists or holds the images."""
     classes: tuple[str, ...]
     records: tuple[ImageRecord, ...]
     unreadable: tuple[UnreadableImage, ...] = ()
     warnings: tuple[str, ...] = ()
+    form: str = "class folders"
+    """What kind of dataset it was taken for, in words."""
     own_splits: frozenset[SplitName] = frozenset()
     """The splits that the folders or a manifest say; what is in the others was cut out of the training images."""
 

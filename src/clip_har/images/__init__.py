@@ -3,6 +3,7 @@
 Which files belong to a dataset, and whether they are good examples, is decided in dataset/.
 """
 
+from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
 from clip_har.images.augmentation import ViewTransform, training_transform, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches
 from clip_har.images.decoding import (
@@ -26,8 +27,11 @@ __all__ = [
     "DecodeDataset",
     "Decoded",
     "DecodedBatch",
+    "ImageAddress",
     "ImageFiles",
     "ModelTransform",
+    "PackedImage",
+    "ParquetImage",
     "Preprocessing",
     "ViewTransform",
     "decode",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast, overload
 from PIL import Image
 
 from clip_har.errors import UnreadableImageError
+from clip_har.images.addresses import ImageAddress
 from clip_har.images.decoding import decode
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class DecodeDataset:
     """
 
     def __init__(
-        self, paths: Sequence[Path], transform: Callable[..., Tensor], seeds: Sequence[int] | None = None
+        self, paths: Sequence[ImageAddress], transform: Callable[..., Tensor], seeds: Sequence[int] | None = None
     ) -> None:
         self.paths = paths
         self.transform = transform
@@ -79,11 +80,11 @@ class DecodeDataset:
 
 @overload
 def decode_batches(
-    paths: Sequence[Path], transform: Callable[[Image.Image], Tensor], *, batch_size: int, workers: int
+    paths: Sequence[ImageAddress], transform: Callable[[Image.Image], Tensor], *, batch_size: int, workers: int
 ) -> Iterator[DecodedBatch]: ...
 @overload
 def decode_batches(
-    paths: Sequence[Path],
+    paths: Sequence[ImageAddress],
     transform: Callable[[Image.Image, int], Tensor],
     *,
     batch_size: int,
@@ -91,7 +92,7 @@ def decode_batches(
     seeds: Sequence[int],
 ) -> Iterator[DecodedBatch]: ...
 def decode_batches(
-    paths: Sequence[Path],
+    paths: Sequence[ImageAddress],
     transform: Callable[..., Tensor],
     *,
     batch_size: int,

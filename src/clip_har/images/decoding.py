@@ -22,6 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from clip_har.errors import UnreadableImageError
+from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
@@ -73,11 +74,11 @@ _UPRIGHT = {  # EXIF tag 0x0112, CIPA DC-008 section 4.6.4 -> what makes the ima
 # What kind of file it is
 
 
-def sniff(path: Path) -> str | None:
+def sniff(path: ImageAddress) -> str | None:
     """Tell an image's format by its content, whatever its name says.
 
     Args:
-        path: any file; only its first few hundred bytes are read.
+        path: any file, of which only the first few hundred bytes are read, or an image inside one.
 
     Returns:
         Pillow's name of the format ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM"), or None when
@@ -86,7 +87,7 @@ def sniff(path: Path) -> str | None:
     Raises:
         UnreadableImageError: the file is missing, not a regular file, or may not be read.
     """
-    with _open_file(path) as stream:
+    with _open_source(path) as stream:
         return _sniff_head(_read_head(stream))
 
 
@@ -151,7 +152,7 @@ class Decoded:
 
 
 def decode(
-    source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, enough_pixels: int | None = None
+    source: ImageAddress | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, enough_pixels: int | None = None
 ) -> Image.Image:
     """Decode the first frame of an image file, upright, on white where it is transparent.
 
@@ -159,7 +160,7 @@ def decode(
     any number of threads may decode at once.
 
     Args:
-        source: a file, its bytes, or a binary stream, which is read from its start and left open.
+        source: a file, a place inside one, its bytes, or a binary stream, which is read from its start and left open.
         max_pixels: width times height above which nothing is decoded; checked before pixels are allocated.
         enough_pixels: width times height that will do. A JPEG may then come at 1/2, 1/4 or 1/8 of its sides, if that
             still is as much: several times faster, with pixels that differ a little from a resized image's.
@@ -324,9 +325,11 @@ def _quiet_pillow() -> Iterator[None]:
 
 
 @contextmanager
-def _open_source(source: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
+def _open_source(source: ImageAddress | bytes | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
+    elif isinstance(source, PackedImage | ParquetImage):
+        yield io.BytesIO(source.read())
     elif isinstance(source, Path):
         with _open_file(source) as stream:
             yield stream

@@ -9,10 +9,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_har.errors import DataError
+from clip_har.images.addresses import ImageAddress
 from clip_har.images.augmentation import ViewTransform, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches, load_batches
 from clip_har.images.preprocessing import Preprocessing
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class ImageFiles:
     """N readable image files, and how a model wants them."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[ImageAddress, ...]
     preprocessing: Preprocessing
     workers: int = 0
     """Processes that decode; 0 decodes in this process."""
@@ -94,7 +94,7 @@ def _view_seeds(batch: Sequence[int], seed: int) -> Iterator[int]:
         seen[index] += 1
 
 
-def _refuse_unreadable(batch: DecodedBatch, paths: Sequence[Path]) -> None:
+def _refuse_unreadable(batch: DecodedBatch, paths: Sequence[ImageAddress]) -> None:
     if batch.unreadable:
         place, reason = batch.unreadable[0]
         raise DataError(

@@ -188,9 +188,11 @@ def _epoch_record(entry: Mapping[str, Any]) -> EpochRecord:
 
 
 def thumbnails(dataset: ActionDataset) -> report.ThumbnailLoader:
+    addresses = {record.name: record.path for record in dataset.records}
+
     def load(name: str) -> Image.Image | None:
         try:
-            image = decode(dataset.root / name)
+            image = decode(addresses[name])
         except UnreadableImageError:
             return None
         image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))

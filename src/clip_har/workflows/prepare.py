@@ -25,6 +25,7 @@ from clip_har.dataset import (
     write_manifest,
     write_unreadable,
 )
+from clip_har.dataset.sources import locate
 from clip_har.errors import DataError
 from clip_har.features import Encoding, FeatureStore, FeatureTable, View
 from clip_har.files import cache_folder
@@ -182,21 +183,25 @@ def _read_dataset(
     progress: Progress,
 ) -> ActionDataset:
     """The dataset with its frozen splits: the given manifest's, the run's own, an earlier command's, or new ones."""
-    key = f"{data.data.resolve()}|{data.val_fraction}|{data.test_fraction}|{data.split_seed}"
+    folder = locate(data.data)
+    key = f"{folder.resolve()}|{data.val_fraction}|{data.test_fraction}|{data.split_seed}"
+    key += "".join(f"|without {split}" for split in sorted(data.set_aside or ()))
     kept = cache_folder(backbone.cache) / "splits" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.csv"
     dataset = load_dataset(
-        data.data,
+        folder,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         split_seed=data.split_seed,
         manifests=[run.folder / "manifest.csv", kept] if run else [] if data.manifest else [kept],
         classes=run.classes if run else None,
         manifest=_given_manifest(data, run, needed),
+        set_aside=data.set_aside or (),
     )
     if not run and not data.manifest and distributed.is_main():
         write_manifest(dataset, kept)
     counts = ", ".join(f"{split} {count:,}" for split, count in dataset.counts().items() if count)
     progress.note(f"Data {dataset.root}: {len(dataset.classes)} classes; {counts} images")
+    progress.note(f"Read as {dataset.form}")
     for warning in dataset.warnings:
         progress.warn(warning)
     return dataset

@@ -14,6 +14,7 @@ from pathlib import Path
 from clip_har.dataset import (
     ActionDataset,
     ImageRecord,
+    SplitName,
     Verification,
     load_dataset,
     read_images,
@@ -53,6 +54,8 @@ class SplitConfig:
     """Bits in which the 64-bit hashes of near-duplicates may differ; None for the audit's own."""
     pool: bool = False
     """Set the folders' own splits aside."""
+    set_aside: Sequence[SplitName] = ()
+    """Splits of the data to leave out, images and all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,7 @@ def split(
         test_fraction=config.test_fraction,
         split_seed=config.seed,
         pooled=config.pool or config.folds is not None,
+        set_aside=config.set_aside,
     )
     _refuse_inside(out, dataset.root)
     for warning in dataset.warnings:

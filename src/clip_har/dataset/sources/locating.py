@@ -1,0 +1,49 @@
+"""Where a dataset is that is called by its name: a note in the cache that says where it was fetched to.
+
+Fetching is in download/.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from clip_har.errors import DataError
+from clip_har.files import cache_folder, write_atomically
+
+NAMES = ("har",)
+"""Datasets that can be called by name."""
+
+
+def locate(data: Path) -> Path:
+    """The folder of a dataset that is called by name; any other path, and one that exists, is itself.
+
+    Raises:
+        DataError: the dataset was not fetched, or is no longer where it was.
+    """
+    name = str(data)
+    if name not in NAMES or data.exists():
+        return data
+    fetch = f"clip-har data fetch {name} --source kaggle --out DIR"
+    try:
+        note = json.loads(note_path(name).read_text(encoding="utf-8"))
+        folder = Path(note["folder"])
+    except FileNotFoundError as error:
+        raise DataError(f"The dataset {name} has not been fetched", remedy=f"Run {fetch}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{note_path(name)} cannot be read: {error}", remedy=f"Delete it and run {fetch}") from error
+    if not folder.is_dir():
+        raise DataError(f"The dataset {name} is no longer in {folder}", remedy=f"Put it back, or run {fetch}")
+    return folder
+
+
+def remember(name: str, folder: Path) -> Path:
+    """Note where a dataset was fetched to; returns the note's file."""
+    path = note_path(name)
+    write_atomically(path, json.dumps({"folder": str(folder.resolve())}) + "\n")
+    return path
+
+
+def note_path(name: str) -> Path:
+    """The file that says where a dataset is."""
+    return cache_folder(None) / "datasets" / f"{name}.json"
