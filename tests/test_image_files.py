@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clip_har.errors import DataError
 from clip_har.images import ImageFiles, Preprocessing, decode
+from clip_har.images.addresses import file_of
 
 AUGMENTS: tuple[Literal["none", "light", "strong"], ...] = ("none", "light", "strong")
 PREPROCESSING = Preprocessing(image_size=(24, 24), mean=(0.2, 0.5, 0.7), std=(0.1, 0.2, 0.4))
@@ -150,11 +151,11 @@ def test_global_generators_are_neither_read_nor_changed(files: ImageFiles, worke
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_became_unreadable_is_named(files: ImageFiles, workers: int) -> None:
-    files.paths[6].write_bytes(files.paths[6].read_bytes()[:300])
+    file_of(files.paths[6]).write_bytes(file_of(files.paths[6]).read_bytes()[:300])
     files = with_workers(files, workers)
     with pytest.raises(DataError, match=r"6\.jpg .*ends early"):
         train(files, [[0, 1], [5, 6]])
-    files.paths[6].unlink()
+    file_of(files.paths[6]).unlink()
     with pytest.raises(DataError, match=r"6\.jpg .*no such file"):
         list(files.evaluation_batches([8, 6], batch_size=2))
     assert len(train(files, [[0, 1], [5]])) == 2

@@ -24,6 +24,7 @@ from clip_har.audit.near_duplicates import (
     near_duplicate_groups,
 )
 from clip_har.dataset import ImageRecord
+from clip_har.images.addresses import file_of
 from clip_har.progress import Silent
 
 
@@ -132,7 +133,7 @@ def test_no_records_no_groups(tmp_path: Path) -> None:
 def test_a_cached_image_is_not_read_again(tmp_path: Path) -> None:
     record = saved(scene(3), tmp_path / "a.jpg")
     first = fingerprints([record], cache=tmp_path / "cache", workers=0)
-    record.path.unlink()
+    file_of(record.path).unlink()
     again = fingerprints([record, record], cache=tmp_path / "cache", workers=0)
     assert again.tobytes() == 2 * first.tobytes()
     assert first["reason"][0] == b"" and (first["width"][0], first["height"][0]) == (120, 80)

@@ -91,8 +91,10 @@ def _class_folders(root: Path, tables: list[Path]) -> Source:
     """Folders of images; where they are no classes, a table that names images elsewhere is what is wrong."""
     if tables:
         try:
-            find_layout(root)
+            classes = find_layout(root).training_classes()
         except DataError:
+            classes = {}
+        if len(classes) < 2:
             return read_listed_folder(tables[0].parent, tables)
     source = read_class_folders(root)
     if not tables:

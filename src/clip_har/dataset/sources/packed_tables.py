@@ -41,11 +41,12 @@ class _Columns:
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a Parquet or Arrow file has a column of images."""
-    try:
-        schema = _schema(path)
-    except DataError:
-        return False
+    """Whether a Parquet or Arrow file has a column of images.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    schema = _schema(path)
     return _image_column(schema, _features(schema)) is not None
 
 

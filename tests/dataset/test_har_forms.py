@@ -1,0 +1,100 @@
+"""HAR in its three forms, of generated images: each loads, and what each of them hides is refused or said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from packed import HAR, jpeg, labelled, write_hub, write_jpegs, write_kaggle_flat
+from PIL import ImageChops
+
+from clip_har.dataset import load_dataset
+from clip_har.images import decode
+from image_folders import class_counts, names, refusal
+
+
+def write_structured(root: Path) -> Path:
+    """Class folders under train/ and test/, whose test lacks calling and has 22 texting of 126, scaled down."""
+    start = 0
+    for split, each in (("train", 12), ("test", 6)):
+        for label in HAR:
+            count = {"calling": 0, "texting": 1}.get(label, each) if split == "test" else each
+            if count:
+                write_jpegs(root / "Structured" / split / label, range(start, start + count))
+            start += count
+    return root
+
+
+def test_the_flat_form_takes_its_test_split_out_of_the_labelled_images(tmp_path: Path) -> None:
+    root = write_kaggle_flat(tmp_path / "Human Action Recognition")
+    dataset = load_dataset(tmp_path, test_fraction=0.25, val_fraction=0.25)
+    assert dataset.root == root.resolve() and dataset.classes == HAR
+    assert dataset.form == "Kaggle's flat form (Training_set.csv with the columns filename, label)"
+    assert dataset.own_splits == frozenset()
+    assert names(dataset) == {f"train/Image_{number}.jpg" for number, _ in labelled(HAR, 4, start=1)}
+    assert class_counts(dataset, "test") == dict.fromkeys(HAR, 1)
+    assert {r.name: r.label for r in dataset.records} == {f"train/Image_{n}.jpg": c for n, c in labelled(HAR, 4, 1)}
+    assert dataset.warnings == (
+        "Testing_set.csv gives its 5 images no classes: test/ is for clip-har predict only and never scored; "
+        "the test split is cut out of the labelled images",
+    )
+
+
+def test_the_structured_form_loads_and_says_what_its_test_split_lacks(tmp_path: Path) -> None:
+    dataset = load_dataset(write_structured(tmp_path))
+    assert dataset.classes == HAR
+    assert class_counts(dataset, "test") == {label: 6 for label in HAR if label not in ("calling", "texting")} | {
+        "texting": 1
+    }
+    assert dataset.form == "class folders under test/, train/"
+    assert dataset.warnings == (
+        "calling has no images in the test split: not measured, and averages over classes run over the other 14.",
+        "The test split is short of texting (1); half of its classes have 6 or more images",
+    )
+
+
+def test_the_hub_forms_placeholder_test_split_is_refused(tmp_path: Path) -> None:
+    root = write_hub(tmp_path)
+    error = refusal(root)
+    assert error.what == (
+        f"All 6 images of the test split of {root.resolve()} have the class 'calling', while train has 15 classes: "
+        "these look like placeholders, not labels, and must not be scored"
+    )
+    assert error.remedy == (
+        "Mend its labels, or add --set-aside test: it is left out, and test is cut out of the training images."
+    )
+    assert refusal(root, pooled=True).what == error.what
+
+
+def test_the_hub_form_trains_with_its_test_split_set_aside(tmp_path: Path) -> None:
+    dataset = load_dataset(write_hub(tmp_path), set_aside=["test"], test_fraction=0.25)
+    assert len(dataset.records) == 60 and dataset.classes == HAR
+    assert class_counts(dataset, "test") == dict.fromkeys(HAR, 1)
+    assert not any("test-0000" in name for name in names(dataset))
+    assert dataset.warnings == ("The data's own test split is set aside (6 images)",)
+    assert dataset.form == "a Hugging Face dataset, 3 Parquet files (image: image, label: labels)"
+
+
+def test_the_hub_forms_images_are_those_of_its_rows(tmp_path: Path) -> None:
+    dataset = load_dataset(write_hub(tmp_path), set_aside=["test"])
+    rows = labelled(HAR, 4)
+    half = len(rows) // 2
+    expected = {
+        f"data/train-0000{number // half}-of-00002-ab12.parquet/{number % half:06d}": (number, label)
+        for number, label in rows
+    }
+    assert names(dataset) == set(expected)
+    for record in dataset.records:
+        number, label = expected[record.name]
+        assert record.label == label
+        assert ImageChops.difference(decode(record.path), decode(jpeg(number))).getbbox() is None
+
+
+@pytest.mark.parametrize("name", ["test-00000-of-00001-cd34.parquet", None])
+def test_the_hub_forms_test_split_alone_cannot_be_scored_by_a_run(name: str | None, tmp_path: Path) -> None:
+    root = write_hub(tmp_path)
+    if name is None:
+        for path in (root / "data").glob("train-*"):
+            path.unlink()
+    data = root / "data" / name if name else root
+    assert "these look like placeholders, not labels" in refusal(data, classes=HAR).what
