@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
@@ -64,8 +65,9 @@ def audit(
     )
     output = Output()
     output.audit(found)
+    next_command = ["clip-har", "data", "clean", str(data), *_flags(settings), "--plan", "plan.csv"]
     written = [(label, file) for label, file in (("Page", html), ("JSON", json_file)) if file is not None]
-    output.files(*written, ("Next", shlex.join(["clip-har", "data", "clean", str(data), "--plan", "plan.csv"])))
+    output.files(*written, ("Next", shlex.join(next_command)))
     return EXIT_DONE if found.clean else EXIT_FINDINGS
 
 
@@ -216,16 +218,13 @@ def _progress() -> Progress:
 
 def _audit_command(data: Path, settings: AuditSettings, limits: Limits, files: dict[str, Path | None]) -> str:
     """The command line as one would type it again, for the page."""
-    given: dict[str, Any] = {
-        field.name.replace("_", "-"): value
-        for part in (settings, limits)
-        for field in dataclasses.fields(part)
-        if (value := getattr(part, field.name)) != field.default
-    }
-    given |= {name: file for name, file in files.items() if file is not None}
-    flags = [
-        text
-        for name, value in given.items()
-        for text in ((f"--no-{name}",) if value is False else (f"--{name}", str(value)))
-    ]
-    return shlex.join(["clip-har", "data", "audit", str(data), *flags])
+    written = [text for name, file in files.items() if file is not None for text in (f"--{name}", str(file))]
+    return shlex.join(["clip-har", "data", "audit", str(data), *_flags(settings), *_flags(limits), *written])
+
+
+def _flags(settings: AuditSettings | Limits) -> Iterator[str]:
+    """The flags that give these settings, where they are not the defaults."""
+    for field in dataclasses.fields(settings):
+        name, value = field.name.replace("_", "-"), getattr(settings, field.name)
+        if value != field.default:
+            yield from (f"--no-{name}",) if value is False else (f"--{name}", "none" if value is None else str(value))

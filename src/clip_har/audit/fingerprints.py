@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_har.dataset import ImageRecord
-from clip_har.errors import UnreadableImageError
+from clip_har.errors import ConfigError, UnreadableImageError
 from clip_har.files import write_atomically
 from clip_har.images import decode
 from clip_har.progress import SILENT, Progress
@@ -150,7 +150,7 @@ def _compute(missing: Sequence[ImageRecord], store: _Store, workers: int, progre
 
 
 def _fingerprint_task(records: Sequence[ImageRecord]) -> Fingerprints:
-    return np.concatenate([fingerprint(record) for record in records])
+    return np.concatenate([np.zeros(0, dtype=FINGERPRINT), *(fingerprint(record) for record in records)])
 
 
 def _computed_by_processes(tasks: Sequence[Sequence[ImageRecord]], workers: int) -> Iterator[Fingerprints]:
@@ -158,18 +158,22 @@ def _computed_by_processes(tasks: Sequence[Sequence[ImageRecord]], workers: int)
     waiting = deque(tasks)
     while waiting:
         lost: list[Sequence[ImageRecord]] = []
-        yield from _until_crash(waiting, workers, lost)
-        for record in (record for task in lost for record in task):
-            alone: list[Sequence[ImageRecord]] = []
-            yield from _until_crash(deque([[record]]), 1, alone)
-            if alone:
+        yield from _until_crash(waiting, workers, lost, ahead=workers * _TASKS_PER_WORKER)
+        if lost:
+            _refuse_if_none_starts()
+        suspects: deque[Sequence[ImageRecord]] = deque([record] for task in lost for record in task)
+        while suspects:
+            # One under way at a time, so that a crash says whose it is.
+            culprits: list[Sequence[ImageRecord]] = []
+            yield from _until_crash(suspects, 1, culprits, ahead=1)
+            for (record,) in culprits:
                 row = np.zeros(1, dtype=FINGERPRINT)
                 row["sha256"], row["reason"] = record.sha256.encode(), CRASHED.encode()
                 yield row
 
 
 def _until_crash(
-    waiting: deque[Sequence[ImageRecord]], workers: int, lost: list[Sequence[ImageRecord]]
+    waiting: deque[Sequence[ImageRecord]], workers: int, lost: list[Sequence[ImageRecord]], *, ahead: int
 ) -> Iterator[Fingerprints]:
     """Work `waiting` off with one pool of processes. If one dies, put the tasks under way into `lost` and end."""
     # Not forked: this process may have threads, whose locks a child would inherit locked.
@@ -177,7 +181,7 @@ def _until_crash(
     running: deque[tuple[Sequence[ImageRecord], Future[Fingerprints]]] = deque()
     try:
         while waiting or running:
-            while waiting and len(running) < workers * _TASKS_PER_WORKER:
+            while waiting and len(running) < ahead:
                 running.append((waiting[0], pool.submit(_fingerprint_task, waiting[0])))
                 waiting.popleft()
             rows = running[0][1].result()
@@ -187,6 +191,22 @@ def _until_crash(
         lost += [task for task, _ in running]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _refuse_if_none_starts() -> None:
+    """Tell processes that cannot even start from those that an image ends.
+
+    Raises:
+        ConfigError: a process without an image to read dies too.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            pool.submit(_fingerprint_task, ()).result()
+        except BrokenProcessPool as error:
+            raise ConfigError(
+                "The processes that read images end as soon as they start",
+                remedy="Free memory, or read in the main process: --workers 0.",
+            ) from error
 
 
 # Keeping

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,16 @@ def label_doubts(
     return [_doubt(int(examined[row]), int(targets_M[row]), probabilities_MC[row], names, top) for row in ranked]
 
 
+def require_cleanlab() -> None:
+    """Find out early whether labels can be examined.
+
+    Raises:
+        UserError: cleanlab is not installed.
+    """
+    if find_spec("cleanlab") is None:
+        raise _missing_cleanlab()
+
+
 def out_of_fold_probabilities(
     features_NH: Features, labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], *, folds: int, seed: int
 ) -> NDArray[np.float64]:
@@ -123,8 +134,12 @@ def _cleanlab() -> Callable[..., NDArray[np.int64]]:
     try:
         from cleanlab.filter import find_label_issues
     except ImportError as error:
-        raise UserError(
-            "Suspected label errors are found with cleanlab, which is not installed",
-            remedy="pip install 'clip-har[audit]', or audit without a model: --no-embeddings.",
-        ) from error
+        raise _missing_cleanlab() from error
     return find_label_issues  # type: ignore[no-any-return]
+
+
+def _missing_cleanlab() -> UserError:
+    return UserError(
+        "Suspected label errors are found with cleanlab, which is not installed",
+        remedy="pip install 'clip-har[audit]', or audit without a model: --no-embeddings.",
+    )

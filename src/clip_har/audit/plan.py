@@ -131,9 +131,11 @@ def read_plan(path: Path, inventory: Inventory) -> list[PlanRow]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
+            reader = csv.DictReader(stream, delimiter=_delimiter(stream.readline()))
+            stream.seek(0)
             lacking = [column for column in _NEEDED_COLUMNS if column not in (reader.fieldnames or ())]
-            numbered = [] if lacking else [(reader.line_num, _row(cells)) for cells in reader]
+            rows = [] if lacking else [(reader.line_num, _row(cells)) for cells in reader]
+            numbered = [(line, row) for line, row in rows if any(row.cells())]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a plan: {error}", remedy="Save it as CSV in UTF-8.") from error
     if lacking:
@@ -144,6 +146,11 @@ def read_plan(path: Path, inventory: Inventory) -> list[PlanRow]:
         more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
         raise DataError(f"{path} cannot be applied: {shown}{more}", remedy="Mend these lines; nothing was written.")
     return [row for _, row in numbered]
+
+
+def _delimiter(header: str) -> str:
+    """What stands between the columns: some spreadsheets write semicolons or tabs."""
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _row(cells: Mapping[str | None, str | None]) -> PlanRow:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How many of each fault are borne before the exit code says so; none given, any number."""
+    """How many of each fault are borne before the exit code says so: a number, or none for any number."""
 
     max_unreadable: int | None = 0
     """Images that cannot be read or end early."""
@@ -98,3 +98,18 @@ class Limits:
     """Tiny, extremely shaped, greyscale and one-tone images. Default: any number."""
     max_imbalance: int | None = None
     """Classes that are missing from a split or far smaller than others. Default: any number."""
+
+    def validate(self) -> None:
+        """Refuse numbers below 0, all at once.
+
+        Raises:
+            ConfigError: naming every limit that is none.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        problems = [
+            f"--{name.replace('_', '-')} must be at least 0, or none for any number, not {limit}"
+            for name, limit in given.items()
+            if limit is not None and limit < 0
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems), remedy="See --help for what each flag means.")

@@ -84,7 +84,7 @@ def headline(audit: Audit) -> str:
     above = [check for check in audit.checks if check.above]
     if not above:
         return f"{images}, and no fault above its limit."
-    named = [f"{wording.thousands(check.found)} {_short(check.name)}" for check in above]
+    named = [f"{wording.thousands(check.found)} {_SHORT[check.name][check.found != 1]}" for check in above]
     listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
     return f"{listed} among {images}."
 
@@ -100,16 +100,16 @@ def verdict(audit: Audit) -> str:
     )
 
 
-def _short(name: CheckName) -> str:
-    return {
-        "unreadable": "unreadable images",
-        "leaks": "leaks",
-        "conflicts": "conflicting labels",
-        "duplicates": "duplicates",
-        "label_errors": "suspected label errors",
-        "odd": "odd images",
-        "imbalance": "missing or small classes",
-    }[name]
+_SHORT: Mapping[CheckName, tuple[str, str]] = {
+    "unreadable": ("unreadable image", "unreadable images"),
+    "leaks": ("leak", "leaks"),
+    "conflicts": ("conflicting label", "conflicting labels"),
+    "duplicates": ("duplicate", "duplicates"),
+    "label_errors": ("suspected label error", "suspected label errors"),
+    "odd": ("odd image", "odd images"),
+    "imbalance": ("missing or small class", "missing or small classes"),
+}
+"""Check -> what one is called, and several."""
 
 
 def _check_row(audit: Audit, name: CheckName) -> dict[str, Any]:

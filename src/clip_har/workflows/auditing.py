@@ -15,6 +15,7 @@ from clip_har import report
 from clip_har.audit.auditing import audit, read_images
 from clip_har.audit.fingerprints import Fingerprints
 from clip_har.audit.inventory import Inventory, as_records, read_inventory
+from clip_har.audit.label_errors import require_cleanlab
 from clip_har.audit.plan import Cleaned, apply_plan, manifest_csv, proposed_plan, read_plan, write_plan
 from clip_har.audit.records import Audit
 from clip_har.audit.settings import AuditSettings, Limits
@@ -26,6 +27,7 @@ from clip_har.features import FeatureStore, FeatureTable
 from clip_har.files import cache_folder, write_atomically
 from clip_har.images import decode
 from clip_har.progress import SILENT, Progress
+from clip_har.workflows.outputs import refuse_inside
 from clip_har.workflows.training import versions
 
 THUMBNAIL_PIXELS = 224
@@ -57,6 +59,8 @@ def audit_data(
     """
     settings, limits = settings or AuditSettings(), limits or Limits()
     settings.validate()
+    limits.validate()
+    refuse_inside(data, json=json_file, html=html_file)
     found = _examine(read_inventory(data), settings, limits, progress)
     if json_file is not None:
         write_atomically(json_file, json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
@@ -82,6 +86,7 @@ def propose_cleaning(
     """
     settings = settings or AuditSettings()
     settings.validate()
+    refuse_inside(data, plan=plan)
     if plan.exists():
         raise ConfigError(
             f"The plan {plan} exists", remedy="Apply it with --out MANIFEST.csv, or delete it to make it anew."
@@ -101,6 +106,7 @@ def apply_cleaning(data: Path, plan: Path, out: Path) -> Cleaned:
         raise ConfigError(f"There is no plan {plan}", remedy="Make it first: the same command without --out.")
     if out.exists():
         raise ConfigError(f"{out} exists", remedy="Name a new file for --out, or delete it.")
+    refuse_inside(data, out=out)
     inventory = read_inventory(data)
     cleaned = apply_plan(read_plan(plan, inventory), inventory)
     write_atomically(out, manifest_csv(cleaned.files, out.parent))
@@ -108,6 +114,8 @@ def apply_cleaning(data: Path, plan: Path, out: Path) -> Cleaned:
 
 
 def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, progress: Progress) -> Audit:
+    if settings.embeddings:
+        require_cleanlab()  # before an hour's work, not after it
     cache = cache_folder(settings.cache)
     progress.note(f"Data {inventory.root}: {len(inventory.images):,} images")
     for warning in inventory.warnings:

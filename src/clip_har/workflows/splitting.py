@@ -30,6 +30,7 @@ from clip_har.dataset.splits import cuts_for
 from clip_har.errors import ConfigError, RunError
 from clip_har.files import cache_folder, write_atomically
 from clip_har.progress import SILENT, Progress
+from clip_har.workflows.outputs import refuse_inside
 
 NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
 UNEVEN = 0.05
@@ -91,6 +92,7 @@ def split(
         UserError: the settings contradict each other, the data cannot be used, or another split is in `out`.
     """
     _validate(config)
+    refuse_inside(data, out=out)
     dataset = load_dataset(
         data,
         val_fraction=config.val_fraction,
@@ -99,7 +101,6 @@ def split(
         pooled=config.pool or config.folds is not None,
         set_aside=config.set_aside,
     )
-    _refuse_inside(out, dataset.root)
     for warning in dataset.warnings:
         progress.warn(warning)
     groups = _groups(dataset, config, cache=cache, workers=workers, progress=progress)
@@ -126,8 +127,9 @@ def verify_manifest(data: Path, manifest: Path, *, out: Path | None = None) -> V
         out: where a table of all that differs goes; None writes none.
 
     Raises:
-        DataError: the manifest or the data cannot be read.
+        UserError: the manifest or the data cannot be read, or `out` lies in the data.
     """
+    refuse_inside(data, out=out)
     rows = read_manifest(manifest)
     _, images, unreadable = read_images(data)
     verification = verify(rows, images, unreadable)
@@ -181,7 +183,7 @@ def _near_duplicates(
     dataset: ActionDataset, distance: int | None, cache: Path | None, workers: int, progress: Progress
 ) -> dict[str, str]:
     # slow to import, and not always needed
-    from clip_har.audit.near_duplicates import near_duplicate_groups  # type: ignore[import-not-found, unused-ignore]
+    from clip_har.audit.near_duplicates import near_duplicate_groups
 
     options = {} if distance is None else {"distance": distance}
     groups: dict[str, str] = near_duplicate_groups(
@@ -220,14 +222,6 @@ def _validate(config: SplitConfig) -> None:
     ]
     if problems:
         raise ConfigError("; ".join(problems), remedy="See clip-har data split --help.")
-
-
-def _refuse_inside(out: Path, root: Path) -> None:
-    if root.is_dir() and out.resolve().is_relative_to(root):
-        raise ConfigError(
-            f"--out {out} lies in the dataset's folder, into which nothing is written",
-            remedy="Give a path elsewhere.",
-        )
 
 
 def _refuse_other_split(path: Path, dataset: ActionDataset) -> None:

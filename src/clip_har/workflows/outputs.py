@@ -1,0 +1,28 @@
+"""Where the commands on datasets may write: anywhere but into the dataset's own folder.
+
+What they write is decided by each of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_har.errors import ConfigError
+
+
+def refuse_inside(data: Path, **files: Path | None) -> None:
+    """Refuse files that would lie in the dataset's folder, where the next command would find them.
+
+    Args:
+        data: the dataset.
+        files: flag -> file; None is not written.
+
+    Raises:
+        ConfigError: naming the first that does.
+    """
+    for flag, path in files.items():
+        if path is not None and data.is_dir() and path.resolve().is_relative_to(data.resolve()):
+            raise ConfigError(
+                f"--{flag} {path} lies in the dataset's folder, into which nothing is written",
+                remedy="Give a path elsewhere.",
+            )
