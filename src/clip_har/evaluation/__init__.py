@@ -3,6 +3,7 @@
 No files, no plots and no tensors: everything here takes and returns numpy arrays and plain values.
 """
 
+from clip_har.evaluation.certainty import Calibration, calibrate, check_confidence
 from clip_har.evaluation.comparison import ComparisonRow, Summary, baseline_row, comparison_row
 from clip_har.evaluation.measuring import BASELINE_NAME, collapse_warnings, evaluate
 from clip_har.evaluation.metrics import (
@@ -51,6 +52,7 @@ __all__ = [
     "RESAMPLES",
     "SCALARS",
     "BoolArray",
+    "Calibration",
     "ClassMetrics",
     "ComparisonRow",
     "ConfusedPair",
@@ -67,6 +69,8 @@ __all__ = [
     "baseline_row",
     "bootstrap_accuracy",
     "bootstrap_difference",
+    "calibrate",
+    "check_confidence",
     "collapse_of",
     "collapse_warnings",
     "comparison_row",
