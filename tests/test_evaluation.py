@@ -262,13 +262,22 @@ def test_confused_pairs() -> None:
     assert len(evaluation.confused_pairs(metrics, limit=1)) == 1
 
 
-METRIC_KEYS = {
+HISTORIC_KEYS = {
     "accuracy",
     "accuracy_ci95",
     "top3_accuracy",
     "top5_accuracy",
     *(f"{average}_{name}" for average in ("macro", "weighted") for name in ("precision", "recall", "f1")),
     "ece",
+}
+METRIC_KEYS = HISTORIC_KEYS | {
+    "balanced_accuracy",
+    "mean_average_precision",
+    "log_loss",
+    "brier",
+    "ece_adaptive",
+    "intervals",
+    "per_class",
 }
 
 
@@ -286,7 +295,9 @@ def test_evaluate_compares_both_models_on_the_same_images() -> None:
     np.testing.assert_array_equal(result.finetuned.predictions, finetuned.argmax(axis=1))
     np.testing.assert_array_equal(result.finetuned.confidence, finetuned.max(axis=1))
     content = result.to_json()
-    assert list(content) == ["n", "classes", "baseline", "finetuned", "mcnemar_p", "warnings"]
+    keys = ["n", "classes", "baseline", "finetuned", "mcnemar_p", "differences", "confidence", "warnings"]
+    assert list(content) == keys
+    assert content["confidence"] == {"baseline": None, "finetuned": None}
     assert set(content["baseline"]) == set(content["finetuned"]) == METRIC_KEYS
     assert content["warnings"] == []
 

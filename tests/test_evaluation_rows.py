@@ -10,15 +10,16 @@ import numpy.typing as npt
 import pytest
 
 from clip_har.evaluation import (
+    SCALARS,
     ComparisonRow,
     EvalResult,
     baseline_row,
-    bootstrap_accuracy,
-    bootstrap_mean_accuracy,
     comparison_row,
     evaluate,
+    interval_over_seeds,
     mcnemar_p,
     sign_flip_p,
+    stratified_weights,
 )
 
 Bools = npt.NDArray[np.bool_]
@@ -184,11 +185,24 @@ def test_sign_flips_reject_about_one_true_null_in_twenty() -> None:
     assert 0.02 <= rejected / 400 <= 0.085
 
 
+def accuracies_of(correct: Bools, resamples: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Accuracy of each training in resamples of the images: [S, R]."""
+    n = correct.shape[1]
+    blocks = list(stratified_weights(np.array([n]), seed=seed, resamples=resamples))
+    accuracies: npt.NDArray[np.float64] = correct @ np.concatenate(blocks, axis=1) / n
+    return accuracies
+
+
+def over_seeds(correct: Bools, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    samples = accuracies_of(correct, resamples, seed)
+    return interval_over_seeds("accuracy", correct.mean(axis=1).tolist(), samples, seed=seed)
+
+
 def test_the_interval_of_seeds_that_answer_alike_is_that_of_one() -> None:
     correct = random_bools(0, 0.7, 150)
-    expected = bootstrap_accuracy(correct, seed=3)
-    assert bootstrap_mean_accuracy(correct[None], seed=3) == expected
-    assert bootstrap_mean_accuracy(np.stack([correct] * 4), seed=3) == expected
+    expected = np.percentile(accuracies_of(correct[None], 2000), [2.5, 97.5])
+    assert over_seeds(correct[None]) == pytest.approx(expected)
+    assert over_seeds(np.stack([correct] * 4)) == over_seeds(correct[None])
 
 
 def test_the_interval_covers_new_images_and_new_seeds() -> None:
@@ -197,7 +211,7 @@ def test_the_interval_covers_new_images_and_new_seeds() -> None:
         generator = np.random.default_rng(trial)
         skills = 0.7 + generator.normal(0, 0.05, size=(6, 1))
         correct = generator.uniform(size=(6, 400)) < skills
-        low, high = bootstrap_mean_accuracy(correct, seed=trial, resamples=400)
+        low, high = over_seeds(correct, 400, seed=trial)
         covered += low <= 0.7 <= high
         half = 1.96 * correct.mean(axis=0).std() / 20
         images_alone += abs(correct.mean() - 0.7) <= half
@@ -208,11 +222,34 @@ def test_the_interval_covers_new_images_and_new_seeds() -> None:
 
 def test_the_variance_of_the_interval_is_that_of_images_and_of_seeds() -> None:
     correct = np.array([np.arange(400) < count for count in (240, 280, 320)])
-    low, high = bootstrap_mean_accuracy(correct, seed=0, resamples=20_000)
+    low, high = over_seeds(correct, 20_000)
     of_images = correct.mean(axis=0).var() / 400
     of_seeds = 0.1**2 / 3  # accuracies 0.6, 0.7, 0.8
     expected = 2 * 1.96 * float(np.sqrt(of_images + of_seeds))
     assert high - low == pytest.approx(expected, rel=0.12)  # three seeds are no normal distribution
+
+
+def test_every_metric_is_summed_up_over_the_seeds() -> None:
+    before = random_bools(0, 0.5, 80)
+    results = [result_of(random_bools(seed, 0.8, 80), before) for seed in (1, 2, 3)]
+    row = row_of(*results)
+    assert list(row.summaries) == list(SCALARS)
+    for name, summary in row.summaries.items():
+        values = [getattr(result.best.metrics, name) for result in results]
+        assert summary.mean == pytest.approx(np.mean(values)), name
+        assert summary.std == pytest.approx(np.std(values, ddof=1)), name
+        assert summary.ci95[0] <= summary.mean <= summary.ci95[1], name
+        one = results[0].best.metrics.intervals[name]
+        assert summary.ci95[1] - summary.ci95[0] >= 0.4 * (one[1] - one[0]), name
+    (single,) = {name: row_of(results[0]).summaries[name] for name in ["brier"]}.values()
+    assert (single.std, single.ci95) == (None, results[0].best.metrics.intervals["brier"])
+    assert row.to_json()["metrics"]["brier"]["mean"] == row.summaries["brier"].mean
+
+
+def test_seeds_of_other_resamples_are_refused() -> None:
+    before = random_bools(0, 0.5, 20)
+    with pytest.raises(ValueError, match="seed of the bootstrap"):
+        row_of(result_of(before, before), result_of(before, before, seed=1))
 
 
 def test_the_row_of_zero_shot_is_found_by_name_then_by_method() -> None:

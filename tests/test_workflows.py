@@ -25,6 +25,7 @@ from clip_har.config import (
     TrainConfig,
 )
 from clip_har.errors import DataError, RunError
+from clip_har.evaluation import SCALARS
 from clip_har.progress import Silent
 from clip_har.workflows import fitting
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
@@ -32,6 +33,8 @@ from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, wri
 EVALUATION_FILES = {
     "results.json",
     "results.csv",
+    "results.md",
+    "results.tex",
     "confusion_matrix.csv",
     "classification_report.txt",
     "predictions.csv",
@@ -51,14 +54,7 @@ RUN_FILES = {
     "last",
 }
 LORA_FILES = RUN_FILES | {"adapter_config.json", "adapter_model.safetensors"}
-M_KEYS = {
-    "accuracy",
-    "accuracy_ci95",
-    "top3_accuracy",
-    "top5_accuracy",
-    "ece",
-    *(f"{average}_{name}" for average in ("macro", "weighted") for name in ("precision", "recall", "f1")),
-}
+M_KEYS = {*SCALARS, "accuracy_ci95", "intervals", "per_class"}
 
 
 class Heard(Silent):
@@ -139,7 +135,8 @@ def test_evaluate_leaves_exactly_its_files_with_the_schema(photos: Path, tiny_mo
     assert out == run.folder / "eval"
     assert names(out) == EVALUATION_FILES
     written = json.loads((out / "results.json").read_text())
-    assert written.keys() == {"n", "classes", "baseline", "finetuned", "mcnemar_p", "warnings"}
+    contract = {"n", "classes", "baseline", "finetuned", "mcnemar_p", "warnings"}
+    assert written.keys() == contract | {"differences", "confidence"}
     assert written["baseline"].keys() == written["finetuned"].keys() == M_KEYS
     assert written["n"] == result.n == 18
     with (out / "results.csv").open() as stream:

@@ -294,6 +294,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def add_to_card(folder: Path, key: str, content: Mapping[str, Any]) -> None:
+    """Add to the card of a finished run, or replace what it says there."""
+    write_json(folder / "card.json", {**_read_json(folder / "card.json"), key: content})
+
+
 def _saved_state(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> SavedState:
     return SavedState(
         snapshot=Snapshot(tensors=tensors, values=json.loads(metadata["values"])),

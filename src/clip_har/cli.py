@@ -169,6 +169,9 @@ def predict(
     /,
     *images: Path,
     top: int = 3,
+    confidence: float | None = None,
+    accuracy: float | None = None,
+    abstain_below: float | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
     model: str | None = None,
     device: str = "auto",
@@ -182,6 +185,9 @@ def predict(
         run: Run folder.
         images: Image files, or folders of them.
         top: How many of the most likely classes to give.
+        confidence: Also give the set of actions that holds the true one this often, such as 0.95.
+        accuracy: Say "unsure" unless answers are right this often, such as 0.95.
+        abstain_below: Say "unsure" below this calibrated confidence, in place of --accuracy.
         json_output: Print a JSON list instead of a table.
         model: Where the backbone is now, if not where the run says.
         device: Where the model runs: auto, cpu, cuda, cuda:1, mps.
@@ -190,10 +196,11 @@ def predict(
     if not images:
         raise UserError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
     from clip_har.console import Output
-    from clip_har.predict import Predictor
+    from clip_har.predict import Caution, Predictor
 
+    caution = Caution(coverage=confidence, accuracy=accuracy, abstain_below=abstain_below)
     predictor = Predictor(run, model=model, device=device, precision=precision)
-    predictions = list(predictor.predict(_image_files(images), top=top))
+    predictions = list(predictor.predict(_image_files(images), top=top, caution=caution))
     if json_output:
         sys.stdout.write(json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False) + "\n")
     else:

@@ -30,6 +30,7 @@ from clip_har.progress import Bar
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.audit.records import Audit, Finding
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
+    from clip_har.evaluation.findings import Confidence
     from clip_har.predict import Prediction
 
 PIPED_WIDTH = 120
@@ -186,6 +187,9 @@ class Output:
         if result.finetuned and result.mcnemar_p is not None:
             gain = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
             self.line(f"{result.finetuned.name}: {gain:+.2%} over zero-shot, McNemar p {p_text(result.mcnemar_p)}")
+        confidence = result.confidence_finetuned or result.confidence_baseline
+        if confidence is not None:
+            self.line(f"{result.best.name}: {_confidence_text(confidence)}")
 
     def audit(self, audit: Audit) -> None:
         """Images per class and split, then a row per check with an example."""
@@ -217,15 +221,20 @@ class Output:
         answered = [prediction for prediction in predictions if prediction.error is None]
         if not answered:
             return
+        sets = any(prediction.possible is not None for prediction in answered)
         table = Table()
-        for name in ("image", "action", "probability", "next"):
-            table.add_column(name, justify="right" if name == "probability" else "left", overflow="fold")
+        for name in ("image", "action", "probability", *(("confidence", "possible") if sets else ()), "next"):
+            right = name in ("probability", "confidence")
+            table.add_column(name, justify="right" if right else "left", overflow="fold")
         for prediction in answered:
             rest = ", ".join(f"{label} {probability:.1%}" for label, probability in prediction.top[1:])
+            possible = ", ".join(prediction.possible or ()) or "none is likely enough"
+            trust = [f"{prediction.confidence:.1%}", escape(possible)] if sets else []
             table.add_row(
                 escape(prediction.image),
-                escape(prediction.label or ""),
+                Text("unsure", style="italic") if prediction.unsure else escape(prediction.label or ""),
                 f"{prediction.probability:.1%}",
+                *trust,
                 escape(rest),
             )
         self._console.print(table)
@@ -247,6 +256,18 @@ def _finding_text(finding: Finding) -> str:
 def p_text(p: float) -> str:
     """A p-value as one reads it: "< 0.001", "0.004", "0.35"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _confidence_text(confidence: Confidence) -> str:
+    """What temperature scaling gives, and how the sets of 90 % hold."""
+    text = (
+        f"temperature {confidence.temperature:.2f} takes the calibration error from {confidence.ece_before:.3f} "
+        f"to {confidence.ece_after:.3f}"
+    )
+    sets = next((entry for entry in confidence.conformal if entry.level == 0.9), None)
+    if sets is None:
+        return text
+    return f"{text}; sets of 90 % hold the truth for {sets.coverage:.1%}, with {sets.mean_size:.1f} actions on average"
 
 
 def _seeds_text(rows: Sequence[ComparisonRow]) -> str:
@@ -300,4 +321,7 @@ def _metric_rows(models: Sequence[Evaluated]) -> Iterator[tuple[str, list[str]]]
     yield "macro recall", [f"{m.macro_recall:.4f}" for m in metrics]
     yield "macro F1", [f"{m.macro_f1:.4f}" for m in metrics]
     yield "weighted F1", [f"{m.weighted_f1:.4f}" for m in metrics]
+    yield "mean average precision", [f"{m.mean_average_precision:.4f}" for m in metrics]
+    yield "log loss", [f"{m.log_loss:.4f}" for m in metrics]
+    yield "Brier score", [f"{m.brier:.4f}" for m in metrics]
     yield "calibration error", [f"{m.ece:.4f}" for m in metrics]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +15,11 @@ from torch import Tensor
 from clip_har.backbone import Backbone, load_backbone
 from clip_har.checkpoint import Run, load_run
 from clip_har.config import Precision
-from clip_har.errors import RunError, UnreadableImageError
+from clip_har.errors import ConfigError, RunError, UnreadableImageError
 from clip_har.images import decode_lenient
+
+if TYPE_CHECKING:
+    from clip_har.evaluation.certainty import Calibration
 
 BATCH_SIZE = 16
 
@@ -26,11 +30,18 @@ class Prediction:
 
     image: str
     label: str | None = None
-    """The most likely class."""
+    """The most likely class; None where the run is unsure."""
     probability: float | None = None
     """Its probability, in [0, 1]."""
     top: tuple[tuple[str, float], ...] = ()
     """The most likely classes with their probabilities, most likely first."""
+    confidence: float | None = None
+    """Probability of the most likely class after temperature scaling, in [0, 1]; None where the card has none."""
+    possible: tuple[str, ...] | None = None
+    """Where a coverage was asked for: the classes that hold the truth as often as that, most likely first. Empty where
+    none is likely enough."""
+    unsure: bool = False
+    """Whether the confidence is below what was asked of an answer."""
     warning: str | None = None
     """Something the image has that lowers the trust in the answer, such as a missing lower half."""
     error: str | None = None
@@ -40,8 +51,37 @@ class Prediction:
         if self.error is not None:
             return {"image": self.image, "error": self.error}
         top = [{"label": label, "probability": probability} for label, probability in self.top]
-        answer = {"image": self.image, "label": self.label, "probability": self.probability, "top": top}
-        return answer if self.warning is None else {**answer, "warning": self.warning}
+        answer: dict[str, Any] = {"image": self.image, "label": self.label, "probability": self.probability, "top": top}
+        known = {"confidence": self.confidence, "possible": self.possible, "warning": self.warning}
+        answer |= {key: value for key, value in known.items() if value is not None}
+        return {**answer, "unsure": True} if self.unsure else answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caution:
+    """What is asked of answers; nothing by default."""
+
+    coverage: float | None = None
+    """How often a set of possible classes is to hold the truth, in (0, 1)."""
+    accuracy: float | None = None
+    """How often answers are to be right, in (0, 1); others are withheld."""
+    abstain_below: float | None = None
+    """Calibrated confidence below which an answer is withheld, in [0, 1]; in place of an accuracy."""
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--confidence", self.coverage), ("--accuracy", self.accuracy)):
+            if value is not None and not 0 < value < 1:
+                raise ConfigError(f"{flag} {value} is not between 0 and 1", remedy="Give a share such as 0.95.")
+        if self.abstain_below is not None and not 0 <= self.abstain_below <= 1:
+            raise ConfigError(
+                f"--abstain-below {self.abstain_below} is not between 0 and 1", remedy="Give a share such as 0.5."
+            )
+        if self.accuracy is not None and self.abstain_below is not None:
+            raise ConfigError("--accuracy and --abstain-below both say when to abstain", remedy="Give one of them.")
+
+    def asks(self) -> bool:
+        """Whether anything is asked."""
+        return any(value is not None for value in (self.coverage, self.accuracy, self.abstain_below))
 
 
 class Predictor:
@@ -69,24 +109,30 @@ class Predictor:
         self._classifier.prepare()
         self._transform = self.run.preprocessing.transform()
 
-    def predict(self, images: Iterable[Path], *, top: int = 5) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[Path], *, top: int = 5, caution: Caution | None = None) -> Iterator[Prediction]:
         """Answer for each image file, in order; unreadable ones get a Prediction with `error` set.
 
         Args:
             top: how many of the most likely classes to give.
+            caution: what is asked of the answers.
+
+        Raises:
+            RunError: the run's card does not say how far its confidence can be trusted, or no threshold on it
+                promises the accuracy asked for.
         """
+        judge = _Judge(self.run, caution or Caution())
         paths = iter(images)
         while batch := list(islice(paths, BATCH_SIZE)):
-            yield from self._predict_batch(batch, top)
+            yield from self._predict_batch(batch, top, judge)
 
-    def _predict_batch(self, paths: Sequence[Path], top: int) -> list[Prediction]:
+    def _predict_batch(self, paths: Sequence[Path], top: int, judge: _Judge) -> list[Prediction]:
         outcomes = [self._read(path) for path in paths]
         tensors = [outcome for outcome, _ in outcomes if isinstance(outcome, Tensor)]
         probabilities = iter(self._probabilities(torch.stack(tensors)) if tensors else ())
         return [
             Prediction(image=str(path), error=outcome)
             if isinstance(outcome, str)
-            else self._answer(path, next(probabilities), warning, top)
+            else self._answer(path, next(probabilities), warning, top, judge)
             for path, (outcome, warning) in zip(paths, outcomes, strict=True)
         ]
 
@@ -108,13 +154,66 @@ class Predictor:
         logits: Tensor = self._classifier(inputs.to(self._backbone.device))
         return logits.float().softmax(dim=-1).cpu()
 
-    def _answer(self, path: Path, probabilities_C: Tensor, warning: str | None, top: int) -> Prediction:
+    def _answer(self, path: Path, probabilities_C: Tensor, warning: str | None, top: int, judge: _Judge) -> Prediction:
         values, indices = probabilities_C.topk(min(max(1, top), len(self.classes)))
         ranked = tuple(
             (self.classes[index], value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)
         )
         label, probability = ranked[0]
-        return Prediction(image=str(path), label=label, probability=probability, top=ranked, warning=warning)
+        answer = Prediction(image=str(path), label=label, probability=probability, top=ranked, warning=warning)
+        return judge.judged(answer, probabilities_C)
+
+
+class _Judge:
+    """Says how far answers can be trusted, by what the run's card holds of its confidence."""
+
+    def __init__(self, run: Run, caution: Caution) -> None:
+        self._classes = run.classes
+        content = run.card.get("confidence")
+        if content is None and caution.asks():
+            raise RunError(
+                f"The card of {run.folder} does not say how far its confidence can be trusted",
+                remedy="Let clip-har evaluate --checkpoint measure it on the data it was trained on.",
+            )
+        from clip_har.evaluation.certainty import Calibration  # slow to import
+
+        self._calibration = Calibration.from_json(content) if content else None
+        self._sets_up_to: float | None = None
+        self._answers_from = caution.abstain_below or 0.0
+        if self._calibration is not None and caution.coverage is not None:
+            self._sets_up_to = self._calibration.set_threshold(caution.coverage)
+        if self._calibration is not None and caution.accuracy is not None:
+            self._answers_from = _promised(run, self._calibration, caution.accuracy)
+
+    def judged(self, answer: Prediction, probabilities_C: Tensor) -> Prediction:
+        """The answer with its confidence, the possible classes if asked for, and no label where it is unsure."""
+        if self._calibration is None:
+            return answer
+        calibrated_C = self._calibration.confidence(probabilities_C.numpy()[None])[0]
+        confidence = float(calibrated_C.max())
+        possible = None
+        if self._sets_up_to is not None:
+            ranked = (-calibrated_C).argsort(kind="stable")
+            possible = tuple(self._classes[i] for i in ranked if 1 - calibrated_C[i] <= self._sets_up_to)
+        unsure = confidence < self._answers_from
+        return dataclasses.replace(
+            answer,
+            label=None if unsure else answer.label,
+            confidence=confidence,
+            possible=possible,
+            unsure=unsure,
+        )
+
+
+def _promised(run: Run, calibration: Calibration, accuracy: float) -> float:
+    threshold = calibration.abstain_threshold(accuracy)
+    if threshold is None:
+        raise RunError(
+            f"No confidence of {run.folder} promises an accuracy of {accuracy:g}, judging by its {calibration.images} "
+            "validation images",
+            remedy="Ask for less, or give a threshold of your own with --abstain-below.",
+        )
+    return threshold
 
 
 def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Precision) -> Backbone:

@@ -31,6 +31,8 @@ Loader = Callable[[str], Image.Image | None]
 TABLES = {
     "results.json",
     "results.csv",
+    "results.md",
+    "results.tex",
     "confusion_matrix.csv",
     "classification_report.txt",
     "predictions.csv",
@@ -91,7 +93,7 @@ def test_results_csv(make_result: MakeResult) -> None:
     header, *rows = rows_of(tables.results_csv(result))
     assert header == ["Metric", "Value", "Type"]
     values = {(metric, kind): float(value) for metric, value, kind in rows}
-    assert len(values) == len(rows) == 30
+    assert len(values) == len(rows) == 45
     assert {kind for _, kind in values} == {"baseline", "finetuned", "difference"}
     assert values["Accuracy", "baseline"] == pytest.approx(result.baseline.metrics.accuracy, rel=1e-5)
     assert values["Top-3 Accuracy", "finetuned"] == pytest.approx(result.finetuned.metrics.top3_accuracy, rel=1e-5)

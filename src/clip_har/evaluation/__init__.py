@@ -3,18 +3,24 @@
 No files, no plots and no tensors: everything here takes and returns numpy arrays and plain values.
 """
 
-from clip_har.evaluation.comparison import ComparisonRow, baseline_row, comparison_row
+from clip_har.evaluation.certainty import Calibration, calibrate, check_confidence
+from clip_har.evaluation.comparison import ComparisonRow, Summary, baseline_row, comparison_row
 from clip_har.evaluation.measuring import BASELINE_NAME, collapse_warnings, evaluate
 from clip_har.evaluation.metrics import (
     CALIBRATION_BINS,
     COLLAPSE_SHARE,
+    ValidationFigures,
+    adaptive_calibration_error,
     collapse_of,
     compute_metrics,
     confused_pairs,
     expected_calibration_error,
     top_k_accuracy,
+    validation_figures,
 )
 from clip_har.evaluation.records import (
+    LOWER_IS_BETTER,
+    SCALARS,
     BoolArray,
     ClassMetrics,
     ConfusedPair,
@@ -27,12 +33,12 @@ from clip_har.evaluation.records import (
     Metrics,
     predictions_from,
 )
+from clip_har.evaluation.resampling import interval_over_seeds, stratified_weights
 from clip_har.evaluation.statistics import (
     EXACT_BELOW,
     RESAMPLES,
     bootstrap_accuracy,
     bootstrap_difference,
-    bootstrap_mean_accuracy,
     mcnemar_p,
     sign_flip_p,
 )
@@ -42,8 +48,11 @@ __all__ = [
     "CALIBRATION_BINS",
     "COLLAPSE_SHARE",
     "EXACT_BELOW",
+    "LOWER_IS_BETTER",
     "RESAMPLES",
+    "SCALARS",
     "BoolArray",
+    "Calibration",
     "ClassMetrics",
     "ComparisonRow",
     "ConfusedPair",
@@ -54,10 +63,14 @@ __all__ = [
     "IntArray",
     "Interval",
     "Metrics",
+    "Summary",
+    "ValidationFigures",
+    "adaptive_calibration_error",
     "baseline_row",
     "bootstrap_accuracy",
     "bootstrap_difference",
-    "bootstrap_mean_accuracy",
+    "calibrate",
+    "check_confidence",
     "collapse_of",
     "collapse_warnings",
     "comparison_row",
@@ -65,8 +78,11 @@ __all__ = [
     "confused_pairs",
     "evaluate",
     "expected_calibration_error",
+    "interval_over_seeds",
     "mcnemar_p",
     "predictions_from",
     "sign_flip_p",
+    "stratified_weights",
     "top_k_accuracy",
+    "validation_figures",
 ]

@@ -6,15 +6,27 @@ What the numbers mean beside zero-shot's is put into words in `report.standing`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from clip_har.evaluation.measuring import BASELINE_NAME
 from clip_har.evaluation.metrics import COLLAPSE_SHARE, collapse_of
-from clip_har.evaluation.records import BoolArray, EvalResult, Interval
-from clip_har.evaluation.statistics import RESAMPLES, bootstrap_mean_accuracy, sign_flip_p
+from clip_har.evaluation.records import SCALARS, BoolArray, EvalResult, Interval, plain
+from clip_har.evaluation.resampling import interval_over_seeds
+from clip_har.evaluation.statistics import sign_flip_p
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One metric over the seeds of a row."""
+
+    mean: float
+    std: float | None
+    """Sample standard deviation over the seeds (n - 1 below the line); None for one."""
+    ci95: Interval
+    """Of the mean, over images for one seed, over images and seeds for several; `interval_over_seeds` says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +44,7 @@ class ComparisonRow:
     accuracy: float
     """Mean over the seeds."""
     accuracy_ci95: Interval
-    """Over images for one seed, over images and seeds for several; `bootstrap_mean_accuracy` says how."""
+    """Over images for one seed, over images and seeds for several; `interval_over_seeds` says how."""
     accuracy_std: float | None
     """Sample standard deviation over the seeds (n - 1 below the line); None for one."""
     macro_f1: float
@@ -53,6 +65,8 @@ class ComparisonRow:
     """Whether any seed's training answers one class for over 90 % of the images."""
     note: str = ""
     """What a reader must know of this row, in words."""
+    summaries: Mapping[str, Summary] = field(default_factory=dict)
+    """Each of `SCALARS` over the seeds."""
 
     @property
     def paired_test(self) -> str | None:
@@ -82,6 +96,7 @@ class ComparisonRow:
             "paired_test": self.paired_test,
             "collapsed": self.collapsed,
             "note": self.note,
+            "metrics": {name: plain(asdict(summary)) for name, summary in self.summaries.items()},
         }
 
 
@@ -96,7 +111,6 @@ def comparison_row(
     train_seconds: Sequence[float | None],
     note: str = "",
     seed: int = 0,
-    resamples: int = RESAMPLES,
 ) -> ComparisonRow:
     """The row of one method or preset.
 
@@ -109,8 +123,7 @@ def comparison_row(
         peak_memory_bytes: of each training, in the order of `results`; None where it was not measured.
         train_seconds: likewise.
         note: what is already known to matter for this row; more may be added to it.
-        seed: seed of the bootstrap.
-        resamples: number of bootstrap resamples.
+        seed: seed of the resampling of training seeds; the images' resamples are those of the evaluations.
     """
     evaluations = list(results.values())
     _check(evaluations, peak_memory_bytes, train_seconds)
@@ -118,7 +131,7 @@ def comparison_row(
     before_N = first.baseline.predictions == first.targets_N
     correct_SN = np.array([result.best.predictions == result.targets_N for result in evaluations])
     accuracies = [result.best.metrics.accuracy for result in evaluations]
-    macro_f1s = [result.best.metrics.macro_f1 for result in evaluations]
+    summaries = {name: _summary(name, evaluations, seed) for name in SCALARS}
     collapse = _collapse_remark(evaluations)
     remarks = [note, collapse, _seeds_below(accuracies, first.baseline.metrics.accuracy)]
     return ComparisonRow(
@@ -126,12 +139,12 @@ def comparison_row(
         method=method,
         seeds=tuple(results),
         accuracies=tuple(accuracies),
-        accuracy=float(np.mean(accuracies)),
-        accuracy_ci95=bootstrap_mean_accuracy(correct_SN, seed=seed, resamples=resamples),
-        accuracy_std=_spread(accuracies),
-        macro_f1=float(np.mean(macro_f1s)),
-        macro_f1_std=_spread(macro_f1s),
-        ece=float(np.mean([result.best.metrics.ece for result in evaluations])),
+        accuracy=summaries["accuracy"].mean,
+        accuracy_ci95=summaries["accuracy"].ci95,
+        accuracy_std=summaries["accuracy"].std,
+        macro_f1=summaries["macro_f1"].mean,
+        macro_f1_std=summaries["macro_f1"].std,
+        ece=summaries["ece"].mean,
         trainable_params=trainable_params,
         trainable_fraction=trainable_fraction,
         peak_memory_bytes=max((size for size in peak_memory_bytes if size is not None), default=None),
@@ -139,6 +152,7 @@ def comparison_row(
         mcnemar_p=_paired_p(first, before_N, correct_SN),
         collapsed=bool(collapse),
         note="; ".join(remark for remark in remarks if remark),
+        summaries=summaries,
     )
 
 
@@ -163,6 +177,18 @@ def _check(
             raise ValueError("the seeds of one row must be evaluated on the same images")
         if not np.array_equal(other.baseline.predictions, first.baseline.predictions):
             raise ValueError("the seeds of one row must be measured against the same zero-shot model")
+        if other.bootstrap_seed != first.bootstrap_seed:
+            raise ValueError("the seeds of one row must be evaluated with the same seed of the bootstrap")
+
+
+def _summary(name: str, evaluations: Sequence[EvalResult], seed: int) -> Summary:
+    values = [getattr(result.best.metrics, name) for result in evaluations]
+    samples_SR = np.stack([result.best.samples[name] for result in evaluations])
+    return Summary(
+        mean=float(np.mean(values)),
+        std=_spread(values),
+        ci95=interval_over_seeds(name, values, samples_SR, seed=seed),
+    )
 
 
 def _paired_p(first: EvalResult, before_N: BoolArray, correct_SN: BoolArray) -> float | None:

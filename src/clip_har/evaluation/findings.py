@@ -31,7 +31,7 @@ class SelectivePoint:
     wished_accuracy: float
     """Accuracy asked for among the answered images, in [0, 1]."""
     threshold: float | None
-    """Calibrated confidence below which the model is unsure, in [0, 1]; None: none reaches the wish on validation."""
+    """Calibrated confidence below which the model is unsure, in [0, 1]; None: validation promises the wish at none."""
     coverage: float
     """Share of the test images that are answered, in [0, 1]."""
     accuracy: float
@@ -50,6 +50,8 @@ class ConformalLevel:
     """Share of the test images whose set holds the true class, in [0, 1]."""
     mean_size: float
     """Mean number of classes in a set."""
+    empty: float = 0.0
+    """Share of the test images whose set is empty: no class is likely enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,8 @@ class Confidence:
     """For several wished accuracies."""
     conformal: tuple[ConformalLevel, ...]
     """For several stated coverages."""
+    images: int = 0
+    """Validation images that temperature and thresholds were fitted on."""
 
 
 @dataclass(frozen=True, kw_only=True)

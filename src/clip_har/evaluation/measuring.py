@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clip_har.dataset import missing_classes_warning
-from clip_har.evaluation.metrics import collapse_of, compute_metrics
-from clip_har.evaluation.records import EvalResult, Evaluated, IntArray, Interval, Metrics
-from clip_har.evaluation.statistics import bootstrap_difference, mcnemar_p
+from clip_har.evaluation.metrics import collapse_of, measured
+from clip_har.evaluation.records import SCALARS, EvalResult, Evaluated, IntArray, Interval, Metrics
+from clip_har.evaluation.resampling import difference_interval
+from clip_har.evaluation.statistics import mcnemar_p
 
 BASELINE_NAME = "zero-shot"
 
@@ -55,7 +56,7 @@ def evaluate(
     finetuned = None
     if finetuned_NC is not None:
         finetuned = _evaluated(finetuned_name, finetuned_NC, targets, classes, seed)
-    p_value, difference = _paired(baseline, finetuned, targets, seed)
+    differences = {} if finetuned is None else _differences(baseline, finetuned)
     models = [baseline] if finetuned is None else [baseline, finetuned]
     found = [*_absent_classes(baseline.metrics, split), *collapse_warnings(models)]
     return EvalResult(
@@ -66,8 +67,10 @@ def evaluate(
         paths=list(paths),
         baseline=baseline,
         finetuned=finetuned,
-        mcnemar_p=p_value,
-        difference_ci95=difference,
+        mcnemar_p=None if finetuned is None else _paired_p(baseline, finetuned, targets),
+        difference_ci95=differences.get("accuracy"),
+        differences=differences,
+        bootstrap_seed=seed,
         warnings=(*warnings, *(warning for warning in found if warning not in warnings)),
     )
 
@@ -89,19 +92,21 @@ def collapse_warnings(models: Sequence[Evaluated]) -> list[str]:
 def _evaluated(
     name: str, scores: npt.ArrayLike, targets: npt.NDArray[Any], classes: Sequence[str], seed: int
 ) -> Evaluated:
-    metrics = compute_metrics(scores, targets, classes=classes, seed=seed)
-    return Evaluated(name=name, probabilities_NC=np.asarray(scores), metrics=metrics)
+    found = measured(scores, targets, classes=classes, seed=seed)
+    return Evaluated(name=name, probabilities_NC=np.asarray(scores), metrics=found.metrics, samples=found.samples)
 
 
-def _paired(
-    baseline: Evaluated, finetuned: Evaluated | None, targets: IntArray, seed: int
-) -> tuple[float | None, Interval | None]:
-    """McNemar's p and the interval of the difference, or two Nones without a finetuned model."""
-    if finetuned is None:
-        return None, None
-    before = baseline.predictions == targets
-    after = finetuned.predictions == targets
-    return mcnemar_p(before, after), bootstrap_difference(before, after, seed=seed)
+def _paired_p(baseline: Evaluated, finetuned: Evaluated, targets: IntArray) -> float:
+    return mcnemar_p(baseline.predictions == targets, finetuned.predictions == targets)
+
+
+def _differences(baseline: Evaluated, finetuned: Evaluated) -> dict[str, Interval]:
+    """Interval of each metric's difference, over the resamples that both models share."""
+    before, after = baseline.metrics.scalars(), finetuned.metrics.scalars()
+    return {
+        name: difference_interval(name, after[name] - before[name], baseline.samples[name], finetuned.samples[name])
+        for name in SCALARS
+    }
 
 
 def _absent_classes(metrics: Metrics, split: str) -> list[str]:

@@ -5,11 +5,14 @@ How the numbers are computed is in `metrics` and `statistics`; comparisons of me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from clip_har.evaluation.findings import Confidence
 
 # Shape legend: N images, C classes.
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -17,10 +20,34 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Interval = tuple[float, float]
 
+SCALARS = (
+    "accuracy",
+    "balanced_accuracy",
+    "top3_accuracy",
+    "top5_accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "weighted_precision",
+    "weighted_recall",
+    "weighted_f1",
+    "mean_average_precision",
+    "log_loss",
+    "brier",
+    "ece",
+    "ece_adaptive",
+)
+"""The metrics that are one number, as `Metrics` and results.json name them."""
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "ece_adaptive"})
+UNBOUNDED = frozenset({"log_loss", "brier"})
+"""Metrics that may exceed 1."""
+BIASED = frozenset({"ece", "ece_adaptive"})
+"""Metrics that noise raises, in a sample and once more in its resamples."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """One class of the test set. With a support of 0 its recall and F1 are 0 by convention, not measured."""
+    """One class of the test set. With a support of 0 all but its precision are 0 by convention, not measured."""
 
     name: str
     support: int
@@ -28,6 +55,17 @@ class ClassMetrics:
     precision: float
     recall: float
     f1: float
+    average_precision: float
+    """How well its probability ranks its images before the others."""
+    precision_ci95: Interval
+    recall_ci95: Interval
+    f1_ci95: Interval
+    average_precision_ci95: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of results.json."""
+        content: dict[str, Any] = plain(asdict(self))
+        return content
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,8 +77,8 @@ class Metrics:
     """
 
     accuracy: float
-    accuracy_ci95: Interval
-    """Percentile bootstrap over images. It has no width at an accuracy of exactly 0 or 1."""
+    balanced_accuracy: float
+    """Mean recall of the classes that have images."""
     top3_accuracy: float
     """1.0 by definition with three classes or fewer."""
     top5_accuracy: float
@@ -51,27 +89,40 @@ class Metrics:
     weighted_precision: float
     weighted_recall: float
     weighted_f1: float
+    mean_average_precision: float
+    """Mean average precision of the classes that have images."""
+    log_loss: float
+    """Mean negative logarithm of the true class's probability, in nats; probabilities below 2.2e-16 count as that."""
+    brier: float
+    """Mean squared distance of the probabilities to the truth, summed over the classes: 0 to 2."""
     ece: float
     """Expected calibration error of the most likely class, 15 bins of equal width."""
+    ece_adaptive: float
+    """The same with 15 bins of equally many images."""
+    intervals: Mapping[str, Interval]
+    """95 % interval of each of `SCALARS`: percentile bootstrap over images, stratified by true class. It has no width
+    where every image agrees, as at an accuracy of exactly 0 or 1."""
     per_class: tuple[ClassMetrics, ...]
     """In the order of the classes, those without images included."""
     confusion: IntArray
     """Counts, [C, C]: rows are true classes, columns answers."""
 
+    @property
+    def accuracy_ci95(self) -> Interval:
+        """Of accuracy."""
+        return self.intervals["accuracy"]
+
+    def scalars(self) -> dict[str, float]:
+        """The metrics that are one number, by name."""
+        return {name: getattr(self, name) for name in SCALARS}
+
     def to_json(self) -> dict[str, Any]:
-        """The scalar metrics, under the keys of results.json."""
+        """The metrics under the keys of results.json."""
         return {
-            "accuracy": self.accuracy,
+            **self.scalars(),
             "accuracy_ci95": list(self.accuracy_ci95),
-            "top3_accuracy": self.top3_accuracy,
-            "top5_accuracy": self.top5_accuracy,
-            "macro_precision": self.macro_precision,
-            "macro_recall": self.macro_recall,
-            "macro_f1": self.macro_f1,
-            "weighted_precision": self.weighted_precision,
-            "weighted_recall": self.weighted_recall,
-            "weighted_f1": self.weighted_f1,
-            "ece": self.ece,
+            "intervals": {name: list(self.intervals[name]) for name in SCALARS},
+            "per_class": [entry.to_json() for entry in self.per_class],
         }
 
 
@@ -93,6 +144,8 @@ class Evaluated:
     """The method's name, such as "zero-shot" or "lora"."""
     probabilities_NC: FloatArray
     metrics: Metrics
+    samples: Mapping[str, FloatArray] = field(default_factory=dict, repr=False)
+    """Each of `SCALARS` in each bootstrap resample; models on the same images share the resamples of a seed."""
 
     @property
     def predictions(self) -> IntArray:
@@ -124,6 +177,14 @@ class EvalResult:
     difference_ci95: Interval | None
     """Paired bootstrap interval of accuracy, finetuned minus baseline; None without a finetuned model."""
     warnings: tuple[str, ...]
+    differences: Mapping[str, Interval] = field(default_factory=dict)
+    """The same for each of `SCALARS`; empty without a finetuned model."""
+    bootstrap_seed: int = 0
+    """What the resamples were drawn by."""
+    confidence_baseline: Confidence | None = None
+    """How far zero-shot's confidence can be trusted; None where no validation images could tell."""
+    confidence_finetuned: Confidence | None = None
+    """The same of the finetuned model."""
 
     @property
     def best(self) -> Evaluated:
@@ -138,6 +199,11 @@ class EvalResult:
             "baseline": self.baseline.metrics.to_json(),
             "finetuned": None if self.finetuned is None else self.finetuned.metrics.to_json(),
             "mcnemar_p": self.mcnemar_p,
+            "differences": {name: list(interval) for name, interval in self.differences.items()},
+            "confidence": {
+                "baseline": self.confidence_baseline and plain(asdict(self.confidence_baseline)),
+                "finetuned": self.confidence_finetuned and plain(asdict(self.confidence_finetuned)),
+            },
             "warnings": list(self.warnings),
         }
 
@@ -161,3 +227,10 @@ def predictions_from(scores_NC: FloatArray) -> IntArray:
     """Index of the highest score of each row; the first of them on a tie."""
     predictions: IntArray = scores_NC.argmax(axis=1).astype(np.int64)
     return predictions
+
+
+def plain(value: Any) -> Any:
+    """The same with lists for tuples, as JSON gives it back."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

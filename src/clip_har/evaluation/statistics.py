@@ -1,6 +1,7 @@
-"""Intervals and paired tests over images, for one training or several.
+"""Intervals of accuracy and paired tests over images, for one training or several.
 
-Right or wrong is all that is known of an answer here; what is measured of it is in `metrics`.
+Right or wrong is all that is known of an answer here; what is measured of it is in `metrics`, and the intervals of
+all metrics are in `resampling`.
 """
 
 from __future__ import annotations
@@ -24,33 +25,6 @@ def bootstrap_accuracy(correct_N: BoolArray, *, seed: int, resamples: int = RESA
     n = len(correct_N)
     counts = np.random.default_rng(seed).binomial(n, correct_N.mean(), size=resamples)
     return _percentile_interval(counts / n)
-
-
-def bootstrap_mean_accuracy(correct_SN: BoolArray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
-    """95 % percentile bootstrap interval of the accuracy of S trainings, for other images and other seeds.
-
-    Images and seeds are resampled independently (the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111). S seeds
-    drawn from S vary by (S - 1) / S too little, which their deviations from the mean are stretched for (Rao & Wu
-    1988, doi 10.1080/01621459.1988.10478591). Few seeds tell little of their spread, so with two or three the
-    interval is itself rough. Where all seeds answer alike it is that of one.
-
-    Args:
-        correct_SN: whether each training answers each image rightly.
-        seed: seed of the bootstrap.
-        resamples: number of resamples.
-    """
-    n_seeds, n = correct_SN.shape
-    if (correct_SN == correct_SN[0]).all():
-        return bootstrap_accuracy(correct_SN[0], seed=seed, resamples=resamples)
-    generator = np.random.default_rng(seed)
-    # Images matter only by how many seeds are right about them: 0 to S.
-    shares = np.bincount(correct_SN.sum(axis=0), minlength=n_seeds + 1) / n
-    counts = generator.multinomial(n, shares, size=resamples)
-    accuracies = counts @ np.arange(n_seeds + 1) / (n_seeds * n)
-    deviations = correct_SN.mean(axis=1) - correct_SN.mean()
-    drawn = generator.integers(0, n_seeds, size=(resamples, n_seeds))
-    seed_effects = deviations[drawn].mean(axis=1) * math.sqrt(n_seeds / (n_seeds - 1))
-    return _percentile_interval(np.clip(accuracies + seed_effects, 0.0, 1.0))
 
 
 def bootstrap_difference(

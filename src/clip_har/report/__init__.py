@@ -21,6 +21,7 @@ from clip_har.report import (
     comparison_tables,
     evaluation_page,
     plots,
+    result_documents,
     sheet,
     standing,
     tables,
@@ -84,6 +85,8 @@ def write_evaluation(
     return [
         _write(out / "results.json", tables.results_json(result)),
         _write(out / "results.csv", tables.results_csv(result)),
+        _write(out / "results.md", result_documents.results_markdown(result)),
+        _write(out / "results.tex", result_documents.results_latex(result)),
         _write(out / "confusion_matrix.csv", tables.confusion_csv(result)),
         _write(out / "classification_report.txt", tables.classification_text(result)),
         _write(out / "predictions.csv", tables.predictions_csv(result)),

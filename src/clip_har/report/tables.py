@@ -1,6 +1,7 @@
 """One evaluation as JSON, CSV and plain text, for programs and spreadsheets.
 
-Each function returns the text of one file; no file is written here. Comparisons are in `comparison_tables`.
+Each function returns the text of one file; no file is written here. Markdown and LaTeX are in `result_documents`,
+comparisons in `comparison_tables`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from clip_har.report import wording
 # Names as the CSV files of earlier versions spelled them, and where the value stands in `Metrics`.
 METRIC_FIELDS = {
     "Accuracy": "accuracy",
+    "Balanced Accuracy": "balanced_accuracy",
     "Top-3 Accuracy": "top3_accuracy",
     "Top-5 Accuracy": "top5_accuracy",
     "Macro Precision": "macro_precision",
@@ -27,7 +29,11 @@ METRIC_FIELDS = {
     "Weighted Precision": "weighted_precision",
     "Weighted Recall": "weighted_recall",
     "Weighted F1": "weighted_f1",
+    "Mean Average Precision": "mean_average_precision",
+    "Log Loss": "log_loss",
+    "Brier Score": "brier",
     "ECE": "ece",
+    "Adaptive ECE": "ece_adaptive",
 }
 PREDICTION_COLUMNS = (
     "path",

@@ -70,7 +70,8 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
             failure = error
             continue
         runs.setdefault(name, []).append(run)
-        result = evaluate_prepared(run, prepared, run.folder / "eval", seed=seed, progress=progress, command=command)
+        shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
+        result = evaluate_prepared(run, prepared, run.folder / "eval", seed=shared, progress=progress, command=command)
         results.setdefault(name, {})[seed] = result
     if failure is not None and not results:
         raise failure

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from clip_har import checkpoint, distributed, report
@@ -21,11 +16,10 @@ from clip_har.dataset import ActionDataset, SplitName
 from clip_har.errors import DataError, UnreadableImageError
 from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
-from clip_har.files import write_atomically
 from clip_har.hard_pairs import HardPairs
 from clip_har.images import decode
-from clip_har.methods import LabelledImages
 from clip_har.progress import SILENT, Progress
+from clip_har.workflows.confidence import run_probabilities, with_confidence
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.training import versions
 
@@ -63,12 +57,13 @@ def evaluate_prepared(
         paths=[record.name for record in prepared.dataset.split(split)],
         targets_N=held_out.labels_N.numpy(),
         baseline_NC=prepared.zero_shot().probabilities(held_out).numpy(),
-        finetuned_NC=_probabilities(run, prepared, held_out, progress) if run and trained else None,
+        finetuned_NC=run_probabilities(run, prepared, held_out, progress) if run and trained else None,
         finetuned_name=run.card["method"] if run else "",
         split=split,
         warnings=warnings,
         seed=seed,
     )
+    result = with_confidence(result, run, prepared, progress)
     history = run.history() if run else []
     if distributed.is_main():
         report.write_evaluation(
@@ -122,26 +117,6 @@ def _hard_pairs(run: checkpoint.Run, prepared: Prepared) -> dict[str, Any] | Non
             for pair in pairs.images[:SHOWN_PAIRS]
         ],
     }
-
-
-def _probabilities(
-    run: checkpoint.Run, prepared: Prepared, images: LabelledImages, progress: Progress
-) -> npt.NDArray[np.float32]:
-    """What the run answers; what its own tower has once answered for the same images is kept in the run folder."""
-    digest = hashlib.sha256("".join(images.table.hashes).encode())
-    digest.update((run.folder / run.method.weights_file).read_bytes())
-    kept = run.folder / "answers" / f"{digest.hexdigest()[:32]}.npy"
-    if distributed.gather_objects(kept.is_file())[0]:
-        with contextlib.suppress(OSError, ValueError):
-            return np.load(kept, allow_pickle=False)  # type: ignore[no-any-return]
-    classifier = run.classifier(model=prepared.backbone.card.name, device=str(prepared.backbone.device))
-    classifier.to(prepared.backbone.device)
-    answers_NC: npt.NDArray[np.float32] = classifier.probabilities(images, progress=progress).numpy()
-    if classifier.reads == "image" and distributed.is_main():
-        content = io.BytesIO()
-        np.save(content, answers_NC)
-        write_atomically(kept, content.getvalue())
-    return answers_NC
 
 
 def _scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:

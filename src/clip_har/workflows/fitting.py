@@ -13,13 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from clip_har import checkpoint, distributed
 from clip_har.backbone import resolve_precision
 from clip_har.errors import ConfigError, TrainingError
-from clip_har.evaluation import COLLAPSE_SHARE, compute_metrics
+from clip_har.evaluation import COLLAPSE_SHARE, validation_figures
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
 from clip_har.progress import Bar, Progress
@@ -293,13 +292,10 @@ def rank(entry: Mapping[str, Any], chosen_by: str = "val_macro_f1") -> tuple[flo
 def validation(classifier: Classifier, task: Task) -> dict[str, float]:
     """How a classifier does on the validation split: loss, accuracy, macro F1, and the most given answer's share."""
     probabilities_NC = classifier.probabilities(task.val).numpy()
-    targets_N = task.val.labels_N.numpy()
-    metrics = compute_metrics(probabilities_NC, targets_N, classes=task.classes)
-    own_N = probabilities_NC[np.arange(len(targets_N)), targets_N]
-    answers_C = metrics.confusion.sum(axis=0)
+    figures = validation_figures(probabilities_NC, task.val.labels_N.numpy(), len(task.classes))
     return {
-        "val_loss": float(-np.log(np.clip(own_N, 1e-12, 1.0)).mean()),
-        "val_accuracy": metrics.accuracy,
-        "val_macro_f1": metrics.macro_f1,
-        "val_top_share": float(answers_C.max() / len(targets_N)),
+        "val_loss": figures.loss,
+        "val_accuracy": figures.accuracy,
+        "val_macro_f1": figures.macro_f1,
+        "val_top_share": figures.top_share,
     }

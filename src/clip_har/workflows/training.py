@@ -18,6 +18,7 @@ from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.methods import Method, Source, Task, create_method, method_class
 from clip_har.progress import SILENT, Progress
+from clip_har.workflows.confidence import run_calibration
 from clip_har.workflows.fitting import Fitting
 from clip_har.workflows.prepare import Prepared, prepare
 
@@ -88,6 +89,8 @@ def train_prepared(
         card = _card(config, settings, prepared, fitting, method)
         card |= {"peak_memory_bytes": peak.bytes(), "command": command}
         checkpoint.write_json(folder / "card.json", card)
+    distributed.barrier()
+    run_calibration(checkpoint.load_run(folder), prepared, progress)
     distributed.barrier()
     return checkpoint.load_run(folder)
 
