@@ -140,6 +140,7 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_f
         return EXIT_DONE
     output = Output()
     output.evaluation(result)
+    output.findings(result.findings)
     output.files(("Report", out / "report.html"), ("Tables", out / "results.csv"))
     return EXIT_DONE
 

@@ -25,11 +25,13 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from clip_har import console_findings
 from clip_har.progress import Bar
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.audit.records import Audit, Finding
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
+    from clip_har.evaluation.findings import Findings
     from clip_har.predict import Prediction
 
 PIPED_WIDTH = 120
@@ -186,6 +188,11 @@ class Output:
         if result.finetuned and result.mcnemar_p is not None:
             gain = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
             self.line(f"{result.finetuned.name}: {gain:+.2%} over zero-shot, McNemar p {p_text(result.mcnemar_p)}")
+
+    def findings(self, findings: Findings) -> None:
+        """A table for each thing found beyond the metrics."""
+        for table in console_findings.tables(findings):
+            self._console.print(table)
 
     def audit(self, audit: Audit) -> None:
         """Images per class and split, then a row per check with an example."""

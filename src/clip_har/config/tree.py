@@ -34,6 +34,17 @@ METHOD_NAMES = (
     "tip-adapter-f",
 )
 """The ways of adapting a backbone; where one is named, a preset's name does too."""
+CORRUPTION_KINDS = (
+    "gaussian-noise",
+    "gaussian-blur",
+    "brightness",
+    "contrast",
+    "jpeg",
+    "pixelate",
+    "rotation",
+    "occlusion",
+)
+"""What `evaluate --robustness` does to images (images/corruptions.py)."""
 PRESET_FOLDER = Path(__file__).parent.parent / "presets"
 DEFAULT_MODEL = "ViT-B/32"
 
@@ -78,6 +89,23 @@ def _seeds(_type: object, tokens: Sequence[Any]) -> tuple[int, ...]:
         return tuple(int(text) for text in _listed(tokens))
     except ValueError as error:
         raise ValueError("seeds are whole numbers separated by commas") from error
+
+
+def _corruptions(_type: object, tokens: Sequence[Any]) -> tuple[str, ...]:
+    """ "noise,jpeg" or several values -> kinds of corruption."""
+    kinds = tuple(dict.fromkeys(_listed(tokens)))
+    for kind in kinds:
+        if kind not in CORRUPTION_KINDS:
+            raise ValueError(_nearest("corruption", kind, CORRUPTION_KINDS))
+    return kinds
+
+
+def _severities(_type: object, tokens: Sequence[Any]) -> tuple[int, ...]:
+    """ "1,3,5" or several values -> severities."""
+    given = tuple(dict.fromkeys(_listed(tokens)))
+    if not given or any(text not in {"1", "2", "3", "4", "5"} for text in given):
+        raise ValueError("severities are whole numbers from 1 to 5, separated by commas")
+    return tuple(int(text) for text in given)
 
 
 def _batch_size(type_: object, tokens: Sequence[Any]) -> int | str:
@@ -307,7 +335,17 @@ class EvaluateConfig:
     out: Path | None = None
     """Where results go. Default: eval/ in the run folder, or eval/ here for the baseline alone."""
     seed: WholeNumber = 0
-    """Seed of the bootstrap intervals."""
+    """Seed of the bootstrap intervals, and of the corruptions and their images."""
+    robustness: bool = False
+    """Score corrupted copies of the test images as well."""
+    corruptions: Annotated[tuple[str, ...], Parameter(converter=_corruptions)] = CORRUPTION_KINDS
+    """Which, separated by commas."""
+    severities: Annotated[tuple[int, ...], Parameter(converter=_severities)] = (1, 2, 3, 4, 5)
+    """How strong, from 1 to 5, separated by commas."""
+    robustness_images: WholeNumber = 500
+    """Test images to corrupt, drawn with the seed, each class by its share; 0 takes all."""
+    shift: Path | None = None
+    """Another dataset folder with classes of the same names, to score as well."""
 
 
 @dataclass(frozen=True, kw_only=True)

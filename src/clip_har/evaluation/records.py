@@ -5,11 +5,13 @@ How the numbers are computed is in `metrics` and `statistics`; comparisons of me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from clip_har.evaluation.findings import Findings
 
 # Shape legend: N images, C classes.
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -124,6 +126,8 @@ class EvalResult:
     difference_ci95: Interval | None
     """Paired bootstrap interval of accuracy, finetuned minus baseline; None without a finetuned model."""
     warnings: tuple[str, ...]
+    findings: Findings = field(default_factory=Findings)
+    """Robustness, shift, unseen actions: what was asked for besides."""
 
     @property
     def best(self) -> Evaluated:
@@ -139,6 +143,7 @@ class EvalResult:
             "finetuned": None if self.finetuned is None else self.finetuned.metrics.to_json(),
             "mcnemar_p": self.mcnemar_p,
             "warnings": list(self.warnings),
+            **self.findings.to_json(),
         }
 
 
