@@ -49,7 +49,14 @@ HISTORIC = {
         "projection_lr_multiplier": 3.0,
     },
 }
-DATA = DataConfig(data=Path("my photos"), val_fraction=0.2, test_fraction=0.1, split_seed=4, unreadable_limit=0.5)
+DATA = DataConfig(
+    data=Path("my photos"),
+    val_fraction=0.2,
+    test_fraction=0.1,
+    split_seed=4,
+    manifest=Path("split.csv"),
+    unreadable_limit=0.5,
+)
 BACKBONE = BackboneConfig(
     model="ViT-B-32:laion2b_s34b_b79k",
     templates=("a photo, {}", "-- {}"),

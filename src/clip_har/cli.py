@@ -240,7 +240,8 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     path = _value_of(tokens, "--config")
     if path is not None and tokens[0] in _CONFIG_TYPES:
         values = load_config_file(Path(path), _CONFIG_TYPES[tokens[0]])
-        app.config = (ConfigValues(values, use_commands_as_keys=False, source=path),)
+        # Under the command's name: cyclopts drops keys of the root that are called as a command, and "data" is one.
+        app.config = (ConfigValues({tokens[0]: values}, source=path),)
     else:
         app.config = ()
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
