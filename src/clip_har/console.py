@@ -171,6 +171,8 @@ class Output:
             colour = "bold red" if where in standing.LOUD else "bold green" if where == standing.ABOVE else ""
             table.add_row(Text(row.name), Text(accuracy, style=colour), *cells)
         self._console.print(table)
+        if (unseen := console_findings.unseen_columns(rows)) is not None:
+            self._console.print(unseen)
         for line in standing.verdict_lines(rows, level):
             loud = any(said in line for said in standing.LOUD.values())
             self._console.print(Text(line, style="bold red" if loud else ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
-    from clip_har.evaluation.findings import Findings, Robustness, ShiftScore
+    from clip_har.evaluation import ComparisonRow
+    from clip_har.evaluation.findings import BaseNovel, Findings, Robustness, ShiftScore, Unseen, WiseCurve
 
 
 def tables(findings: Findings) -> Iterator[Table]:
@@ -19,6 +20,24 @@ def tables(findings: Findings) -> Iterator[Table]:
         yield _robustness(findings.robustness)
     if findings.shift is not None:
         yield _shift(findings.shift)
+    if findings.unseen is not None:
+        yield _unseen(findings.unseen)
+    if findings.wise_curve is not None:
+        yield _wise_curve(findings.wise_curve)
+
+
+def unseen_columns(rows: Sequence[ComparisonRow]) -> Table | None:
+    """Base, novel and harmonic mean of each compared method; None where no action was held out."""
+    if all(row.unseen is None for row in rows):
+        return None
+    table = _table("Trained actions (base) and held-out ones (novel), each among its own names")
+    table.add_column("method")
+    for name in ("base", "novel", "harmonic"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        if row.unseen is not None:
+            table.add_row(Text(row.name), *_base_novel(row.unseen), Text(row.note))
+    return table
 
 
 def _robustness(found: Robustness) -> Table:
@@ -47,6 +66,31 @@ def _shift(found: ShiftScore) -> Table:
     if found.finetuned is not None and found.finetuned_ci95 is not None and found.mcnemar_p is not None:
         p = "< 0.001" if found.mcnemar_p < 0.001 else f"{found.mcnemar_p:.3f}"
         table.add_row("run", f"{found.finetuned:.2%}", _interval(found.finetuned_ci95), p)
+    return table
+
+
+def _unseen(found: Unseen) -> Table:
+    table = _table(f"Held out of training: {', '.join(found.novel_classes)}")
+    for name in ("model", "base", "novel", "harmonic"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    table.add_row("zero-shot", *_base_novel(found.baseline))
+    table.add_row("run" + " (novel: zero-shot, its head is fixed)" * found.falls_back, *_base_novel(found.finetuned))
+    return table
+
+
+def _base_novel(found: BaseNovel) -> list[str]:
+    return [f"{100 * share:.2f} %" for share in (found.base, found.novel, found.harmonic)]
+
+
+def _wise_curve(found: WiseCurve) -> Table:
+    """A row per alpha; the chosen one is marked."""
+    names = [name for name in ("novel", "corrupted", "shift") if getattr(found.points[0], name) is not None]
+    table = _table("WiSE-FT: share of the trained weights, inside and outside the domain")
+    for name in ("alpha", "in domain", *names, ""):
+        table.add_column(name, justify="right")
+    for point in found.points:
+        figures = [f"{100 * getattr(point, name):.1f}" for name in ("in_domain", *names)]
+        table.add_row(f"{point.alpha:g}", *figures, "chosen" if point.alpha == found.chosen else "")
     return table
 
 

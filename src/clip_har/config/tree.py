@@ -139,6 +139,12 @@ def _nearest(kind: str, name: str, known: Sequence[str]) -> str:
     return f"there is no {kind} {name!r}: {hint}"
 
 
+def _names(_type: object, tokens: Sequence[Any]) -> tuple[str, ...]:
+    """ "a,b" or several values -> names."""
+    return tuple(dict.fromkeys(_listed(tokens)))
+
+
+Names = Annotated[tuple[str, ...], Parameter(converter=_names)]
 MethodNames = Annotated[tuple[str, ...], Parameter(converter=_method_names)]
 BatchSize = Annotated[int | Literal["auto"], Parameter(converter=_batch_size)]
 
@@ -173,7 +179,11 @@ class BackboneConfig:
     NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a weight file (NAME:FILE, or OpenAI's .pt alone), or demo.
     Default: the trained run's own, else ViT-B/32."""
     templates: tuple[str, ...] = ()
-    """Prompt templates with {} for the class, or files with one per line. Default: seven on actions."""
+    """Prompt templates with {} for the class, or files with one per line. Default: seven on actions; with --phrasings,
+    six for whole phrases."""
+    phrasings: str | None = None
+    """What stands for a class in the templates: names (the folder's words), har (a natural phrase for each HAR class),
+    or a JSON file of class and phrase, such as {"calling": "a person making a phone call"}. Default: names."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
@@ -316,6 +326,9 @@ class TrainConfig:
     """Run folder whose weights wise-ft mixes with the zero-shot ones."""
     shots: WholeNumber | None = None
     """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
+    hold_out: Names | None = None
+    """Classes to keep out of training and to score afterwards as unseen actions: names separated by commas, or how
+    many to draw with the split seed. Default: none."""
     seed: WholeNumber = 0
     """Seed of initialisation, batch order, augmentation and dropout."""
     out: Path | None = None
@@ -370,6 +383,9 @@ class CompareConfig:
     """small: fewer epochs inside the towers, on smaller views where the tower takes any size."""
     shots: WholeNumber | None = None
     """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
+    hold_out: Names | None = None
+    """Classes to keep out of training and to score afterwards as unseen actions: names separated by commas, or how
+    many to draw with the split seed. Default: none."""
     seeds: Annotated[tuple[int, ...], Parameter(converter=_seeds, alias="--seed")] = (0,)
     """Seeds of initialisation, batch order, augmentation and dropout; several, separated by commas, give mean and
     spread."""

@@ -100,7 +100,7 @@ def _refuse_unusable(names: Sequence[str]) -> None:
         raise DataError(f"The dataset has {only}", remedy="A classifier needs at least two class folders.")
     by_spelling: dict[str, str] = {}
     for name in names:
-        other = by_spelling.setdefault(_spelling(name), name)
+        other = by_spelling.setdefault(spelling(name), name)
         if other != name:
             raise DataError(
                 f"The class folders {other!r} and {name!r} differ only in spelling",
@@ -110,9 +110,9 @@ def _refuse_unusable(names: Sequence[str]) -> None:
 
 def _match_spelling(images: Sequence[FoundFile], names: Collection[str]) -> tuple[list[FoundFile], list[str]]:
     """Read "Using Laptop" as "using_laptop" where only spelling differs, and say so."""
-    by_spelling = {_spelling(name): name for name in names}
+    by_spelling = {spelling(name): name for name in names}
     strangers = {image.label for image in images} - set(names)
-    renamed = {label: by_spelling[_spelling(label)] for label in strangers if _spelling(label) in by_spelling}
+    renamed = {label: by_spelling[spelling(label)] for label in strangers if spelling(label) in by_spelling}
     matched = [replace(image, label=renamed.get(image.label, image.label)) for image in images]
     if not renamed:
         return matched, []
@@ -120,6 +120,6 @@ def _match_spelling(images: Sequence[FoundFile], names: Collection[str]) -> tupl
     return matched, [f"Class folders read {said}"]
 
 
-def _spelling(name: str) -> str:
+def spelling(name: str) -> str:
     """What is left of a name without case, separators and Unicode's several ways to write one letter."""
     return re.sub(r"[\s_.-]+", "", unicodedata.normalize("NFKC", name).casefold()) or name

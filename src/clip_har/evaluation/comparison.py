@@ -5,12 +5,14 @@ What the numbers mean beside zero-shot's is put into words in `report.standing`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from clip_har.evaluation.findings import BaseNovel
 from clip_har.evaluation.measuring import BASELINE_NAME
 from clip_har.evaluation.metrics import COLLAPSE_SHARE, collapse_of
 from clip_har.evaluation.records import BoolArray, EvalResult, Interval
@@ -53,6 +55,8 @@ class ComparisonRow:
     """Whether any seed's training answers one class for over 90 % of the images."""
     note: str = ""
     """What a reader must know of this row, in words."""
+    unseen: BaseNovel | None = None
+    """Accuracy on trained and on held-out actions, mean over the seeds; None where none were held out."""
 
     @property
     def paired_test(self) -> str | None:
@@ -82,6 +86,7 @@ class ComparisonRow:
             "paired_test": self.paired_test,
             "collapsed": self.collapsed,
             "note": self.note,
+            **({} if self.unseen is None else {"unseen": dataclasses.asdict(self.unseen)}),
         }
 
 

@@ -15,6 +15,8 @@ from clip_har.progress import Progress
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.prepare import Prepared
 from clip_har.workflows.robustness import measure_robustness, measure_shift
+from clip_har.workflows.unseen import measure_unseen
+from clip_har.workflows.wise_curve import Outside, measure_wise_curve
 
 
 def find(
@@ -35,7 +37,19 @@ def find(
     shift = None
     if config.shift is not None:
         shift = measure_shift(answering, prepared, config.shift, seed=config.seed, progress=progress)
-    return Findings(robustness=robustness, shift=shift)
+    outside = Outside(
+        kinds=config.corruptions if config.robustness else (),
+        severities=config.severities,
+        limit=config.robustness_images,
+        shift=config.shift,
+        seed=config.seed,
+    )
+    return Findings(
+        robustness=robustness,
+        shift=shift,
+        unseen=measure_unseen(answering, prepared, split, progress),
+        wise_curve=measure_wise_curve(run, prepared, split, outside, progress),
+    )
 
 
 def _robustness(

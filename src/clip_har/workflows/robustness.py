@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from clip_har import checkpoint
 from clip_har.dataset import ActionDataset, ImageRecord, SplitName, load_dataset, read_manifest
 from clip_har.errors import DataError
-from clip_har.evaluation import FloatArray, IntArray, bootstrap_accuracy, mcnemar_p
+from clip_har.evaluation import BoolArray, FloatArray, bootstrap_accuracy, mcnemar_p
 from clip_har.evaluation.findings import CorruptionScore, Robustness, ShiftScore
 from clip_har.features import FeatureStore
 from clip_har.images import Corruption, ImageFiles
@@ -108,7 +110,49 @@ def measure_shift(
     Raises:
         DataError: no such folder, or fewer than two classes in common, or no image is left.
     """
-    dataset, left_out = _shifted(answering, prepared, folder)
+    shifted = shifted_images(answering.run, prepared, folder, progress)
+    targets = shifted.images.labels_N.numpy()
+    before = shifted.rightly(answering.baseline(shifted.images))
+    tuned = answering.finetuned(shifted.images)
+    after = None if tuned is None else shifted.rightly(tuned)
+    return ShiftScore(
+        name=shifted.name,
+        images=len(targets),
+        classes=len(shifted.shared),
+        baseline=float(before.mean()),
+        baseline_ci95=bootstrap_accuracy(before, seed=seed),
+        finetuned=None if after is None else float(after.mean()),
+        finetuned_ci95=None if after is None else bootstrap_accuracy(after, seed=seed),
+        mcnemar_p=None if after is None else mcnemar_p(before, after),
+        left_out=shifted.left_out,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifted:
+    """The images of another dataset that can be scored."""
+
+    name: str
+    images: LabelledImages
+    shared: tuple[int, ...]
+    """Indices of the model's classes that the other dataset has too: the possible answers."""
+    left_out: int
+    """Images whose content the run was trained or chosen on."""
+
+    def rightly(self, probabilities_NC: FloatArray) -> BoolArray:
+        """Whether each image's most likely class of those shared is its own."""
+        answers_N = np.array(self.shared)[probabilities_NC[:, list(self.shared)].argmax(axis=1)]
+        right: BoolArray = answers_N == self.images.labels_N.numpy()
+        return right
+
+
+def shifted_images(run: checkpoint.Run | None, prepared: Prepared, folder: Path, progress: Progress) -> Shifted:
+    """Read and encode another dataset.
+
+    Raises:
+        DataError: no such folder, or fewer than two classes in common.
+    """
+    dataset, left_out = _shifted(run, prepared, folder)
     encoding = prepared.store.encode(
         dataset.records, batch_size=prepared.encode_batch_size, workers=prepared.workers, progress=progress
     )
@@ -122,36 +166,16 @@ def measure_shift(
             remedy="Give a folder whose class folders carry at least two of the same names.",
         )
     images = dataclasses.replace(prepared, dataset=dataset).images("test")
-    targets = images.labels_N.numpy()
-    before = _among(answering.baseline(images), shared) == targets
-    tuned = answering.finetuned(images)
-    after = None if tuned is None else _among(tuned, shared) == targets
-    return ShiftScore(
-        name=dataset.root.name,
-        images=len(targets),
-        classes=len(shared),
-        baseline=float(before.mean()),
-        baseline_ci95=bootstrap_accuracy(before, seed=seed),
-        finetuned=None if after is None else float(after.mean()),
-        finetuned_ci95=None if after is None else bootstrap_accuracy(after, seed=seed),
-        mcnemar_p=None if after is None else mcnemar_p(before, after),
-        left_out=left_out,
-    )
+    return Shifted(name=dataset.root.name, images=images, shared=tuple(shared), left_out=left_out)
 
 
-def _shifted(answering: Answering, prepared: Prepared, folder: Path) -> tuple[ActionDataset, int]:
+def _shifted(run: checkpoint.Run | None, prepared: Prepared, folder: Path) -> tuple[ActionDataset, int]:
     """The other dataset with the images to score as its test split, and how many the run has seen."""
     dataset = load_dataset(folder, classes=prepared.dataset.classes)
     scored = dataset.split("test") if "test" in dataset.own_splits else dataset.records
     seen: set[str] = set()
-    if answering.run is not None and (answering.run.folder / "manifest.csv").is_file():
-        rows = read_manifest(answering.run.folder / "manifest.csv")
+    if run is not None and (run.folder / "manifest.csv").is_file():
+        rows = read_manifest(run.folder / "manifest.csv")
         seen = {row.sha256 for row in rows if row.split in ("train", "val")}
     records = tuple(dataclasses.replace(record, split="test") for record in scored if record.sha256 not in seen)
     return dataclasses.replace(dataset, records=records), len(scored) - len(records)
-
-
-def _among(probabilities_NC: FloatArray, shared: Sequence[int]) -> IntArray:
-    """Each image's most likely class of those shared."""
-    answers: IntArray = np.array(shared)[probabilities_NC[:, list(shared)].argmax(axis=1)]
-    return answers
