@@ -30,6 +30,7 @@ from clip_har.config import (
     EvaluateConfig,
     MethodNames,
     Precision,
+    PromptsConfig,
     TrainConfig,
     flat_fields,
     load_config_file,
@@ -165,6 +166,23 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
 
 
 @app.command
+def prompts(config: Annotated[PromptsConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
+    """Try the sentences that describe the classes, on the validation images: template sets and phrasings.
+
+    Example: clip-har prompts --data photos --model ViT-B/32
+    """
+    from clip_har import workflows
+    from clip_har.console import Output
+
+    del config_file
+    trial, out = workflows.try_prompts(config, progress=_progress())
+    output = Output()
+    output.prompts(trial)
+    output.files(("Tables", out / "prompts.csv"), ("Sentences", out / "prompts.json"))
+    return EXIT_DONE
+
+
+@app.command
 def predict(
     run: Path,
     /,
@@ -249,7 +267,7 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     return result if isinstance(result, int) else EXIT_DONE
 
 
-_CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+_CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig, "prompts": PromptsConfig}
 _COMMAND_LINE: list[str] = []
 
 

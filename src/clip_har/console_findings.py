@@ -11,7 +11,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.evaluation import ComparisonRow
-    from clip_har.evaluation.findings import BaseNovel, Findings, Robustness, ShiftScore, Unseen, WiseCurve
+    from clip_har.evaluation.findings import BaseNovel, Findings, PromptTrial, Robustness, ShiftScore, Unseen, WiseCurve
 
 
 def tables(findings: Findings) -> Iterator[Table]:
@@ -40,6 +40,28 @@ def unseen_columns(rows: Sequence[ComparisonRow]) -> Table | None:
     return table
 
 
+def prompt_tables(trial: PromptTrial) -> Iterator[Table | Text]:
+    """A row per wording, best first, then what the best changes for each class."""
+    table = _table(f"Zero-shot accuracy on {trial.images:,} validation images")
+    for name in ("templates", "phrasings", "sentences", "accuracy", "95 % interval", "macro F1", "p", "for example"):
+        table.add_column(name, justify="left" if name in ("templates", "phrasings", "for example") else "right")
+    for score in trial.scores:
+        p = "default" if score.mcnemar_p is None else _p(score.mcnemar_p)
+        figures = (f"{score.accuracy:.2%}", _interval(score.accuracy_ci95), f"{score.macro_f1:.3f}", p)
+        table.add_row(score.templates, Text(score.phrasings), str(score.sentences), *figures, Text(score.example))
+    yield table
+    best = trial.scores[0]
+    if best != trial.default:
+        changes = _table(f"Recall, default → {best.templates} with {best.phrasings}")
+        for name in ("class", "recall", "said as"):
+            changes.add_column(name, justify="right" if name == "recall" else "left")
+        rows = zip(trial.classes, trial.default.recall, best.recall, strict=True)
+        for name, before, after in sorted(rows, key=lambda row: row[1] - row[2]):
+            changes.add_row(Text(name), _pair(before, after), Text(trial.phrases[best.phrasings][name]))
+        yield changes
+    yield Text("p is McNemar's against the default. The best of several on the same images looks better than it is.")
+
+
 def _robustness(found: Robustness) -> Table:
     """A row per corruption, a column per severity: zero-shot's accuracy, and the run's after it."""
     severities = sorted({score.severity for score in found.scores})
@@ -64,8 +86,7 @@ def _shift(found: ShiftScore) -> Table:
         table.add_column(name, justify="left" if name == "model" else "right")
     table.add_row("zero-shot", f"{found.baseline:.2%}", _interval(found.baseline_ci95), "")
     if found.finetuned is not None and found.finetuned_ci95 is not None and found.mcnemar_p is not None:
-        p = "< 0.001" if found.mcnemar_p < 0.001 else f"{found.mcnemar_p:.3f}"
-        table.add_row("run", f"{found.finetuned:.2%}", _interval(found.finetuned_ci95), p)
+        table.add_row("run", f"{found.finetuned:.2%}", _interval(found.finetuned_ci95), _p(found.mcnemar_p))
     return table
 
 
@@ -96,6 +117,10 @@ def _wise_curve(found: WiseCurve) -> Table:
 
 def _table(title: str) -> Table:
     return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _pair(before: float, after: float | None) -> str:

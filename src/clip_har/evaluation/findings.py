@@ -252,3 +252,42 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         """What was found, as results.json has it."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptScore:
+    """Zero-shot with one set of templates and one way to say the classes, on validation images."""
+
+    templates: str
+    """Name of the set, such as actions."""
+    phrasings: str
+    """names, har, or the file."""
+    sentences: int
+    """Sentences per class; their embeddings are averaged."""
+    example: str
+    """The first sentence of the first class."""
+    accuracy: float
+    """In [0, 1]."""
+    accuracy_ci95: tuple[float, float]
+    """Its 95 % interval."""
+    macro_f1: float
+    """In [0, 1]."""
+    mcnemar_p: float | None
+    """Against the default, in pairs; None for the default itself."""
+    recall: tuple[float, ...]
+    """Of each class in [0, 1], in the order of the classes; 0 for one without images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTrial:
+    """What the wording of the prompts changes, measured on validation and never on test."""
+
+    images: int
+    """Validation images."""
+    classes: tuple[str, ...]
+    default: PromptScore
+    """What is used where nothing is said: the words of the names in seven templates on actions."""
+    scores: tuple[PromptScore, ...]
+    """All, the default too, best accuracy first."""
+    phrases: dict[str, dict[str, str]]
+    """Phrasings -> class -> what stands for it."""
