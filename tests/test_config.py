@@ -61,6 +61,7 @@ DATA = DataConfig(
 BACKBONE = BackboneConfig(
     model="ViT-B-32:laion2b_s34b_b79k",
     templates=("a photo, {}", "-- {}"),
+    phrasings="har",
     device="cuda:1",
     precision="bfloat16",
     encode_batch_size=7,
@@ -120,10 +121,22 @@ FULL: dict[str, Command] = {
         engine=ENGINE,
         start_from=Path("runs/full"),
         shots=4,
+        hold_out=("calling", "texting"),
         seed=5,
         out=Path("out"),
     ),
-    "evaluate": EvaluateConfig(data=DATA, backbone=BACKBONE, checkpoint=Path("runs/lora"), out=Path("out"), seed=5),
+    "evaluate": EvaluateConfig(
+        data=DATA,
+        backbone=BACKBONE,
+        checkpoint=Path("runs/lora"),
+        out=Path("out"),
+        seed=5,
+        robustness=True,
+        corruptions=("jpeg", "rotation"),
+        severities=(3, 5),
+        robustness_images=20,
+        shift=Path("other"),
+    ),
     "compare": CompareConfig(
         data=DATA,
         backbone=BACKBONE,
@@ -135,6 +148,7 @@ FULL: dict[str, Command] = {
         start_from=Path("runs/full"),
         budget="small",
         shots=4,
+        hold_out=("calling", "texting"),
         seeds=(5, 6),
         out=Path("out"),
     ),
@@ -554,6 +568,7 @@ def test_what_is_given_wins_over_the_method_and_that_over_the_base() -> None:
     settled = resolve(flat, {"lr": 0.1, "epochs": 3})
     assert (settled["lr"], settled["epochs"], settled["batch_size"]) == (0.5, 3, 64)
     open_ended = {"model", "cache", "preset", "start_from", "shots", "out", "warmup_steps", "train_image_size"}
+    open_ended |= {"hold_out", "phrasings"}
     assert {name for name, value in settled.items() if value is None} <= open_ended
 
 

@@ -41,6 +41,7 @@ LAYERS = (
     "export",
     "serve",
     "demo",
+    "console_findings",
     "console",
     "workflows",
     "cli_data",

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clip_har.errors import ConfigError
-from clip_har.prompts import ACTION_TEMPLATES, class_phrase, resolve_templates, sentences
+from clip_har.prompts import (
+    ACTION_TEMPLATES,
+    HAR_PHRASES,
+    UCF101_TEMPLATES,
+    WHOLE_TEMPLATES,
+    class_phrase,
+    filled,
+    resolve_phrases,
+    resolve_templates,
+    sentences,
+)
 
 NAMES = st.text(st.sampled_from("abÄ日 _-\t."), min_size=1)
 
@@ -90,3 +100,59 @@ def test_files_that_are_no_templates_are_refused(content: bytes, said: str, tmp_
 def test_values_that_are_neither_sentence_nor_file_are_refused(value: str) -> None:
     with pytest.raises(ConfigError, match="is not a readable file"):
         resolve_templates([value])
+
+
+# Phrases
+
+
+HAR = sorted(HAR_PHRASES)
+
+
+def test_har_has_a_phrase_of_its_own_for_each_of_its_classes() -> None:
+    phrases = resolve_phrases("har", HAR)
+    assert list(phrases) == HAR
+    assert phrases == dict(HAR_PHRASES)
+    assert len(set(phrases.values())) == 15
+    assert resolve_phrases("har", ["Using Laptop", "juggling_fire"]) == {
+        "Using Laptop": HAR_PHRASES["using_laptop"],
+        "juggling_fire": "juggling fire",
+    }
+
+
+def test_phrases_bring_templates_that_take_them_whole() -> None:
+    assert resolve_templates((), "har") == WHOLE_TEMPLATES
+    assert resolve_templates((), "names") == resolve_templates((), None) == ACTION_TEMPLATES
+    assert resolve_templates(("see {}",), "har") == ("see {}",)
+    assert filled(HAR_PHRASES["hugging"], WHOLE_TEMPLATES)[0] == "a photo of two people hugging"
+
+
+def test_phrases_come_from_a_json_file(tmp_path: Path) -> None:
+    path = tmp_path / "phrases.json"
+    path.write_text('{"Running": "a  person running fast"}')
+    assert resolve_phrases(str(path), ["running", "eating"]) == {
+        "running": "a person running fast",
+        "eating": "eating",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1]", "is not a JSON object"),
+        ("{", "is neither names, har nor a readable JSON file"),
+        ('{"running": ""}', "the class 'running' has no phrase"),
+        ('{"swimming": "a swimmer"}', "has a phrase for none of the classes"),
+    ],
+)
+def test_phrases_that_cannot_be_used_are_refused(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "phrases.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        resolve_phrases(str(path), ["running", "eating"])
+    assert said in str(caught.value)
+
+
+def test_ucf101_has_clips_48_templates() -> None:
+    assert len(set(UCF101_TEMPLATES)) == 48
+    assert "a demonstration of the person practicing {}." in UCF101_TEMPLATES
+    assert "a photo of a person {}." in UCF101_TEMPLATES

@@ -25,6 +25,7 @@ from clip_har.errors import RunError
 from clip_har.files import write_atomically
 from clip_har.images import Preprocessing
 from clip_har.methods import METHODS, Classifier, Frame, Method, Source, create_method
+from clip_har.prompts import class_phrase
 from clip_har.trainer import Snapshot
 
 FORMAT_VERSION = 1
@@ -48,6 +49,17 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(self.card["classes"])
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Classes that were kept out of training."""
+        return tuple(self.card.get("held_out", ()))
+
+    @property
+    def phrasing(self) -> dict[str, str]:
+        """What stands for each class in the templates, those held out included."""
+        phrases = self.card.get("phrasing") or {}  # runs of earlier versions took the names' words
+        return {name: phrases.get(name, class_phrase(name)) for name in (*self.classes, *self.held_out)}
 
     @property
     def method(self) -> Method:
@@ -84,34 +96,40 @@ class Run:
         """What a method that starts from this run needs."""
         return Source(method=self.method, tensors=self.tensors())
 
-    def classifier(self, *, model: str | None = None, device: str = "cpu") -> Classifier:
-        """The trained classifier, in eval mode.
-
-        Args:
-            model: where the backbone is now, if not where the card says, for methods that train inside it.
-            device: where that is loaded.
-
-        Raises:
-            RunError: weights are missing, damaged, or not those of the method on the card.
-        """
+    def frame(self, *, model: str | None = None, device: str = "cpu") -> Frame:
+        """What the trained classifier is set into; see `classifier`."""
         card = self.card
 
         def load() -> Backbone:
             return load_backbone(model or card["backbone"]["name"], device=device, precision="float32")
 
-        frame = Frame(
+        return Frame(
             classes=self.classes,
             templates=tuple(card["templates"]),
+            phrases=tuple(self.phrasing[name] for name in self.classes),
             prompts_CD=self.prompts(),
             logit_scale=card["backbone"]["logit_scale"],
             load_backbone=load,
         )
+
+    def classifier(self, *, model: str | None = None, device: str = "cpu", frame: Frame | None = None) -> Classifier:
+        """The trained classifier, in eval mode.
+
+        Args:
+            model: where the backbone is now, if not where the card says, for methods that train inside it.
+            device: where that is loaded.
+            frame: in place of the run's own, for methods that answer new names.
+
+        Raises:
+            RunError: weights are missing, damaged, or not those of the method on the card.
+        """
         tensors = self.tensors()
         try:
-            classifier = self.method.restore(frame, tensors)
+            classifier = self.method.restore(frame or self.frame(model=model, device=device), tensors)
         except (KeyError, RuntimeError, ValueError) as error:
+            weights = self.folder / self.method.weights_file
             raise RunError(
-                f"{self.folder / self.method.weights_file} does not hold the weights of the method {card['method']!r}",
+                f"{weights} does not hold the weights of the method {self.card['method']!r}",
                 remedy="Train the run again.",
             ) from error
         return classifier.eval().requires_grad_(False)

@@ -30,6 +30,7 @@ from clip_har.config import (
     EvaluateConfig,
     MethodNames,
     Precision,
+    PromptsConfig,
     TrainConfig,
     flat_fields,
     load_config_file,
@@ -140,6 +141,7 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_f
         return EXIT_DONE
     output = Output()
     output.evaluation(result)
+    output.findings(result.findings)
     output.files(("Report", out / "report.html"), ("Tables", out / "results.csv"))
     return EXIT_DONE
 
@@ -160,6 +162,23 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
     output = Output()
     output.comparison(comparison.rows, comparison.results)
     output.files(("Report", config.out / "report.html"), ("Tables", config.out / "comparison.csv"))
+    return EXIT_DONE
+
+
+@app.command
+def prompts(config: Annotated[PromptsConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
+    """Try the sentences that describe the classes, on the validation images: template sets and phrasings.
+
+    Example: clip-har prompts --data photos --model ViT-B/32
+    """
+    from clip_har import workflows
+    from clip_har.console import Output
+
+    del config_file
+    trial, out = workflows.try_prompts(config, progress=_progress())
+    output = Output()
+    output.prompts(trial)
+    output.files(("Tables", out / "prompts.csv"), ("Sentences", out / "prompts.json"))
     return EXIT_DONE
 
 
@@ -255,7 +274,7 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     return result if isinstance(result, int) else EXIT_DONE
 
 
-_CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+_CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig, "prompts": PromptsConfig}
 _COMMAND_LINE: list[str] = []
 
 

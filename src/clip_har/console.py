@@ -25,12 +25,13 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from clip_har import console_findings
 from clip_har.progress import Bar
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.audit.records import Audit, Finding
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
-    from clip_har.evaluation.findings import Confidence
+    from clip_har.evaluation.findings import Confidence, Findings, PromptTrial
     from clip_har.predict import Prediction
 
 PIPED_WIDTH = 120
@@ -170,6 +171,8 @@ class Output:
             colour = "bold red" if where in standing.LOUD else "bold green" if where == standing.ABOVE else ""
             table.add_row(Text(row.name), Text(accuracy, style=colour), *cells)
         self._console.print(table)
+        if (unseen := console_findings.unseen_columns(rows)) is not None:
+            self._console.print(unseen)
         for line in standing.verdict_lines(rows, level):
             loud = any(said in line for said in standing.LOUD.values())
             self._console.print(Text(line, style="bold red" if loud else ""))
@@ -190,6 +193,16 @@ class Output:
         confidence = result.confidence_finetuned or result.confidence_baseline
         if confidence is not None:
             self.line(f"{result.best.name}: {_confidence_text(confidence)}")
+
+    def findings(self, findings: Findings) -> None:
+        """A table for each thing found beyond the metrics."""
+        for table in console_findings.tables(findings):
+            self._console.print(table)
+
+    def prompts(self, trial: PromptTrial) -> None:
+        """A row per wording, best first, then what the best changes for each class."""
+        for shown in console_findings.prompt_tables(trial):
+            self._console.print(shown)
 
     def audit(self, audit: Audit) -> None:
         """Images per class and split, then a row per check with an example."""

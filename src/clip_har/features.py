@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from clip_har.backbone import Backbone, ImageFeatures
 from clip_har.config import Augment
 from clip_har.dataset import ImageRecord
 from clip_har.files import write_atomically
-from clip_har.images import DecodedBatch, ViewTransform, decode_batches, view_seed
+from clip_har.images import CorruptedTransform, Corruption, DecodedBatch, ViewTransform, decode_batches, view_seed
 from clip_har.progress import SILENT, Progress
 
 SHARD_ROWS = 1024
@@ -55,6 +56,10 @@ class View:
 
     augment: Augment
     number: int
+
+    def key(self) -> dict[str, Any]:
+        """What cached features depend on besides the image's content and the model."""
+        return dataclasses.asdict(self)
 
 
 class FeatureTable:
@@ -93,10 +98,10 @@ class FeatureStore:
     Args:
         folder: the cache folder; the store makes a subfolder of its own in it.
         backbone: what computes the features that are missing.
-        view: encode this augmented view of each image in place of the image as it is.
+        view: encode this augmented view of each image, or the image so corrupted, in place of the image as it is.
     """
 
-    def __init__(self, folder: Path, backbone: Backbone, *, view: View | None = None) -> None:
+    def __init__(self, folder: Path, backbone: Backbone, *, view: View | Corruption | None = None) -> None:
         self._backbone = backbone
         self._view = view
         self.folder = folder / "features" / store_key(backbone, view)
@@ -172,9 +177,8 @@ class FeatureStore:
     ) -> None:
         batches = self._decoded(missing, batch_size, workers)
         pending = _PendingShard(self.folder)
-        said = f"Encoding {self._view.augment} view {self._view.number + 1}" if self._view else "Encoding images"
         try:
-            with progress.bar(said, total=len(missing), unit="images") as bar:
+            with progress.bar(_said(self._view), total=len(missing), unit="images") as bar:
                 for batch in batches:
                     for index, reason in batch.unreadable:
                         self._remember_unreadable(missing[index].sha256, reason)
@@ -205,6 +209,10 @@ class FeatureStore:
         preprocessing, paths = self._backbone.card.preprocessing, [record.path for record in records]
         if self._view is None:
             return decode_batches(paths, preprocessing.transform(), batch_size=batch_size, workers=workers)
+        if isinstance(self._view, Corruption):
+            corrupted = CorruptedTransform(preprocessing=preprocessing, corruption=self._view)
+            seeds = [self._view.image_seed(record.sha256) for record in records]
+            return decode_batches(paths, corrupted, seeds=seeds, batch_size=batch_size, workers=workers)
         transform = ViewTransform(preprocessing=preprocessing, augment=self._view.augment)
         seeds = [view_seed(record.sha256, self._view.number) for record in records]
         return decode_batches(paths, transform, seeds=seeds, batch_size=batch_size, workers=workers)
@@ -234,7 +242,7 @@ class FeatureStore:
         write_atomically(self._unreadable_path, json.dumps(self._unreadable, indent=1))
 
 
-def store_key(backbone: Backbone, view: View | None = None) -> str:
+def store_key(backbone: Backbone, view: View | Corruption | None = None) -> str:
     """Name of the store's folder: a hash of everything besides the image that decides its features."""
     parts = {
         "format": FORMAT,
@@ -244,8 +252,16 @@ def store_key(backbone: Backbone, view: View | None = None) -> str:
         "precision": backbone.precision,
     }
     if view is not None:
-        parts["view"] = dataclasses.asdict(view)
+        parts["view"] = view.key()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _said(view: View | Corruption | None) -> str:
+    if view is None:
+        return "Encoding images"
+    if isinstance(view, Corruption):
+        return f"Encoding {view.kind} {view.severity}"
+    return f"Encoding {view.augment} view {view.number + 1}"
 
 
 class _PendingShard:

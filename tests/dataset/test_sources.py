@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from packed import hub_features, hub_table, jpeg, labelled, write_jpegs, write_kaggle_flat, write_parquet, write_tar
 from PIL import Image
 
@@ -334,9 +335,7 @@ def test_packed_images_decode_in_worker_processes(tmp_path: Path) -> None:
                 assert value.equal(_mean_colour(decode(jpeg(index))))
 
 
-def _mean_colour(image: Image.Image) -> object:
-    import torch
-
+def _mean_colour(image: Image.Image) -> torch.Tensor:
     return torch.tensor(image.getpixel((0, 0)), dtype=torch.float32)
 
 

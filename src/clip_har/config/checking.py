@@ -6,11 +6,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from clip_har.config.tree import CompareConfig, EvaluateConfig, TrainConfig, to_flat_json
+from clip_har.config.tree import (
+    CompareConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    PromptsConfig,
+    TrainConfig,
+    to_flat_json,
+)
 from clip_har.errors import ConfigError
 
 
-def validate(config: TrainConfig | EvaluateConfig | CompareConfig) -> None:
+def validate(config: TrainConfig | EvaluateConfig | CompareConfig | PromptsConfig | ExplainConfig) -> None:
     """Refuse values that cannot work, all of them at once, before anything is loaded.
 
     Raises:
@@ -83,6 +90,10 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "hard_pairs_every": ("at least 1", lambda x: x >= 1),
     "hard_margin": ("in [0, 1]", lambda x: 0 <= x <= 1),
     "save_steps": ("at least 1", lambda x: x >= 1),
+    "explain_images": ("0 or more", lambda x: x >= 0),
+    "neighbours": ("0 or more", lambda x: x >= 0),
+    "robustness_images": ("0 or more", lambda x: x >= 0),
+    "corruptions": ("at least one kind", lambda x: len(x) > 0),
     "shots": ("at least 1", lambda x: x >= 1),
     "seeds": ("from 0 to 4294967295", lambda x: all(0 <= seed < 2**32 for seed in x)),
     "seed": ("from 0 to 4294967295", lambda x: 0 <= x < 2**32),  # what scikit-learn takes as a seed

@@ -35,6 +35,17 @@ METHOD_NAMES = (
     "tip-adapter-f",
 )
 """The ways of adapting a backbone; where one is named, a preset's name does too."""
+CORRUPTION_KINDS = (
+    "gaussian-noise",
+    "gaussian-blur",
+    "brightness",
+    "contrast",
+    "jpeg",
+    "pixelate",
+    "rotation",
+    "occlusion",
+)
+"""What `evaluate --robustness` does to images (images/corruptions.py)."""
 PRESET_FOLDER = Path(__file__).parent.parent / "presets"
 DEFAULT_MODEL = "ViT-B/32"
 
@@ -90,6 +101,23 @@ def _set_aside(_type: object, tokens: Sequence[Any]) -> tuple[HeldOut, ...]:
     return tuple(known[name] for name in names)
 
 
+def _corruptions(_type: object, tokens: Sequence[Any]) -> tuple[str, ...]:
+    """ "noise,jpeg" or several values -> kinds of corruption."""
+    kinds = tuple(dict.fromkeys(_listed(tokens)))
+    for kind in kinds:
+        if kind not in CORRUPTION_KINDS:
+            raise ValueError(_nearest("corruption", kind, CORRUPTION_KINDS))
+    return kinds
+
+
+def _severities(_type: object, tokens: Sequence[Any]) -> tuple[int, ...]:
+    """ "1,3,5" or several values -> severities."""
+    given = tuple(dict.fromkeys(_listed(tokens)))
+    if not given or any(text not in {"1", "2", "3", "4", "5"} for text in given):
+        raise ValueError("severities are whole numbers from 1 to 5, separated by commas")
+    return tuple(int(text) for text in given)
+
+
 def _batch_size(type_: object, tokens: Sequence[Any]) -> int | str:
     return "auto" if tokens[0].value == "auto" else _whole_number(type_, tokens)
 
@@ -122,6 +150,14 @@ def _nearest(kind: str, name: str, known: Sequence[str]) -> str:
 
 
 SetAside = Annotated[tuple[HeldOut, ...], Parameter(converter=_set_aside)]
+
+
+def _names(_type: object, tokens: Sequence[Any]) -> tuple[str, ...]:
+    """ "a,b" or several values -> names."""
+    return tuple(dict.fromkeys(_listed(tokens)))
+
+
+Names = Annotated[tuple[str, ...], Parameter(converter=_names)]
 MethodNames = Annotated[tuple[str, ...], Parameter(converter=_method_names)]
 BatchSize = Annotated[int | Literal["auto"], Parameter(converter=_batch_size)]
 
@@ -160,7 +196,11 @@ class BackboneConfig:
     NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a weight file (NAME:FILE, or OpenAI's .pt alone), or demo.
     Default: the trained run's own, else ViT-B/32."""
     templates: tuple[str, ...] = ()
-    """Prompt templates with {} for the class, or files with one per line. Default: seven on actions."""
+    """Prompt templates with {} for the class, or files with one per line. Default: seven on actions; with --phrasings,
+    six for whole phrases."""
+    phrasings: str | None = None
+    """What stands for a class in the templates: names (the folder's words), har (a natural phrase for each HAR class),
+    or a JSON file of class and phrase, such as {"calling": "a person making a phone call"}. Default: names."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
@@ -303,6 +343,9 @@ class TrainConfig:
     """Run folder whose weights wise-ft mixes with the zero-shot ones."""
     shots: WholeNumber | None = None
     """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
+    hold_out: Names | None = None
+    """Classes to keep out of training and to score afterwards as unseen actions: names separated by commas, or how
+    many to draw with the split seed. Default: none."""
     seed: WholeNumber = 0
     """Seed of initialisation, batch order, augmentation and dropout."""
     out: Path | None = None
@@ -322,7 +365,17 @@ class EvaluateConfig:
     out: Path | None = None
     """Where results go. Default: eval/ in the run folder, or eval/ here for the baseline alone."""
     seed: WholeNumber = 0
-    """Seed of the bootstrap intervals."""
+    """Seed of the bootstrap intervals, and of the corruptions and their images."""
+    robustness: bool = False
+    """Score corrupted copies of the test images as well."""
+    corruptions: Annotated[tuple[str, ...], Parameter(converter=_corruptions)] = CORRUPTION_KINDS
+    """Which, separated by commas."""
+    severities: Annotated[tuple[int, ...], Parameter(converter=_severities)] = (1, 2, 3, 4, 5)
+    """How strong, from 1 to 5, separated by commas."""
+    robustness_images: WholeNumber = 500
+    """Test images to corrupt, drawn with the seed, each class by its share; 0 takes all."""
+    shift: Path | None = None
+    """Another dataset folder with classes of the same names, to score as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,11 +400,46 @@ class CompareConfig:
     """small: fewer epochs inside the towers, on smaller views where the tower takes any size."""
     shots: WholeNumber | None = None
     """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
+    hold_out: Names | None = None
+    """Classes to keep out of training and to score afterwards as unseen actions: names separated by commas, or how
+    many to draw with the split seed. Default: none."""
     seeds: Annotated[tuple[int, ...], Parameter(converter=_seeds, alias="--seed")] = (0,)
     """Seeds of initialisation, batch order, augmentation and dropout; several, separated by commas, give mean and
     spread."""
     out: Path = Path("runs/comparison")
     """Folder for the tables, the report and one run folder per method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptsConfig:
+    """`clip-har prompts`: what the wording of the classes changes, on the validation images."""
+
+    data: DataConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    seed: WholeNumber = 0
+    """Seed of the bootstrap intervals."""
+    out: Path = Path("prompts")
+    """Folder for prompts.json and prompts.csv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """`clip-har explain`: why a run answers as it does."""
+
+    data: DataConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    out: Path | None = None
+    """Folder for explain.json, explain.csv and the overlays. Default: explain/ in the run folder."""
+    explain_images: WholeNumber = 24
+    """Test images to explain one by one: the most confident mistakes, the hardest, and those that changed."""
+    neighbours: WholeNumber = 5
+    """Training images to show for each."""
+    maps: bool = True
+    """Draw which pixels speak for the answer."""
+    embedding_map: Literal["auto", "pca", "umap", "none"] = "auto"
+    """Test images as points of a plane: by umap (pip install "clip-har[explain]") or pca; auto takes what is there."""
+    seed: WholeNumber = 0
+    """Seed of the plane."""
 
 
 def flat_fields(config_type: type) -> Iterator[dataclasses.Field[Any]]:

@@ -4,6 +4,7 @@ Reads file heads and hashes, never pixels; decoding is in images/. Never writes 
 """
 
 from clip_har.dataset.classes import missing_classes_warning
+from clip_har.dataset.holding_out import divided, held_out_classes, united
 from clip_har.dataset.layout import SPLIT_FOLDERS
 from clip_har.dataset.loading import load_dataset, read_images
 from clip_har.dataset.manifests import read_manifest, write_manifest, write_unreadable
@@ -27,10 +28,13 @@ __all__ = [
     "SplitName",
     "UnreadableImage",
     "Verification",
+    "divided",
+    "held_out_classes",
     "load_dataset",
     "missing_classes_warning",
     "read_images",
     "read_manifest",
+    "united",
     "verify",
     "write_manifest",
     "write_unreadable",

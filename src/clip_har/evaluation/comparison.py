@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clip_har.evaluation.findings import BaseNovel
 from clip_har.evaluation.measuring import BASELINE_NAME
 from clip_har.evaluation.metrics import COLLAPSE_SHARE, collapse_of
 from clip_har.evaluation.records import SCALARS, BoolArray, EvalResult, Interval, plain
@@ -67,6 +68,8 @@ class ComparisonRow:
     """What a reader must know of this row, in words."""
     summaries: Mapping[str, Summary] = field(default_factory=dict)
     """Each of `SCALARS` over the seeds."""
+    unseen: BaseNovel | None = None
+    """Accuracy on trained and on held-out actions, mean over the seeds; None where none were held out."""
 
     @property
     def paired_test(self) -> str | None:
@@ -97,6 +100,7 @@ class ComparisonRow:
             "collapsed": self.collapsed,
             "note": self.note,
             "metrics": {name: plain(asdict(summary)) for name, summary in self.summaries.items()},
+            **({} if self.unseen is None else {"unseen": asdict(self.unseen)}),
         }
 
 

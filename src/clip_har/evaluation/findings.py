@@ -5,7 +5,9 @@ They are computed in the other modules of this package and in workflows, and sho
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,8 @@ class ShiftScore:
     """Its 95 % interval."""
     mcnemar_p: float | None
     """p-value of the difference."""
+    left_out: int = 0
+    """Images left out because the run was trained or chosen on their very content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +165,8 @@ class Unseen:
     """Of zero-shot."""
     finetuned: BaseNovel
     """Of the run."""
+    falls_back: bool = False
+    """Whether the run's method has a fixed head, no answer for other names, and zero-shot's on the novel ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,3 +211,87 @@ class EmbeddingMap:
     """One point for each test image, in their order, of zero-shot's embeddings."""
     finetuned: tuple[tuple[float, float], ...] | None
     """The same of the run's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WisePoint:
+    """WiSE-FT's weights at one share of the trained ones, on the test images."""
+
+    alpha: float
+    """Share of the trained weights, in [0, 1]; 0 is zero-shot."""
+    in_domain: float
+    """Accuracy on the test images, in [0, 1]."""
+    novel: float | None = None
+    """Accuracy on the actions held out of training, among their names; None where none were."""
+    corrupted: float | None = None
+    """Mean accuracy over the corruptions at `WiseCurve.severity`; None where it was not asked for."""
+    shift: float | None = None
+    """Accuracy on the other dataset; None where none was given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WiseCurve:
+    """What is won in the domain and lost outside it on the way from zero-shot to the trained weights.
+
+    After figure 1 of WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903).
+    """
+
+    points: tuple[WisePoint, ...]
+    """By rising alpha."""
+    chosen: float
+    """The run's alpha, chosen on validation."""
+    severity: int | None
+    """Of the corruptions; None where there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What was found beyond the test split's metrics; None is what was not asked for."""
+
+    robustness: Robustness | None = None
+    shift: ShiftScore | None = None
+    unseen: Unseen | None = None
+    wise_curve: WiseCurve | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What was found, as results.json has it."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptScore:
+    """Zero-shot with one set of templates and one way to say the classes, on validation images."""
+
+    templates: str
+    """Name of the set, such as actions."""
+    phrasings: str
+    """names, har, or the file."""
+    sentences: int
+    """Sentences per class; their embeddings are averaged."""
+    example: str
+    """The first sentence of the first class."""
+    accuracy: float
+    """In [0, 1]."""
+    accuracy_ci95: tuple[float, float]
+    """Its 95 % interval."""
+    macro_f1: float
+    """In [0, 1]."""
+    mcnemar_p: float | None
+    """Against the default, in pairs; None for the default itself."""
+    recall: tuple[float, ...]
+    """Of each class in [0, 1], in the order of the classes; 0 for one without images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTrial:
+    """What the wording of the prompts changes, measured on validation and never on test."""
+
+    images: int
+    """Validation images."""
+    classes: tuple[str, ...]
+    default: PromptScore
+    """What is used where nothing is said: the words of the names in seven templates on actions."""
+    scores: tuple[PromptScore, ...]
+    """All, the default too, best accuracy first."""
+    phrases: dict[str, dict[str, str]]
+    """Phrasings -> class -> what stands for it."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clip_har.evaluation.findings import Confidence
+from clip_har.evaluation.findings import Confidence, Findings
 
 # Shape legend: N images, C classes.
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -185,6 +185,8 @@ class EvalResult:
     """How far zero-shot's confidence can be trusted; None where no validation images could tell."""
     confidence_finetuned: Confidence | None = None
     """The same of the finetuned model."""
+    findings: Findings = field(default_factory=Findings)
+    """Robustness, shift, unseen actions: what was asked for besides."""
 
     @property
     def best(self) -> Evaluated:
@@ -205,6 +207,7 @@ class EvalResult:
                 "finetuned": self.confidence_finetuned and plain(asdict(self.confidence_finetuned)),
             },
             "warnings": list(self.warnings),
+            **self.findings.to_json(),
         }
 
 

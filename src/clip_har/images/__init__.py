@@ -6,6 +6,7 @@ Which files belong to a dataset, and whether they are good examples, is decided 
 from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
 from clip_har.images.augmentation import ViewTransform, training_transform, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches
+from clip_har.images.corruptions import KINDS, SEVERITIES, CorruptedTransform, Corruption
 from clip_har.images.decoding import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
@@ -21,9 +22,13 @@ from clip_har.images.preprocessing import ModelTransform, Preprocessing
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "KINDS",
     "MAX_PIXELS",
     "MAX_SIDE",
+    "SEVERITIES",
     "TRUNCATED_WARNING",
+    "CorruptedTransform",
+    "Corruption",
     "DecodeDataset",
     "Decoded",
     "DecodedBatch",

@@ -15,6 +15,7 @@ from clip_har.errors import DataError
 from clip_har.images.addresses import ImageAddress
 from clip_har.images.augmentation import ViewTransform, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches, load_batches
+from clip_har.images.corruptions import CorruptedTransform, Corruption
 from clip_har.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -31,13 +32,18 @@ class ImageFiles:
     preprocessing: Preprocessing
     workers: int = 0
     """Processes that decode; 0 decodes in this process."""
+    corruption: Corruption | None = None
+    """What is done to the images before an evaluation sees them."""
+    seeds: tuple[int, ...] = ()
+    """The corruption's seed for each file."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def subset(self, indices: Sequence[int]) -> ImageFiles:
         """Some of the files, in the order given."""
-        return replace(self, paths=tuple(self.paths[index] for index in indices))
+        seeds = tuple(self.seeds[index] for index in indices) if self.seeds else ()
+        return replace(self, paths=tuple(self.paths[index] for index in indices), seeds=seeds)
 
     def evaluation_batches(self, indices: Iterable[int], *, batch_size: int = 16) -> Iterator[tuple[list[int], Tensor]]:
         """Yield images as the model's own evaluation transform shows them, in the order of the indices.
@@ -50,11 +56,19 @@ class ImageFiles:
         """
         chosen = list(indices)
         paths = [self.paths[index] for index in chosen]
-        transform = self.preprocessing.transform()
         workers = min(self.workers, math.ceil(len(paths) / batch_size))
-        for batch in decode_batches(paths, transform, batch_size=batch_size, workers=workers):
+        for batch in self._decoded(chosen, paths, batch_size, workers):
             _refuse_unreadable(batch, paths)
             yield [chosen[place] for place in batch.indices], batch.images_BCHW
+
+    def _decoded(
+        self, chosen: Sequence[int], paths: Sequence[ImageAddress], batch_size: int, workers: int
+    ) -> Iterator[DecodedBatch]:
+        if self.corruption is None:
+            return decode_batches(paths, self.preprocessing.transform(), batch_size=batch_size, workers=workers)
+        transform = CorruptedTransform(preprocessing=self.preprocessing, corruption=self.corruption)
+        seeds = [self.seeds[index] for index in chosen]
+        return decode_batches(paths, transform, seeds=seeds, batch_size=batch_size, workers=workers)
 
     def training_batches(
         self, batches: Sequence[Sequence[int]], *, augment: Augment, image_size: int | None, seed: int

@@ -21,6 +21,7 @@ from clip_har.errors import ConfigError
 from clip_har.features import FeatureTable
 from clip_har.images import ImageFiles
 from clip_har.progress import SILENT, Progress
+from clip_har.prompts import class_phrase
 
 # Shapes: B images of a batch, N of a split, C classes, T prompt templates, D embedding width, H width before the
 # projection.
@@ -64,6 +65,13 @@ class Frame:
     """The backbone's factor on cosine similarities."""
     load_backbone: Callable[[], Backbone]
     """A copy of the backbone in float32 that the caller may change."""
+    phrases: tuple[str, ...] = ()
+    """What stands for each class in the templates; empty: the words of its name."""
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """What stands for each class in the templates."""
+        return self.phrases or tuple(map(class_phrase, self.classes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +201,9 @@ class Method(ABC):
     name: ClassVar[str]
     source: ClassVar[str]
     """The paper, or the place the method is known from."""
+
+    answers_new_names: ClassVar[bool] = True
+    """Whether `restore` into a frame of other classes gives a classifier of those; a fixed head cannot be that."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings

@@ -37,18 +37,19 @@ class PromptLearner(Classifier):
     Args:
         frame: classes and logit scale; its backbone's text tower is held frozen, outside parameters and state dict.
         generator: draws the context vectors that no word is there for.
+        vectors: how many context vectors at most.
     """
 
     small = False
 
-    def __init__(self, frame: Frame, generator: torch.Generator) -> None:
+    def __init__(self, frame: Frame, generator: torch.Generator, vectors: int = CONTEXT_VECTORS) -> None:
         super().__init__()
         backbone = frame.load_backbone()
         model = backbone.model.requires_grad_(False).eval()
         model.visual = nn.Identity()  # the image embeddings are cached
         self._held = (model,)  # a tuple hides the module from parameters() and state_dict()
         self.tokens_CL: Tensor
-        tokens_CL, self.start, count = context_tokens(backbone.tokenizer, frame.classes)
+        tokens_CL, self.start, count = context_tokens(backbone.tokenizer, frame.wordings, wanted=vectors)
         self.register_buffer("tokens_CL", trimmed_tokens(model, tokens_CL).to(backbone.device), persistent=False)
         self.logit_scale = frame.logit_scale
         words_MW = word_vectors(model, backbone.tokenizer, INITIAL_WORDS, self.start, backbone.device)[-count:]
@@ -88,7 +89,7 @@ class PromptLearner(Classifier):
         return self
 
 
-def context_tokens(tokenizer: Any, classes: Sequence[str]) -> tuple[Tensor, int, int]:
+def context_tokens(tokenizer: Any, phrases: Sequence[str], *, wanted: int = CONTEXT_VECTORS) -> tuple[Tensor, int, int]:
     """Tokens of "x x ... x CLASS NAME." with the same number of placeholders x for all classes.
 
     One x is tokenised and its column repeated, so that it is one token each with any tokenizer.
@@ -96,13 +97,13 @@ def context_tokens(tokenizer: Any, classes: Sequence[str]) -> tuple[Tensor, int,
     Returns:
         Tokens int64 [C, L], the first placeholder's column, and how many there are.
     """
-    once_CL = tokenizer([f"{PLACEHOLDER} {class_phrase(name)}." for name in classes])
+    once_CL = tokenizer([f"{PLACEHOLDER} {class_phrase(phrase)}." for phrase in phrases])
     probe_2L = tokenizer([PLACEHOLDER, "a"])
     start = int((probe_2L[0] != probe_2L[1]).int().argmax())  # 1 after a start token, else 0
     padding = probe_2L[0, -1]
     used = int((once_CL != padding).any(dim=0).nonzero().max()) + 1
     # One column is left, since some tokenizers pad with the end token, which must stay.
-    count = max(1, min(CONTEXT_VECTORS, once_CL.shape[1] - used))
+    count = max(1, min(wanted, once_CL.shape[1] - used))
     repeated_CM = once_CL[:, start : start + 1].expand(-1, count)
     tokens_CL = torch.cat([once_CL[:, :start], repeated_CM, once_CL[:, start + 1 :]], dim=1)
     return tokens_CL[:, : once_CL.shape[1]], start, count
@@ -134,7 +135,7 @@ class CoOp(GradientMethod):
         return PromptLearner(task, torch.Generator().manual_seed(task.seed))
 
     def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> PromptLearner:
-        classifier = PromptLearner(frame, torch.Generator())
+        classifier = PromptLearner(frame, torch.Generator(), vectors=len(tensors["context_MW"]))
         classifier.load_state_dict(dict(tensors))
         return classifier
 

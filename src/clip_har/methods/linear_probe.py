@@ -42,6 +42,7 @@ class LinearProbe(SolvedMethod):
     """
 
     name = "linear-probe"
+    answers_new_names = False
     source = "arXiv 2103.00020"
     candidates = len(INVERSE_REGULARISATION)
 

@@ -67,6 +67,7 @@ class LpFt(GradientMethod):
     """
 
     name = "lp-ft"
+    answers_new_names = False
     source = "arXiv 2202.10054"
 
     @classmethod

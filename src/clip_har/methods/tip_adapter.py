@@ -117,6 +117,7 @@ class TipAdapter(SolvedMethod):
     """The training-free form: nothing is trained, alpha and beta are searched on validation."""
 
     name = "tip-adapter"
+    answers_new_names = False
     source = "arXiv 2207.09519"
     candidates = len(BETAS)
 
@@ -147,6 +148,7 @@ class TipAdapterF(GradientMethod):
     """
 
     name = "tip-adapter-f"
+    answers_new_names = False
     source = "arXiv 2207.09519"
 
     @classmethod

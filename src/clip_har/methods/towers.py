@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clip_har.backbone import Backbone
 from clip_har.losses import CAPTION_LOSSES, cosine_logits
 from clip_har.methods.base import Batch, Classifier, Frame, LabelledImages, over_files, weighted_cross_entropy
-from clip_har.prompts import sentences
+from clip_har.prompts import filled
 from clip_har.text_tower import encode_tokens, trimmed_tokens
 
 # Shapes: B images, C classes, T prompt templates, L tokens, D embedding width.
@@ -196,6 +196,6 @@ def default_lr(backbone: Backbone, *, transformer: float, convolutional: float) 
 
 def _tokens(frame: Frame, backbone: Backbone) -> Tensor:
     """Each class's sentence under each template as tokens [C, T, L], without needless padding."""
-    texts = [sentence for name in frame.classes for sentence in sentences(name, frame.templates)]
+    texts = [sentence for phrase in frame.wordings for sentence in filled(phrase, frame.templates)]
     tokens_ML = trimmed_tokens(backbone.model, backbone.tokenizer(texts))
     return tokens_ML.reshape(len(frame.classes), len(frame.templates), -1).to(backbone.device)

@@ -36,20 +36,20 @@ class WiseFt(SolvedMethod):
 
     @property
     def weights_file(self) -> str:  # type: ignore[override]
-        return self._origin().weights_file
+        return self.origin().weights_file
 
     def extra_files(self, classifier: Classifier, backbone_name: str) -> dict[str, Mapping[str, Any]]:
-        return self._origin().extra_files(classifier, backbone_name)
+        return self.origin().extra_files(classifier, backbone_name)
 
     def build(self, task: Task) -> Classifier:
         """The trained end."""
-        return self._origin().restore(task, _source(task).tensors)
+        return self.origin().restore(task, _source(task).tensors)
 
     def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Classifier:
-        return self._origin().restore(frame, tensors)
+        return self.origin().restore(frame, tensors)
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return self._origin().tensors(classifier)
+        return self.origin().tensors(classifier)
 
     def trainable_params(self, classifier: Classifier) -> int:
         del classifier  # its weights are no longer trained
@@ -57,20 +57,27 @@ class WiseFt(SolvedMethod):
 
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
         trained = _source(task).tensors
-        origin = self._origin()
+        origin = self.origin()
         zero_shot = origin.zero_shot_tensors(task, trained)
         live = classifier.state_dict()
         for alpha in ALPHAS:
-            for key, tensor in trained.items():
-                mixed = torch.lerp(zero_shot[key].float().cpu(), tensor.float(), alpha)
-                live[origin.own_key(key)].copy_(mixed.to(tensor.dtype))
+            for key, tensor in mixed(zero_shot, trained, alpha).items():
+                live[origin.own_key(key)].copy_(tensor)
             yield Candidate(description=f"alpha={alpha:g}", train_loss=math.nan)
 
-    def _origin(self) -> Method:
+    def origin(self) -> Method:
         """The method whose weights these are."""
         from clip_har.methods import create_method
 
         return create_method(self.settings["source_method"], self.settings["source_settings"])
+
+
+def mixed(zero_shot: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """(1 - alpha) of the zero-shot tensors and alpha of the trained ones, in these' types."""
+    return {
+        key: torch.lerp(zero_shot[key].float().cpu(), tensor.float(), alpha).to(tensor.dtype)
+        for key, tensor in trained.items()
+    }
 
 
 def _source(task: Task) -> Source:

@@ -6,6 +6,7 @@ Nothing here prints; progress goes to a `progress.Progress`, results are returne
 from clip_har.workflows.comparing import Comparison, compare, quickstart
 from clip_har.workflows.evaluating import evaluate
 from clip_har.workflows.prepare import Prepared, prepare
+from clip_har.workflows.prompting import try_prompts
 from clip_har.workflows.splitting import SplitConfig, Splitting, split, verify_manifest
 from clip_har.workflows.training import train
 
@@ -20,5 +21,6 @@ __all__ = [
     "quickstart",
     "split",
     "train",
+    "try_prompts",
     "verify_manifest",
 ]

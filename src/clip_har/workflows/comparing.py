@@ -20,17 +20,21 @@ from clip_har.config import (
 from clip_har.dataset import write_manifest
 from clip_har.errors import RunError, TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, comparison_row
+from clip_har.evaluation.findings import Findings
 from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
 from clip_har.progress import SILENT, Progress
-from clip_har.workflows.evaluating import evaluate_prepared, shared_card, thumbnails
+from clip_har.workflows.answering import Answering
+from clip_har.workflows.evaluating import evaluate_prepared, scored_split, shared_card, thumbnails
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.training import train_prepared
+from clip_har.workflows.unseen import mean_of, measure_unseen
 
 DEMO_TRAIN_PER_CLASS = 120
 DEMO_TEST_PER_CLASS = 40
 DEMO_METHODS = ("zero-shot", "linear-probe", "lora")
 WISE_FT_SOURCE = "full"
+UNSEEN_NOTE = "has a fixed head: on the actions held out, zero-shot answers in its place"
 SMALL_EPOCHS = 8
 """Epochs inside the towers with --budget small."""
 SMALL_VIEWS = 160 / 224
@@ -54,7 +58,7 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
     """
     validate(config)
     distributed.initialise(config.backbone.device)
-    prepared = prepare(config.data, config.backbone, out=config.out, progress=progress)
+    prepared = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
     for name in config.methods:
         validate(_train_config(config, name, config.seeds[0], prepared))
     entries = [(name, seed) for name in config.methods for seed in config.seeds]
@@ -71,7 +75,18 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
             continue
         runs.setdefault(name, []).append(run)
         shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
-        result = evaluate_prepared(run, prepared, run.folder / "eval", seed=shared, progress=progress, command=command)
+        unseen = measure_unseen(
+            Answering(run, prepared, progress), prepared, scored_split(prepared.dataset)[0], progress
+        )
+        result = evaluate_prepared(
+            run,
+            prepared,
+            run.folder / "eval",
+            seed=shared,
+            progress=progress,
+            command=command,
+            findings=Findings(unseen=unseen),
+        )
         results.setdefault(name, {})[seed] = result
     if failure is not None and not results:
         raise failure
@@ -79,7 +94,7 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
     rows = tuple(_comparison_row(name, runs[name], results[name]) for name in results)
     first = {name: by_seed[config.seeds[0]] for name, by_seed in results.items()}
     if distributed.is_main():
-        write_manifest(prepared.dataset, config.out / "manifest.csv")
+        write_manifest(prepared.whole, config.out / "manifest.csv")
         report.write_comparison(
             rows,
             first,
@@ -157,14 +172,14 @@ def run_of_comparison(
     if not checkpoint.is_finished(folder):
         return train_prepared(train_config, folder, prepared, progress, command)
     run = checkpoint.load_run(folder)
-    same_images = run.card.get("manifest_sha256") == prepared.dataset.manifest_hash()
+    same_images = run.card.get("manifest_sha256") == prepared.whole.manifest_hash()
     if not same_images or run.card["backbone"]["weights_hash"] != prepared.backbone.card.weights_hash:
         changed = "model's weights" if same_images else "images"
         raise RunError(
             f"{folder} was trained before the {changed} changed",
             remedy="Choose another --out, or remove that folder.",
         )
-    if run.card["templates"] != list(prepared.templates):
+    if run.card["templates"] != list(prepared.templates) or run.phrasing != prepared.phrasing:
         raise RunError(
             f"{folder} was trained with other prompts", remedy="Choose another --out, or remove that folder."
         )
@@ -185,6 +200,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, prepared: Prepare
             engine=config.engine,
             start_from=config.start_from,
             shots=config.shots,
+            hold_out=config.hold_out,
             seed=seed,
         )
     )
@@ -204,7 +220,8 @@ def _train_config(config: CompareConfig, name: str, seed: int, prepared: Prepare
 
 def _comparison_row(name: str, runs: Sequence[checkpoint.Run], results: Mapping[int, EvalResult]) -> ComparisonRow:
     card = runs[0].card
-    return comparison_row(
+    unseen = [result.findings.unseen for result in results.values()]
+    row = comparison_row(
         name,
         card["method"],
         results,
@@ -212,7 +229,10 @@ def _comparison_row(name: str, runs: Sequence[checkpoint.Run], results: Mapping[
         trainable_fraction=card["trainable_fraction"],
         peak_memory_bytes=[run.card.get("peak_memory_bytes") for run in runs],
         train_seconds=[run.card["train_seconds"] for run in runs],
+        note=UNSEEN_NOTE if any(found is not None and found.falls_back for found in unseen) else "",
     )
+    measured = [found.finetuned for found in unseen if found is not None]
+    return dataclasses.replace(row, unseen=mean_of(measured) if measured else None)
 
 
 def _write_contact_sheets(comparison: Comparison, data: Path, out: Path) -> None:

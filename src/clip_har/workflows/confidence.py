@@ -7,17 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import io
-
-import numpy as np
-import numpy.typing as npt
 
 from clip_har import checkpoint, distributed
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
-from clip_har.files import write_atomically
-from clip_har.methods import LabelledImages
 from clip_har.progress import Progress
+from clip_har.workflows.answering import Answering
 from clip_har.workflows.prepare import Prepared
 
 
@@ -48,30 +42,13 @@ def run_calibration(run: checkpoint.Run, prepared: Prepared, progress: Progress)
     if run.card.get("confidence"):
         return Calibration.from_json(run.card["confidence"])
     val = prepared.images("val")
-    calibration = calibrate(run_probabilities(run, prepared, val, progress), val.labels_N.numpy())
+    answering = Answering(run, prepared, progress)
+    answers_NC = answering.finetuned(val)
+    if answers_NC is None:
+        answers_NC = answering.baseline(val)
+    calibration = calibrate(answers_NC, val.labels_N.numpy())
     own = run.card.get("manifest_sha256") == prepared.dataset.manifest_hash()
     if own and distributed.is_main():
         with contextlib.suppress(OSError):  # a run may lie where nothing can be written
             checkpoint.add_to_card(run.folder, "confidence", calibration.to_json())
     return calibration
-
-
-def run_probabilities(
-    run: checkpoint.Run, prepared: Prepared, images: LabelledImages, progress: Progress
-) -> npt.NDArray[np.float32]:
-    """What the run answers; what its own tower has once answered for the same images is kept in the run folder."""
-    digest = hashlib.sha256("".join(images.table.hashes).encode())
-    weights = run.folder / run.method.weights_file
-    digest.update(weights.read_bytes() if weights.is_file() else b"")  # zero-shot has none
-    kept = run.folder / "answers" / f"{digest.hexdigest()[:32]}.npy"
-    if distributed.gather_objects(kept.is_file())[0]:
-        with contextlib.suppress(OSError, ValueError):
-            return np.load(kept, allow_pickle=False)  # type: ignore[no-any-return]
-    classifier = run.classifier(model=prepared.backbone.card.name, device=str(prepared.backbone.device))
-    classifier.to(prepared.backbone.device)
-    answers_NC: npt.NDArray[np.float32] = classifier.probabilities(images, progress=progress).numpy()
-    if classifier.reads == "image" and distributed.is_main():
-        content = io.BytesIO()
-        np.save(content, answers_NC)
-        write_atomically(kept, content.getvalue())
-    return answers_NC

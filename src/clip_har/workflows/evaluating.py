@@ -16,10 +16,13 @@ from clip_har.dataset import ActionDataset, SplitName
 from clip_har.errors import DataError, UnreadableImageError
 from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
+from clip_har.evaluation.findings import Findings
 from clip_har.hard_pairs import HardPairs
 from clip_har.images import decode
 from clip_har.progress import SILENT, Progress
-from clip_har.workflows.confidence import run_probabilities, with_confidence
+from clip_har.workflows import beyond
+from clip_har.workflows.answering import Answering
+from clip_har.workflows.confidence import with_confidence
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.training import versions
 
@@ -41,29 +44,39 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
     run = checkpoint.load_run(config.checkpoint) if config.checkpoint else None
     out = config.out or (run.folder / "eval" if run else Path("eval"))
     prepared = prepare(config.data, config.backbone, out=out, progress=progress, run=run, for_training=False)
-    result = evaluate_prepared(run, prepared, out, seed=config.seed, progress=progress, command=command)
+    findings = beyond.find(config, run, prepared, scored_split(prepared.dataset)[0], out, progress)
+    result = evaluate_prepared(
+        run, prepared, out, seed=config.seed, progress=progress, command=command, findings=findings
+    )
     return result, out
 
 
 def evaluate_prepared(
-    run: checkpoint.Run | None, prepared: Prepared, out: Path, *, seed: int, progress: Progress, command: str
+    run: checkpoint.Run | None,
+    prepared: Prepared,
+    out: Path,
+    *,
+    seed: int,
+    progress: Progress,
+    command: str,
+    findings: Findings | None = None,
 ) -> EvalResult:
     """Score the run (if any) and the baseline on the test split, once, and write all files."""
-    split, warnings = _scored_split(prepared.dataset)
+    split, warnings = scored_split(prepared.dataset)
     held_out = prepared.images(split)
-    trained = run is not None and run.card["method"] != "zero-shot"
     result = measure(
         classes=prepared.dataset.classes,
         paths=[record.name for record in prepared.dataset.split(split)],
         targets_N=held_out.labels_N.numpy(),
         baseline_NC=prepared.zero_shot().probabilities(held_out).numpy(),
-        finetuned_NC=run_probabilities(run, prepared, held_out, progress) if run and trained else None,
+        finetuned_NC=Answering(run, prepared, progress).finetuned(held_out),
         finetuned_name=run.card["method"] if run else "",
         split=split,
         warnings=warnings,
         seed=seed,
     )
     result = with_confidence(result, run, prepared, progress)
+    result = dataclasses.replace(result, findings=findings or Findings())
     history = run.history() if run else []
     if distributed.is_main():
         report.write_evaluation(
@@ -119,7 +132,8 @@ def _hard_pairs(run: checkpoint.Run, prepared: Prepared) -> dict[str, Any] | Non
     }
 
 
-def _scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:
+def scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:
+    """The split that is scored, test where there is one, and what to warn about."""
     counts = dataset.counts()
     warnings = list(dataset.warnings)
     if counts["test"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,10 @@ from clip_har.dataset import (
     ActionDataset,
     GivenManifest,
     SplitName,
+    divided,
+    held_out_classes,
     load_dataset,
+    united,
     write_manifest,
     write_unreadable,
 )
@@ -34,7 +37,7 @@ from clip_har.methods import LabelledImages, Source, Task
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
-from clip_har.prompts import resolve_templates, sentences
+from clip_har.prompts import filled, resolve_phrases, resolve_templates
 
 FEW_SHOT_VAL = 4
 
@@ -48,11 +51,20 @@ class Prepared:
     store: FeatureStore
     encoding: Encoding
     templates: tuple[str, ...]
+    phrasing: Mapping[str, str]
+    """What stands for each class in the templates, those held out included."""
     captions_CTD: Tensor
     prompts_CD: Tensor
     cache: Path
     workers: int
     encode_batch_size: int
+    novel: ActionDataset | None = None
+    """The classes that are held out of training, if any; their images are not encoded yet."""
+
+    @property
+    def whole(self) -> ActionDataset:
+        """The dataset with its held-out classes: what the manifest names."""
+        return self.dataset if self.novel is None else united(self.dataset, self.novel)
 
     def images(self, split: SplitName) -> LabelledImages:
         """Features, labels and files of one split."""
@@ -81,6 +93,7 @@ class Prepared:
         return Task(
             classes=self.dataset.classes,
             templates=self.templates,
+            phrases=tuple(self.phrasing[name] for name in self.dataset.classes),
             prompts_CD=self.prompts_CD,
             logit_scale=self.backbone.card.logit_scale,
             load_backbone=self.load_backbone,
@@ -119,6 +132,8 @@ def prepare(
     progress: Progress,
     run: checkpoint.Run | None = None,
     for_training: bool = True,
+    hold_out: Sequence[str] | None = None,
+    encoded: Sequence[SplitName] | None = None,
 ) -> Prepared:
     """Read the dataset, load the backbone, encode what is not cached, and embed the prompts.
 
@@ -126,12 +141,15 @@ def prepare(
         out: where the list of unreadable images goes.
         run: a trained run, whose model, templates, classes and splits are then used.
         for_training: whether train and val must have images.
+        hold_out: classes to leave out, as --hold-out names them; a run names its own.
+        encoded: the splits whose images are needed. Default: all for training, else val and test.
 
     Raises:
         UserError: data or model cannot be used, or too many images cannot be read.
     """
     needed: tuple[SplitName, ...] = SPLITS if for_training else ("val", "test")
-    dataset = _read_dataset(data, backbone, run, needed, progress)
+    whole = _read_dataset(data, backbone, run, needed, progress)
+    dataset, novel = _without_held_out(whole, data, run, hold_out, progress)
     model = _load_model(backbone, run)
     progress.note(
         f"Model {model.card.name}: {model.card.parameters / 1e6:.1f} M parameters, "
@@ -139,7 +157,7 @@ def prepare(
     )
     store = FeatureStore(cache_folder(backbone.cache), model)
     encoding = store.encode(
-        [r for r in dataset.records if for_training or r.split != "train"],
+        [r for r in dataset.records if r.split in (encoded or (SPLITS if for_training else ("val", "test")))],
         batch_size=backbone.encode_batch_size,
         workers=_workers(backbone.workers),
         progress=progress,
@@ -149,19 +167,22 @@ def prepare(
     _handle_unreadable(dataset, data.unreadable_limit, out, progress)
     if for_training:
         _require_training_images(dataset)
-    templates = tuple(run.card["templates"]) if run else resolve_templates(backbone.templates)
-    captions_CTD = _embed_captions(store, dataset.classes, templates)
+    templates = tuple(run.card["templates"]) if run else resolve_templates(backbone.templates, backbone.phrasings)
+    phrasing = run.phrasing if run else resolve_phrases(backbone.phrasings, whole.classes)
+    captions_CTD = embed_captions(store, [phrasing[name] for name in dataset.classes], templates)
     return Prepared(
         dataset=dataset,
         backbone=model,
         store=store,
         encoding=encoding,
         templates=templates,
+        phrasing=phrasing,
         captions_CTD=captions_CTD,
         prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
         cache=cache_folder(backbone.cache),
         workers=_workers(backbone.workers),
         encode_batch_size=backbone.encode_batch_size,
+        novel=novel,
     )
 
 
@@ -193,7 +214,7 @@ def _read_dataset(
         test_fraction=data.test_fraction,
         split_seed=data.split_seed,
         manifests=[run.folder / "manifest.csv", kept] if run else [] if data.manifest else [kept],
-        classes=run.classes if run else None,
+        classes=sorted((*run.classes, *run.held_out)) if run else None,
         manifest=_given_manifest(data, run, needed),
         set_aside=data.set_aside or (),
     )
@@ -205,6 +226,23 @@ def _read_dataset(
     for warning in dataset.warnings:
         progress.warn(warning)
     return dataset
+
+
+def _without_held_out(
+    whole: ActionDataset,
+    data: DataConfig,
+    run: checkpoint.Run | None,
+    hold_out: Sequence[str] | None,
+    progress: Progress,
+) -> tuple[ActionDataset, ActionDataset | None]:
+    """The dataset that is trained on, and the classes held out of it."""
+    held_out = run.held_out if run else ()
+    if not run and hold_out:
+        held_out = held_out_classes(whole.classes, hold_out, data.split_seed)
+    if not held_out:
+        return whole, None
+    progress.note(f"Held out of training: {', '.join(held_out)}")
+    return divided(whole, held_out)
 
 
 def _given_manifest(data: DataConfig, run: checkpoint.Run | None, needed: Sequence[SplitName]) -> GivenManifest | None:
@@ -278,7 +316,11 @@ def _require_training_images(dataset: ActionDataset) -> None:
         )
 
 
-def _embed_captions(store: FeatureStore, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Unit-length embedding of each class's sentence under each template: [C, T, D]."""
-    texts = [sentence for name in classes for sentence in sentences(name, templates)]
-    return store.text(texts).reshape(len(classes), len(templates), -1)
+def embed_captions(store: FeatureStore, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Unit-length embedding of each class's sentence under each template: [C, T, D].
+
+    Args:
+        phrases: what stands for each class in the templates.
+    """
+    texts = [sentence for phrase in phrases for sentence in filled(phrase, templates)]
+    return store.text(texts).reshape(len(phrases), len(templates), -1)

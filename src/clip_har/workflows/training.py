@@ -18,6 +18,7 @@ from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.methods import Method, Source, Task, create_method, method_class
 from clip_har.progress import SILENT, Progress
+from clip_har.prompts import filled
 from clip_har.workflows.confidence import run_calibration
 from clip_har.workflows.fitting import Fitting
 from clip_har.workflows.prepare import Prepared, prepare
@@ -40,7 +41,7 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     if config.resume and checkpoint.is_finished(folder):
         progress.note(f"{folder} is finished already")
         return checkpoint.load_run(folder)
-    prepared = prepare(config.data, config.backbone, out=folder, progress=progress)
+    prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
     return train_prepared(config, folder, prepared, progress, command)
 
 
@@ -73,7 +74,7 @@ def train_prepared(
         if saved is None:
             checkpoint.clear(folder)
         checkpoint.write_json(folder / "config.json", given)
-        write_manifest(prepared.dataset, folder / "manifest.csv")
+        write_manifest(prepared.whole, folder / "manifest.csv")
         write_unreadable(prepared.dataset, folder / "unreadable.csv")
         checkpoint.save_prompts(folder, prepared.prompts_CD)
     distributed.barrier()
@@ -108,17 +109,20 @@ def _settings(
     run = checkpoint.load_run(config.start_from)
     if run.card["backbone"]["weights_hash"] != prepared.backbone.card.weights_hash:
         raise RunError(f"{run.folder} was trained on another model", remedy="Give the --model it was trained on.")
-    if run.card["templates"] != list(prepared.templates):
+    if run.card["templates"] != list(prepared.templates) or run.phrasing != prepared.phrasing:
         raise RunError(
-            f"{run.folder} was trained with other prompts", remedy="Give the --templates it was trained with."
+            f"{run.folder} was trained with other prompts",
+            remedy="Give the --templates and --phrasings it was trained with.",
         )
-    if run.card["manifest_sha256"] != prepared.dataset.manifest_hash():
+    if run.card["manifest_sha256"] != prepared.whole.manifest_hash():
         raise RunError(
             f"{run.folder} was trained on other images or another split of them",
             remedy="Give the --data and split it was trained on.",
         )
     if run.classes != prepared.dataset.classes:
-        raise RunError(f"{run.folder} was trained on other classes", remedy="Give the --data it was trained on.")
+        raise RunError(
+            f"{run.folder} was trained on other classes", remedy="Give the --data and --hold-out it was trained with."
+        )
     return run.as_source(), {
         **settings,
         "source_method": run.card["method"],
@@ -144,7 +148,7 @@ def _require_same_start(folder: Path, saved: checkpoint.SavedState, prepared: Pr
     """Refuse to continue a run on other images or other weights than it began with."""
     if saved.weights_hash != prepared.backbone.card.weights_hash:
         changed = f"The weights of {prepared.backbone.card.name} are"
-    elif (folder / "manifest.csv").read_text(encoding="utf-8") != prepared.dataset.manifest_csv():
+    elif (folder / "manifest.csv").read_text(encoding="utf-8") != prepared.whole.manifest_csv():
         changed = f"The images in {prepared.dataset.root} are"
     elif not torch.equal(checkpoint.load_prompts(folder), prepared.prompts_CD):
         changed = "The prompts are"
@@ -171,14 +175,17 @@ def _card(
         "source": method.source,
         "backbone": backbone,
         "classes": list(prepared.dataset.classes),
+        "held_out": [] if prepared.novel is None else list(prepared.novel.classes),
         "templates": list(prepared.templates),
+        "phrasing": dict(prepared.phrasing),
+        "sentences": {name: filled(prepared.phrasing[name], prepared.templates) for name in prepared.dataset.classes},
         "preprocessing": prepared.backbone.card.preprocessing.to_json(),
         "precision": prepared.backbone.precision,
         "settings": settings,
         "seed": config.seed,
         "data": str(prepared.dataset.root),
         "splits": prepared.dataset.counts(),
-        "manifest_sha256": prepared.dataset.manifest_hash(),
+        "manifest_sha256": prepared.whole.manifest_hash(),
         "unreadable": len(prepared.dataset.unreadable),
         "validation": fitting.validation_of_the_kept_weights(),
         "trainable_params": trainable,

@@ -1,0 +1,131 @@
+"""What an evaluation found beyond the metrics, as tables for a terminal. Printing them is console's job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
+    from clip_har.evaluation import ComparisonRow
+    from clip_har.evaluation.findings import BaseNovel, Findings, PromptTrial, Robustness, ShiftScore, Unseen, WiseCurve
+
+
+def tables(findings: Findings) -> Iterator[Table]:
+    """A table for each thing that was found."""
+    if findings.robustness is not None:
+        yield _robustness(findings.robustness)
+    if findings.shift is not None:
+        yield _shift(findings.shift)
+    if findings.unseen is not None:
+        yield _unseen(findings.unseen)
+    if findings.wise_curve is not None:
+        yield _wise_curve(findings.wise_curve)
+
+
+def unseen_columns(rows: Sequence[ComparisonRow]) -> Table | None:
+    """Base, novel and harmonic mean of each compared method; None where no action was held out."""
+    if all(row.unseen is None for row in rows):
+        return None
+    table = _table("Trained actions (base) and held-out ones (novel), each among its own names")
+    table.add_column("method")
+    for name in ("base", "novel", "harmonic"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        if row.unseen is not None:
+            table.add_row(Text(row.name), *_base_novel(row.unseen), Text(row.note))
+    return table
+
+
+def prompt_tables(trial: PromptTrial) -> Iterator[Table | Text]:
+    """A row per wording, best first, then what the best changes for each class."""
+    table = _table(f"Zero-shot accuracy on {trial.images:,} validation images")
+    for name in ("templates", "phrasings", "sentences", "accuracy", "95 % interval", "macro F1", "p", "for example"):
+        table.add_column(name, justify="left" if name in ("templates", "phrasings", "for example") else "right")
+    for score in trial.scores:
+        p = "default" if score.mcnemar_p is None else _p(score.mcnemar_p)
+        figures = (f"{score.accuracy:.2%}", _interval(score.accuracy_ci95), f"{score.macro_f1:.3f}", p)
+        table.add_row(score.templates, Text(score.phrasings), str(score.sentences), *figures, Text(score.example))
+    yield table
+    best = trial.scores[0]
+    if best != trial.default:
+        changes = _table(f"Recall, default → {best.templates} with {best.phrasings}")
+        for name in ("class", "recall", "said as"):
+            changes.add_column(name, justify="right" if name == "recall" else "left")
+        rows = zip(trial.classes, trial.default.recall, best.recall, strict=True)
+        for name, before, after in sorted(rows, key=lambda row: row[1] - row[2]):
+            changes.add_row(Text(name), _pair(before, after), Text(trial.phrases[best.phrasings][name]))
+        yield changes
+    yield Text("p is McNemar's against the default. The best of several on the same images looks better than it is.")
+
+
+def _robustness(found: Robustness) -> Table:
+    """A row per corruption, a column per severity: zero-shot's accuracy, and the run's after it."""
+    severities = sorted({score.severity for score in found.scores})
+    of = {(score.kind, score.severity): score for score in found.scores}
+    tuned = found.clean_finetuned is not None
+    table = _table(f"Accuracy on {found.images:,} corrupted images" + (", zero-shot → run" if tuned else ""))
+    table.add_column("corruption")
+    for severity in severities:
+        table.add_column(f"severity {severity}", justify="right")
+    for kind in dict.fromkeys(score.kind for score in found.scores):
+        own = [of[kind, severity] for severity in severities]
+        table.add_row(Text(kind), *(_pair(score.baseline, score.finetuned) for score in own))
+    blanks = [""] * (len(severities) - 1)
+    table.add_row("mean", _pair(found.mean_baseline, found.mean_finetuned), *blanks)
+    table.add_row("clean", _pair(found.clean_baseline, found.clean_finetuned), *blanks)
+    return table
+
+
+def _shift(found: ShiftScore) -> Table:
+    table = _table(f"{found.name}: {found.images:,} images of {found.classes} shared classes")
+    for name in ("model", "accuracy", "95 % interval", "p"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    table.add_row("zero-shot", f"{found.baseline:.2%}", _interval(found.baseline_ci95), "")
+    if found.finetuned is not None and found.finetuned_ci95 is not None and found.mcnemar_p is not None:
+        table.add_row("run", f"{found.finetuned:.2%}", _interval(found.finetuned_ci95), _p(found.mcnemar_p))
+    return table
+
+
+def _unseen(found: Unseen) -> Table:
+    table = _table(f"Held out of training: {', '.join(found.novel_classes)}")
+    for name in ("model", "base", "novel", "harmonic"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    table.add_row("zero-shot", *_base_novel(found.baseline))
+    table.add_row("run" + " (novel: zero-shot, its head is fixed)" * found.falls_back, *_base_novel(found.finetuned))
+    return table
+
+
+def _base_novel(found: BaseNovel) -> list[str]:
+    return [f"{100 * share:.2f} %" for share in (found.base, found.novel, found.harmonic)]
+
+
+def _wise_curve(found: WiseCurve) -> Table:
+    """A row per alpha; the chosen one is marked."""
+    names = [name for name in ("novel", "corrupted", "shift") if getattr(found.points[0], name) is not None]
+    table = _table("WiSE-FT: share of the trained weights, inside and outside the domain")
+    for name in ("alpha", "in domain", *names, ""):
+        table.add_column(name, justify="right")
+    for point in found.points:
+        figures = [f"{100 * getattr(point, name):.1f}" for name in ("in_domain", *names)]
+        table.add_row(f"{point.alpha:g}", *figures, "chosen" if point.alpha == found.chosen else "")
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _pair(before: float, after: float | None) -> str:
+    return f"{100 * before:.1f}" if after is None else f"{100 * before:.1f} → {100 * after:.1f}"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.1%} to {interval[1]:.1%}"

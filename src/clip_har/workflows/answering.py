@@ -1,0 +1,97 @@
+"""What zero-shot and a run answer for any images of a prepared backbone; a tower's answers are kept in the run folder.
+
+Which images these are, and what the answers are worth, is for the other workflows to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clip_har import checkpoint, distributed
+from clip_har.evaluation import BoolArray, FloatArray, IntArray
+from clip_har.files import write_atomically
+from clip_har.methods import Classifier, LabelledImages
+from clip_har.progress import SILENT, Progress
+from clip_har.workflows.prepare import Prepared
+
+
+class Answering:
+    """Zero-shot and, where there is a trained run, the run.
+
+    Args:
+        run: None, or a run; one of the method zero-shot counts as none.
+        prepared: the backbone and the class prompts.
+    """
+
+    def __init__(self, run: checkpoint.Run | None, prepared: Prepared, progress: Progress = SILENT) -> None:
+        self.run = run if run is not None and run.card["method"] != "zero-shot" else None
+        self._prepared = prepared
+        self._progress = progress
+
+    def baseline(self, images: LabelledImages) -> FloatArray:
+        """Zero-shot's class probabilities, float32 [N, C]."""
+        probabilities: npt.NDArray[np.float32] = self._prepared.zero_shot().probabilities(images).numpy()
+        return probabilities
+
+    def finetuned(self, images: LabelledImages) -> FloatArray | None:
+        """The run's class probabilities, float32 [N, C]; None without a trained run."""
+        if self.run is None:
+            return None
+        kept = self.run.folder / "answers" / f"{self._key(self.run, images)}.npy"
+        if distributed.gather_objects(kept.is_file())[0]:
+            with contextlib.suppress(OSError, ValueError):
+                return np.load(kept, allow_pickle=False)  # type: ignore[no-any-return]
+        answers_NC: npt.NDArray[np.float32] = self.classifier.probabilities(images, progress=self._progress).numpy()
+        if self.classifier.reads == "image" and distributed.is_main():
+            content = io.BytesIO()
+            np.save(content, answers_NC)
+            write_atomically(kept, content.getvalue())
+        return answers_NC
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The run's own, on the backbone's device."""
+        assert self.run is not None
+        device = self._prepared.backbone.device
+        return self.run.classifier(model=self._prepared.backbone.card.name, device=str(device)).to(device)
+
+    def _key(self, run: checkpoint.Run, images: LabelledImages) -> str:
+        """A hash of all that decides the answers."""
+        digest = hashlib.sha256("".join(images.table.hashes).encode())
+        digest.update((run.folder / run.method.weights_file).read_bytes())
+        if images.files is not None and images.files.corruption is not None:
+            digest.update(json.dumps(images.files.corruption.key(), sort_keys=True).encode())
+        return digest.hexdigest()[:32]
+
+
+def rightly(probabilities_NC: FloatArray, targets_N: IntArray) -> BoolArray:
+    """Whether each image's most likely class is its own."""
+    right: BoolArray = probabilities_NC.argmax(axis=1) == targets_N
+    return right
+
+
+def stratified(labels_N: torch.Tensor, count: int, seed: int) -> list[int]:
+    """Indices of `count` images, each class by its share, in their order; all of them where `count` is 0 or too many.
+
+    Shares are rounded to whole images by largest remainder; the images are drawn with the seed.
+    """
+    total = len(labels_N)
+    if count <= 0 or count >= total:
+        return list(range(total))
+    classes, sizes = np.unique(labels_N.numpy(), return_counts=True)
+    exact = sizes * count / total
+    wanted = np.floor(exact).astype(np.int64)
+    wanted[np.argsort(wanted - exact, kind="stable")[: count - wanted.sum()]] += 1
+    order_N = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    taken = [
+        order_N[labels_N[order_N] == int(label)][: int(number)] for label, number in zip(classes, wanted, strict=True)
+    ]
+    return sorted(torch.cat(taken).tolist())

@@ -1,0 +1,75 @@
+"""What `evaluate` finds beyond the test split's metrics, as asked: robustness, shift, unseen actions, WiSE-FT's curve.
+
+How each is measured is in the module of its name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_har import checkpoint, distributed
+from clip_har.config import EvaluateConfig
+from clip_har.dataset import SplitName
+from clip_har.evaluation.findings import Findings, Robustness
+from clip_har.progress import Progress
+from clip_har.workflows.answering import Answering
+from clip_har.workflows.prepare import Prepared
+from clip_har.workflows.robustness import measure_robustness, measure_shift
+from clip_har.workflows.unseen import measure_unseen
+from clip_har.workflows.wise_curve import Outside, measure_wise_curve
+
+
+def find(
+    config: EvaluateConfig,
+    run: checkpoint.Run | None,
+    prepared: Prepared,
+    split: SplitName,
+    out: Path,
+    progress: Progress,
+) -> Findings:
+    """Measure what the configuration asks for; robustness is also written to robustness.json in `out`.
+
+    Raises:
+        DataError: the other dataset cannot be used.
+    """
+    answering = Answering(run, prepared, progress)
+    robustness = _robustness(config, answering, prepared, split, out, progress) if config.robustness else None
+    shift = None
+    if config.shift is not None:
+        shift = measure_shift(answering, prepared, config.shift, seed=config.seed, progress=progress)
+    outside = Outside(
+        kinds=config.corruptions if config.robustness else (),
+        severities=config.severities,
+        limit=config.robustness_images,
+        shift=config.shift,
+        seed=config.seed,
+    )
+    return Findings(
+        robustness=robustness,
+        shift=shift,
+        unseen=measure_unseen(answering, prepared, split, progress),
+        wise_curve=measure_wise_curve(run, prepared, split, outside, progress),
+    )
+
+
+def _robustness(
+    config: EvaluateConfig,
+    answering: Answering,
+    prepared: Prepared,
+    split: SplitName,
+    out: Path,
+    progress: Progress,
+) -> Robustness:
+    found = measure_robustness(
+        answering,
+        prepared,
+        split,
+        kinds=config.corruptions,
+        severities=config.severities,
+        limit=config.robustness_images,
+        seed=config.seed,
+        progress=progress,
+    )
+    if distributed.is_main():
+        checkpoint.write_json(out / "robustness.json", Findings(robustness=found).to_json()["robustness"])
+    return found

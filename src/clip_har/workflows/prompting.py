@@ -1,0 +1,133 @@
+"""`prompts`: what the wording of the classes changes for zero-shot, on the validation images and never on test.
+
+The sentences themselves are in prompts.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from clip_har import checkpoint
+from clip_har.config import PromptsConfig, validate
+from clip_har.errors import ConfigError
+from clip_har.evaluation import compute_metrics, mcnemar_p
+from clip_har.evaluation.findings import PromptScore, PromptTrial
+from clip_har.files import write_atomically
+from clip_har.methods.zero_shot import ZeroShotClassifier
+from clip_har.progress import SILENT, Progress
+from clip_har.prompts import TEMPLATE_SETS, filled, resolve_phrases, resolve_templates
+from clip_har.workflows.answering import rightly
+from clip_har.workflows.prepare import Prepared, embed_captions, prepare
+
+DEFAULT = ("actions", "names")
+_FOR_NAMES = ("single", "actions", "ucf101", "bare")
+_FOR_PHRASES = ("bare", "whole")
+
+
+def try_prompts(config: PromptsConfig, *, progress: Progress = SILENT) -> tuple[PromptTrial, Path]:
+    """Score template sets and class phrasings on validation; write prompts.json and prompts.csv.
+
+    Returns:
+        The scores, and the folder of the files.
+
+    Raises:
+        UserError: settings, data or model cannot be used.
+    """
+    validate(config)
+    prepared = prepare(
+        config.data,
+        dataclasses.replace(config.backbone, templates=(), phrasings=None),
+        out=config.out,
+        progress=progress,
+        for_training=False,
+        encoded=("val",),
+    )
+    classes = prepared.dataset.classes
+    phrases = {"names": resolve_phrases("names", classes)}
+    for given in dict.fromkeys(["har", config.backbone.phrasings or "names"]):
+        try:
+            phrases.setdefault(given, resolve_phrases(given, classes))
+        except ConfigError:
+            if given == config.backbone.phrasings:
+                raise
+    trial = _trial(prepared, list(_candidates(config, phrases)), phrases, config.seed)
+    checkpoint.write_json(config.out / "prompts.json", dataclasses.asdict(trial))
+    write_atomically(config.out / "prompts.csv", _csv(trial))
+    return trial, config.out
+
+
+def _candidates(
+    config: PromptsConfig, phrases: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[str, Sequence[str], str]]:
+    """Name of a template set, its templates, and the phrasings to put into them."""
+    for phrasings in phrases:
+        for name in _FOR_NAMES if phrasings == "names" else _FOR_PHRASES:
+            yield name, TEMPLATE_SETS[name], phrasings
+        if config.backbone.templates:
+            yield "given", resolve_templates(config.backbone.templates), phrasings
+
+
+def _trial(
+    prepared: Prepared,
+    candidates: Sequence[tuple[str, Sequence[str], str]],
+    phrases: Mapping[str, Mapping[str, str]],
+    seed: int,
+) -> PromptTrial:
+    images = prepared.images("val")
+    targets, classes = images.labels_N.numpy(), prepared.dataset.classes
+    scale = prepared.backbone.card.logit_scale
+
+    def answers(templates: Sequence[str], phrasings: str) -> Tensor:
+        captions_CTD = embed_captions(prepared.store, [phrases[phrasings][name] for name in classes], templates)
+        prompts_CD = F.normalize(captions_CTD.mean(dim=1), dim=-1)
+        return ZeroShotClassifier(prompts_CD, scale).probabilities(images)
+
+    default_N = rightly(answers(TEMPLATE_SETS[DEFAULT[0]], DEFAULT[1]).numpy(), targets)
+    scores = []
+    for name, templates, phrasings in candidates:
+        probabilities_NC = answers(templates, phrasings).numpy()
+        metrics = compute_metrics(probabilities_NC, targets, classes=classes, seed=seed)
+        right_N = rightly(probabilities_NC, targets)
+        scores.append(
+            PromptScore(
+                templates=name,
+                phrasings=phrasings,
+                sentences=len(templates),
+                example=filled(phrases[phrasings][classes[0]], templates)[0],
+                accuracy=metrics.accuracy,
+                accuracy_ci95=metrics.accuracy_ci95,
+                macro_f1=metrics.macro_f1,
+                mcnemar_p=None if (name, phrasings) == DEFAULT else mcnemar_p(default_N, right_N),
+                recall=tuple(entry.recall for entry in metrics.per_class),
+            )
+        )
+    default = next(score for score in scores if (score.templates, score.phrasings) == DEFAULT)
+    return PromptTrial(
+        images=len(targets),
+        classes=classes,
+        default=default,
+        scores=tuple(sorted(scores, key=lambda score: -score.accuracy)),
+        phrases={name: dict(wording) for name, wording in phrases.items()},
+    )
+
+
+def _csv(trial: PromptTrial) -> str:
+    """A row per wording, with the recall of each class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["templates", "phrasings", "sentences", "accuracy", "ci95_low", "ci95_high", "macro_f1", "mcnemar_p"]
+        + [f"recall {name}" for name in trial.classes]
+    )
+    for score in trial.scores:
+        p = "" if score.mcnemar_p is None else score.mcnemar_p
+        figures = (score.accuracy, *score.accuracy_ci95, score.macro_f1, p, *score.recall)
+        writer.writerow([score.templates, score.phrasings, score.sentences, *figures])
+    return text.getvalue()

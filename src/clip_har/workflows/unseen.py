@@ -1,0 +1,112 @@
+"""Unseen actions: what training on some classes did to those held out of it, beside zero-shot.
+
+Which classes are held out is settled in prepare; the split of their images is that of the whole dataset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from clip_har import checkpoint
+from clip_har.dataset import SplitName
+from clip_har.errors import RunError
+from clip_har.evaluation.findings import BaseNovel, Unseen
+from clip_har.methods import Classifier, Frame, LabelledImages
+from clip_har.methods.zero_shot import ZeroShotClassifier
+from clip_har.progress import Progress
+from clip_har.workflows.answering import Answering
+from clip_har.workflows.prepare import Prepared, embed_captions
+
+
+@dataclass(frozen=True, kw_only=True)
+class NovelImages:
+    """The images of the held-out classes, and what a classifier of those is set into."""
+
+    images: LabelledImages
+    frame: Frame
+
+
+def measure_unseen(answering: Answering, prepared: Prepared, split: SplitName, progress: Progress) -> Unseen | None:
+    """Accuracy on trained and on held-out actions, each among its own names; None where no images were held out.
+
+    The protocol of CoCoOp (Zhou et al. 2022, arXiv 2203.05557, section 4.1). A method with a fixed head has no answer
+    for other names: its place is taken by zero-shot, which is what one would then use, and `falls_back` says so.
+
+    Args:
+        answering: of the run and zero-shot, on the trained classes.
+        split: the one whose images are scored.
+    """
+    novel = novel_images(answering.run, prepared, split, progress)
+    if novel is None or prepared.novel is None:
+        return None
+    base = prepared.images(split)
+    zero_shot = accuracy(ZeroShotClassifier(novel.frame.prompts_CD, novel.frame.logit_scale), novel.images)
+    own = _restored(answering.run, novel.frame, prepared.backbone.device, progress)
+    tuned = zero_shot if own is None else accuracy(own, novel.images)
+    targets = base.labels_N.numpy()
+    before = float((answering.baseline(base).argmax(axis=1) == targets).mean())
+    answers = answering.finetuned(base)
+    after = before if answers is None else float((answers.argmax(axis=1) == targets).mean())
+    return Unseen(
+        base_classes=prepared.dataset.classes,
+        novel_classes=prepared.novel.classes,
+        baseline=base_novel(before, zero_shot),
+        finetuned=base_novel(after, tuned),
+        falls_back=answering.run is not None and own is None,
+    )
+
+
+def base_novel(base: float, novel: float) -> BaseNovel:
+    """Both accuracies and their harmonic mean, 0 where both are."""
+    return BaseNovel(base=base, novel=novel, harmonic=2 * base * novel / (base + novel) if base + novel else 0.0)
+
+
+def mean_of(found: list[BaseNovel]) -> BaseNovel:
+    """Mean over trainings; the harmonic mean is that of the means, as CoCoOp has it."""
+    return base_novel(float(np.mean([one.base for one in found])), float(np.mean([one.novel for one in found])))
+
+
+def novel_images(
+    run: checkpoint.Run | None, prepared: Prepared, split: SplitName, progress: Progress
+) -> NovelImages | None:
+    """The held-out classes' images of one split, encoded, with their prompts; None where there are none."""
+    dataset = prepared.novel
+    if dataset is None or not dataset.split(split):
+        return None
+    encoding = prepared.store.encode(
+        dataset.split(split), batch_size=prepared.encode_batch_size, workers=prepared.workers, progress=progress
+    )
+    dataset = dataset.without(encoding.unreadable)
+    phrases = tuple(prepared.phrasing[name] for name in dataset.classes)
+    captions_CTD = embed_captions(prepared.store, phrases, prepared.templates)
+    card = prepared.backbone.card
+    frame = Frame(
+        classes=dataset.classes,
+        templates=prepared.templates,
+        phrases=phrases,
+        prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
+        logit_scale=card.logit_scale if run is None else run.card["backbone"]["logit_scale"],
+        load_backbone=prepared.load_backbone,
+    )
+    return NovelImages(images=dataclasses.replace(prepared, dataset=dataset).images(split), frame=frame)
+
+
+def accuracy(classifier: Classifier, images: LabelledImages) -> float:
+    """Share of the images that a classifier answers rightly."""
+    return float((classifier.probabilities(images).argmax(dim=1) == images.labels_N).float().mean())
+
+
+def _restored(run: checkpoint.Run | None, frame: Frame, device: torch.device, progress: Progress) -> Classifier | None:
+    """The run as a classifier of the frame's classes; None where its method cannot be one."""
+    if run is None or not run.method.answers_new_names:
+        return None
+    try:
+        return run.classifier(frame=frame).to(device)
+    except RunError:  # CoOp's learned context, where the text tower is too short for it and the new names
+        progress.warn(f"{run.folder} has no answer for the names held out: they do not fit its learned prompts")
+        return None

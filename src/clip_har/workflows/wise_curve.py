@@ -1,0 +1,137 @@
+"""WiSE-FT's curve: what is won in the domain and lost outside it, from the zero-shot weights to the trained ones.
+
+How alpha is chosen, on validation, is in methods/wise_ft.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from clip_har import checkpoint
+from clip_har.dataset import SplitName
+from clip_har.errors import RunError
+from clip_har.evaluation.findings import WiseCurve, WisePoint
+from clip_har.images import Corruption
+from clip_har.methods import Classifier, Frame, LabelledImages
+from clip_har.methods.wise_ft import ALPHAS, WiseFt, mixed
+from clip_har.progress import Progress
+from clip_har.workflows.answering import stratified
+from clip_har.workflows.prepare import Prepared
+from clip_har.workflows.robustness import Shifted, corrupted_images, shifted_images
+from clip_har.workflows.unseen import NovelImages, accuracy, novel_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """What lies outside the domain, as asked for."""
+
+    kinds: Sequence[str] = ()
+    """Corruptions; none where robustness is not asked for."""
+    severities: Sequence[int] = ()
+    """Those asked for; the curve takes the middle one."""
+    limit: int = 0
+    """Images to corrupt at most; 0 takes all."""
+    shift: Path | None = None
+    """Another dataset."""
+    seed: int = 0
+
+    @property
+    def severity(self) -> int | None:
+        """The middle one, which alone the curve is drawn for: eleven models on all of them would take long."""
+        return sorted(self.severities)[len(self.severities) // 2] if self.kinds else None
+
+
+def measure_wise_curve(
+    run: checkpoint.Run | None, prepared: Prepared, split: SplitName, outside: Outside, progress: Progress
+) -> WiseCurve | None:
+    """Accuracy inside and outside the domain at every alpha; None for other methods, or where nothing is outside."""
+    if run is None or run.card["method"] != "wise-ft":
+        return None
+    novel = novel_images(run, prepared, split, progress)
+    if novel is None and not outside.kinds and outside.shift is None:
+        return None
+    try:
+        trained = checkpoint.load_run(Path(run.card["settings"]["start_from"])).tensors()
+    except (RunError, TypeError) as error:
+        progress.warn(f"No WiSE-FT curve: the run that it mixes cannot be read ({error})")
+        return None
+    frame = run.frame(model=prepared.backbone.card.name, device=str(prepared.backbone.device))
+    places = _Places(run, prepared, split, outside, novel, progress)
+    points = []
+    with progress.bar("WiSE-FT curve", total=len(ALPHAS), unit="models") as bar:
+        for alpha, tensors in _mixtures(run, frame, trained):
+            points.append(places.point(alpha, tensors, frame))
+            bar.advance()
+    return WiseCurve(points=tuple(points), chosen=_chosen(run), severity=outside.severity)
+
+
+class _Places:
+    """The images of all that is measured, each read once."""
+
+    def __init__(
+        self,
+        run: checkpoint.Run,
+        prepared: Prepared,
+        split: SplitName,
+        outside: Outside,
+        novel: NovelImages | None,
+        progress: Progress,
+    ) -> None:
+        self._run = run
+        self._device = prepared.backbone.device
+        self._inside = prepared.images(split)
+        self._novel = novel
+        self._corrupted: list[LabelledImages] = []
+        if outside.severity is not None:
+            chosen = stratified(self._inside.labels_N, outside.limit, outside.seed)
+            records = [prepared.dataset.split(split)[index] for index in chosen]
+            corruptions = [Corruption(kind=k, severity=outside.severity, seed=outside.seed) for k in outside.kinds]
+            labels_N = self._inside.labels_N[chosen]
+            self._corrupted = [corrupted_images(prepared, records, labels_N, c, progress) for c in corruptions]
+        self._shift: Shifted | None = None
+        if outside.shift is not None:
+            self._shift = shifted_images(run, prepared, outside.shift, progress)
+
+    def point(self, alpha: float, tensors: Mapping[str, Tensor], frame: Frame) -> WisePoint:
+        """What one mixture is worth."""
+        classifier = self._classifier(frame, tensors)
+        shift = None
+        if self._shift is not None:
+            answers_NC = classifier.probabilities(self._shift.images).numpy()
+            shift = float(self._shift.rightly(answers_NC).mean())
+        corrupted = [accuracy(classifier, images) for images in self._corrupted]
+        novel = None
+        if self._novel is not None:
+            novel = accuracy(self._classifier(self._novel.frame, tensors), self._novel.images)
+        return WisePoint(
+            alpha=alpha,
+            in_domain=accuracy(classifier, self._inside),
+            novel=novel,
+            corrupted=float(np.mean(corrupted)) if corrupted else None,
+            shift=shift,
+        )
+
+    def _classifier(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Classifier:
+        method = self._run.method
+        assert isinstance(method, WiseFt)
+        return method.origin().restore(frame, tensors).eval().requires_grad_(False).to(self._device)
+
+
+def _mixtures(
+    run: checkpoint.Run, frame: Frame, trained: Mapping[str, Tensor]
+) -> Iterator[tuple[float, dict[str, Tensor]]]:
+    method = run.method
+    assert isinstance(method, WiseFt)
+    zero_shot = method.origin().zero_shot_tensors(frame, trained)
+    for alpha in ALPHAS:
+        yield alpha, mixed(zero_shot, trained, alpha)
+
+
+def _chosen(run: checkpoint.Run) -> float:
+    """The alpha whose weights the run kept."""
+    return float(str(run.card["validation"]["candidate"]).removeprefix("alpha="))

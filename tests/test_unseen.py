@@ -1,0 +1,215 @@
+"""Held-out actions: never trained on, scored among their own names as by hand; compare's columns; WiSE-FT's curve."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from clip_har import checkpoint, cli, workflows
+from clip_har.backbone import load_backbone
+from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
+from clip_har.dataset import held_out_classes, load_dataset
+from clip_har.errors import ConfigError
+from clip_har.evaluation.findings import Unseen, WiseCurve
+from clip_har.prompts import ACTION_TEMPLATES, sentences
+from clip_har.workflows.unseen import base_novel, mean_of
+from samples import write_image
+
+COLOURS = {
+    "cycling": (200, 60, 50),
+    "drinking": (60, 190, 70),
+    "eating": (220, 210, 60),
+    "running": (60, 70, 200),
+    "using_laptop": (120, 60, 160),
+}
+NOVEL = ("drinking", "using_laptop")
+BASE = ("cycling", "eating", "running")
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("five")
+    for split, count in (("train", 10), ("test", 6)):
+        for number, (label, colour) in enumerate(COLOURS.items()):
+            for index in range(count):
+                seed = 100 * number + index + 5000 * (split == "test")
+                write_image(root / split / label / f"{index}.jpg", colour, seed=seed)
+    return root
+
+
+def train_config(data: Path, model: str, out: Path, **changes: Any) -> TrainConfig:
+    config = TrainConfig(
+        data=DataConfig(data=data),
+        backbone=BackboneConfig(model=model, workers=0, precision="float32"),
+        optimizer=OptimizerConfig(epochs=3, batch_size=8),
+        hold_out=("Drinking", "using laptop"),
+        out=out,
+    )
+    return replace(config, **changes)
+
+
+def evaluated(data: Path, run: checkpoint.Run, **changes: Any) -> Any:
+    config = EvaluateConfig(
+        data=DataConfig(data=data), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
+    )
+    return workflows.evaluate(replace(config, **changes))[0]
+
+
+@pytest.fixture(scope="module")
+def run(five: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Run:
+    return workflows.train(train_config(five, tiny_model, tmp_path_factory.mktemp("runs") / "lora"))
+
+
+def novel_by_hand(run: checkpoint.Run, data: Path) -> tuple[float, float]:
+    """Zero-shot's and the LoRA run's accuracy on the held-out classes, sentence by sentence and image by image."""
+    backbone = load_backbone(run.card["backbone"]["name"], device="cpu", precision="float32")
+    prompts = torch.stack([backbone.encode_text(sentences(name, ACTION_TEMPLATES)).mean(dim=0) for name in NOVEL])
+    prompts_CD = prompts / prompts.norm(dim=1, keepdim=True)
+    lora: Any = run.classifier()
+    transform, right, total = backbone.card.preprocessing.transform(), torch.zeros(2), 0
+    for record in load_dataset(data).split("test"):
+        if record.label in NOVEL:
+            embedding_BD = backbone.encode_images(transform(Image.open(str(record.path)))[None]).embedding_BD
+            zero_shot = int((embedding_BD @ prompts_CD.T).argmax())
+            tuned = int((lora.adapt_images(embedding_BD) @ lora.adapt_text(prompts_CD).T).argmax())
+            right += torch.tensor([NOVEL[zero_shot] == record.label, NOVEL[tuned] == record.label])
+            total += 1
+    return float(right[0]) / total, float(right[1]) / total
+
+
+def test_held_out_actions_are_not_trained_on_and_stay_in_the_manifest(run: checkpoint.Run) -> None:
+    assert run.classes == BASE
+    assert run.held_out == NOVEL
+    assert run.card["splits"] == {"train": 24, "val": 6, "test": 18}
+    assert run.prompts().shape[0] == 3
+    with (run.folder / "manifest.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["class"] for row in rows} == set(COLOURS)
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+
+
+def test_an_evaluation_scores_base_and_novel_as_by_hand(five: Path, run: checkpoint.Run) -> None:
+    result = evaluated(five, run)
+    found = result.findings.unseen
+    assert isinstance(found, Unseen)
+    assert result.classes == found.base_classes == BASE
+    assert found.novel_classes == NOVEL
+    assert result.n == 18
+    assert not any("left out" in warning for warning in result.warnings)
+    before, after = novel_by_hand(run, five)
+    assert (found.baseline.novel, found.finetuned.novel) == pytest.approx((before, after))
+    assert found.finetuned.base == pytest.approx(result.finetuned.metrics.accuracy)
+    assert found.baseline.base == pytest.approx(result.baseline.metrics.accuracy)
+    assert found.finetuned == base_novel(found.finetuned.base, found.finetuned.novel)
+    assert not found.falls_back
+
+
+def test_the_harmonic_mean() -> None:
+    assert base_novel(0.8, 0.4).harmonic == pytest.approx(2 / (1 / 0.8 + 1 / 0.4))
+    assert base_novel(0.0, 0.0).harmonic == 0.0
+    assert mean_of([base_novel(0.8, 0.2), base_novel(0.6, 0.4)]) == base_novel((0.8 + 0.6) / 2, (0.2 + 0.4) / 2)
+
+
+def test_a_number_draws_classes_by_the_split_seed() -> None:
+    classes = tuple(COLOURS)
+    drawn = {seed: held_out_classes(classes, ("2",), seed) for seed in range(8)}
+    assert drawn[3] == held_out_classes(classes, ("2",), 3)
+    assert len(set(drawn.values())) > 1
+    assert all(len(set(names)) == 2 and list(names) == sorted(names) for names in drawn.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("drinkin", "eating"), "the class 'drinkin', which the dataset does not have. Did you mean 'drinking'?"),
+        (("drinking",), "--hold-out drinking holds out 1 of 5 classes"),
+        (("4",), "--hold-out 4 leaves 1 of 5 classes"),
+        (("0",), "--hold-out 0 holds out 0 of 5 classes"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(asked: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        held_out_classes(tuple(COLOURS), asked, 0)
+    assert said in str(caught.value)
+
+
+def test_a_resumed_training_must_hold_out_the_same(five: Path, run: checkpoint.Run, tiny_model: str) -> None:
+    with pytest.raises(Exception, match="hold_out"):
+        workflows.train(train_config(five, tiny_model, run.folder, resume=True, hold_out=("eating", "running")))
+
+
+# --- compare --------------------------------------------------------------------------------------------
+
+
+def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
+    five: Path, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CompareConfig(
+        data=DataConfig(data=five),
+        backbone=BackboneConfig(model=tiny_model, workers=0, precision="float32"),
+        methods=("zero-shot", "linear-probe", "coop", "tip-adapter"),
+        optimizer=OptimizerConfig(epochs=1),
+        hold_out=NOVEL,
+        out=tmp_path,
+    )
+    rows = {row.name: row for row in workflows.compare(config).rows}
+    zero_shot = rows["zero-shot"].unseen
+    assert zero_shot is not None
+    for name in ("linear-probe", "tip-adapter"):
+        unseen = rows[name].unseen
+        assert unseen is not None
+        assert unseen.novel == zero_shot.novel
+        assert unseen.base == pytest.approx(rows[name].accuracy)
+        assert "fixed head" in rows[name].note
+    assert "fixed head" not in rows["zero-shot"].note and rows["coop"].unseen is not None
+    written = {row["method"]: row for row in json.loads((tmp_path / "comparison.json").read_text())}
+    assert set(written["zero-shot"]["unseen"]) == {"base", "novel", "harmonic"}
+    argv = [
+        "compare",
+        "--data",
+        str(five),
+        "--model",
+        tiny_model,
+        "--methods",
+        "zero-shot",
+        "--out",
+        str(tmp_path / "b"),
+    ]
+    assert cli.main([*argv, "--hold-out", "drinking,using_laptop", "--workers", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "Trained actions (base) and held-out ones (novel)" in out and "harmonic" in out
+
+
+# --- WiSE-FT --------------------------------------------------------------------------------------------
+
+
+def test_the_wise_ft_curve_runs_from_zero_shot_to_the_trained_run(
+    five: Path, run: checkpoint.Run, tiny_model: str, tmp_path: Path
+) -> None:
+    mixed = workflows.train(train_config(five, tiny_model, tmp_path / "wise", method="wise-ft", start_from=run.folder))
+    asked = {"robustness": True, "corruptions": ("contrast",), "severities": (1, 2, 4), "out": tmp_path / "eval"}
+    found = evaluated(five, mixed, **asked).findings
+    curve = found.wise_curve
+    assert isinstance(curve, WiseCurve)
+    assert [point.alpha for point in curve.points] == pytest.approx([step / 10 for step in range(11)])
+    assert curve.chosen in [point.alpha for point in curve.points]
+    assert curve.severity == 2
+    source = evaluated(five, run, **{**asked, "severities": (2,), "out": tmp_path / "source"})
+    first, last = curve.points[0], curve.points[-1]
+    assert first.in_domain == pytest.approx(source.baseline.metrics.accuracy)
+    assert last.in_domain == pytest.approx(source.finetuned.metrics.accuracy)
+    assert first.novel == pytest.approx(source.findings.unseen.baseline.novel)
+    assert last.novel == pytest.approx(source.findings.unseen.finetuned.novel)
+    assert first.corrupted == pytest.approx(source.findings.robustness.mean_baseline)
+    assert last.corrupted == pytest.approx(source.findings.robustness.mean_finetuned)
+    kept = next(point for point in curve.points if point.alpha == curve.chosen)
+    assert kept.novel == pytest.approx(found.unseen.finetuned.novel)
+    written = json.loads((tmp_path / "eval" / "results.json").read_text())["wise_curve"]
+    assert len(written["points"]) == 11
