@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -204,6 +205,7 @@ def test_compare_shares_everything_and_a_second_one_encodes_and_trains_nothing(
         "comparison.txt",
         "comparison.png",
         "accuracy_cost.png",
+        "pairwise.csv",
         "report.html",
         "manifest.csv",
         "runs",
@@ -219,6 +221,11 @@ def test_compare_shares_everything_and_a_second_one_encodes_and_trains_nothing(
     assert rows["zero-shot"]["trainable_params"] == 0
     assert rows["linear-probe"]["accuracy"] > 0.9, "colours are told apart even by a random tower"
     assert rows["linear-probe"]["mcnemar_p"] < 0.05
+    with (out / "pairwise.csv").open() as stream:
+        pairs = list(csv.DictReader(stream))
+    methods = ["zero-shot", "linear-probe", "lora"]
+    assert [(pair["first"], pair["second"]) for pair in pairs] == list(itertools.combinations(methods, 2))
+    assert float(pairs[0]["p"]) == pytest.approx(rows["linear-probe"]["mcnemar_p"], rel=1e-4)
 
     for name in ("encode_images", "encode_text"):
         monkeypatch.setattr(Backbone, name, lambda *_: pytest.fail("computed again"))

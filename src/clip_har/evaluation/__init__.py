@@ -18,6 +18,7 @@ from clip_har.evaluation.metrics import (
     top_k_accuracy,
     validation_figures,
 )
+from clip_har.evaluation.pairwise import PairedTest, p_matrix, pairwise_tests
 from clip_har.evaluation.records import (
     LOWER_IS_BETTER,
     SCALARS,
@@ -63,6 +64,7 @@ __all__ = [
     "IntArray",
     "Interval",
     "Metrics",
+    "PairedTest",
     "Summary",
     "ValidationFigures",
     "adaptive_calibration_error",
@@ -80,6 +82,8 @@ __all__ = [
     "expected_calibration_error",
     "interval_over_seeds",
     "mcnemar_p",
+    "p_matrix",
+    "pairwise_tests",
     "predictions_from",
     "sign_flip_p",
     "stratified_weights",

@@ -116,7 +116,8 @@ def _sizes(ranking: Ranking) -> tuple[FloatArray, FloatArray]:
 
 def _from_sums(own_GR: FloatArray, all_GR: FloatArray) -> FloatArray:
     hits_GR, depth_GR = np.cumsum(own_GR, axis=0, dtype=np.float64), np.cumsum(all_GR, axis=0, dtype=np.float64)
-    precision_GR = hits_GR / np.maximum(depth_GR, 1)  # before the first image drawn there are no hits either
+    least = np.finfo(np.float64).tiny  # before the first image drawn there are no hits either
+    precision_GR = hits_GR / np.maximum(depth_GR, least)
     precision_R: FloatArray = (own_GR * precision_GR).sum(axis=0) / hits_GR[-1]
     return precision_R
 

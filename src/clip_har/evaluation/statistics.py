@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from clip_har.evaluation.records import BoolArray, FloatArray, Interval
+from clip_har.evaluation.records import BoolArray, FloatArray, IntArray, Interval
 
 EXACT_BELOW = 25
 RESAMPLES = 2000
@@ -77,15 +77,22 @@ def sign_flip_p(correct_a_N: BoolArray, correct_b_SN: BoolArray) -> float:
     n_seeds = len(correct_b_SN)
     if correct_b_SN.shape[1:] != correct_a_N.shape:
         raise ValueError(f"paired answers differ in shape: {correct_a_N.shape} and {correct_b_SN.shape}")
-    differences = correct_b_SN.sum(axis=0, dtype=np.int64) - n_seeds * correct_a_N.astype(np.int64)
+    return flip_p(correct_b_SN.sum(axis=0, dtype=np.int64) - n_seeds * correct_a_N.astype(np.int64))
+
+
+def flip_p(differences_N: IntArray) -> float:
+    """Two-sided p that whole-numbered differences of images could as well have the other sign, each for itself.
+
+    Exact: the distribution of their sum over all flips, as `sign_flip_p` explains.
+    """
     chances = np.ones(1)  # of each sum of the positive differences
-    for size in range(1, n_seeds + 1):
-        flips = int((np.abs(differences) == size).sum())
+    for size in range(1, int(np.abs(differences_N).max(initial=0)) + 1):
+        flips = int((np.abs(differences_N) == size).sum())
         chances_of_size = np.zeros(flips * size + 1)
         chances_of_size[::size] = _fair_coin(flips)
         chances = np.convolve(chances, chances_of_size)
     middle = (len(chances) - 1) / 2
-    observed = int(differences[differences > 0].sum())
+    observed = int(differences_N[differences_N > 0].sum())
     extreme = np.abs(np.arange(len(chances)) - middle) >= abs(observed - middle)
     return min(1.0, float(chances[extreme].sum()))
 

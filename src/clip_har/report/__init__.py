@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from clip_har.audit.records import Audit
-from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult
+from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, PairedTest
 from clip_har.files import write_atomically
 from clip_har.report import (
     audit_page,
@@ -125,6 +125,7 @@ def write_comparison(
     card: Mapping[str, Any],
     command: str,
     load_thumbnail: ThumbnailLoader | None = None,
+    pairwise: Sequence[PairedTest] = (),
 ) -> list[Path]:
     """Writes comparison.json, .csv, .md, .txt and .png, accuracy_cost.png and report.html into the folder `out`.
 
@@ -135,6 +136,7 @@ def write_comparison(
         card: facts that all methods share, as for `write_evaluation`.
         command: the command line that makes these files again.
         load_thumbnail: as for `write_evaluation`.
+        pairwise: tests between the rows, for pairwise.csv.
 
     Returns:
         The files written, report.html last. There is no accuracy_cost.png where no row has a training time.
@@ -154,6 +156,7 @@ def write_comparison(
         _write(out / "comparison.csv", comparison_tables.comparison_csv(rows)),
         _write(out / "comparison.md", comparison_tables.comparison_markdown(rows, first, level)),
         _write(out / "comparison.txt", comparison_tables.comparison_text(rows, first, level)),
+        *([_write(out / "pairwise.csv", comparison_tables.pairwise_csv(pairwise))] if pairwise else []),
         *(_write(out / COMPARISON_PLOTS[key], plot.png) for key, plot in figures.items()),
         _write(out / "report.html", page),
     ]

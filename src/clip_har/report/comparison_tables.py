@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clip_har.evaluation import ComparisonRow, EvalResult
+from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest
 from clip_har.report import standing, wording
 from clip_har.report.tables import as_csv, as_json
 
@@ -32,6 +32,7 @@ COLUMNS = (
     "base_method",
     "note",
 )
+PAIRWISE_COLUMNS = ("first", "second", "difference", "p", "p_holm", "test")
 MARKDOWN_HEAD = (
     "method",
     "accuracy",
@@ -56,6 +57,12 @@ def comparison_json(rows: Sequence[ComparisonRow]) -> str:
 def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
     """comparison.csv: the values of comparison.json; the interval in two columns, lists with spaces between."""
     return as_csv([COLUMNS, *([_csv_cell(value) for value in _csv_values(row)] for row in rows)])
+
+
+def pairwise_csv(tests: Sequence[PairedTest]) -> str:
+    """pairwise.csv: a row for each pair of entries."""
+    rows = [(test.first, test.second, test.difference, test.p, test.p_holm, test.test) for test in tests]
+    return as_csv([PAIRWISE_COLUMNS, *([_csv_cell(value) for value in row] for row in rows)])
 
 
 def comparison_markdown(rows: Sequence[ComparisonRow], result: EvalResult | None, level: float | None) -> str:

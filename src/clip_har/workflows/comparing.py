@@ -19,7 +19,7 @@ from clip_har.config import (
 )
 from clip_har.dataset import write_manifest
 from clip_har.errors import RunError, TrainingError
-from clip_har.evaluation import ComparisonRow, EvalResult, comparison_row
+from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
 from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
@@ -48,6 +48,8 @@ class Comparison:
     rows: tuple[ComparisonRow, ...]
     results: Mapping[str, EvalResult]
     out: Path
+    pairwise: tuple[PairedTest, ...] = ()
+    """Tests between any two methods."""
 
 
 def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str = "") -> Comparison:
@@ -92,6 +94,7 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
         raise failure
     results = {name: found for name, found in results.items() if len(found) == len(config.seeds)}
     rows = tuple(_comparison_row(name, runs[name], results[name]) for name in results)
+    pairwise = pairwise_tests(results)
     first = {name: by_seed[config.seeds[0]] for name, by_seed in results.items()}
     if distributed.is_main():
         write_manifest(prepared.whole, config.out / "manifest.csv")
@@ -102,8 +105,9 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
             card=shared_card(prepared, config.seeds[0]),
             command=command,
             load_thumbnail=thumbnails(prepared.dataset),
+            pairwise=pairwise,
         )
-    return Comparison(rows=rows, results=first, out=config.out)
+    return Comparison(rows=rows, results=first, out=config.out, pairwise=pairwise)
 
 
 def quickstart(
