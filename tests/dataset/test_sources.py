@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from packed import hub_features, hub_table, jpeg, labelled, write_jpegs, write_kaggle_flat, write_parquet, write_tar
 from PIL import Image
 
@@ -301,8 +303,6 @@ def test_shards_that_end_early_or_are_compressed_are_refused(tmp_path: Path) -> 
 
 
 def test_members_that_are_no_regular_files_are_left_alone(tmp_path: Path) -> None:
-    import tarfile
-
     path = write_tar(tmp_path / "train.tar", shard_members(0, "txt"))
     with tarfile.open(path, "a") as archive:
         for kind, name in (
@@ -334,9 +334,7 @@ def test_packed_images_decode_in_worker_processes(tmp_path: Path) -> None:
                 assert value.equal(_mean_colour(decode(jpeg(index))))
 
 
-def _mean_colour(image: Image.Image) -> object:
-    import torch
-
+def _mean_colour(image: Image.Image) -> torch.Tensor:
     return torch.tensor(image.getpixel((0, 0)), dtype=torch.float32)
 
 
