@@ -16,6 +16,7 @@ from cyclopts import App, Parameter
 
 from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.config.tree import SetAside
+from clip_har.download.har import SourceName
 from clip_har.errors import ConfigError
 from clip_har.progress import SILENT, Progress
 
@@ -27,6 +28,33 @@ data_app = App(
     help="Fetch HAR, find a dataset's faults, clean and split it; nothing is written into the dataset's folder.",
     help_format="plaintext",
 )
+
+
+@data_app.command
+def fetch(name: str, /, *, source: SourceName, out: Path, archive: Path | None = None) -> int:
+    """Fetch the HAR dataset and arrange it as class folders; --data har then finds it.
+
+    A connection that is cut, or a full disk, costs nothing: the same command goes on where it stopped.
+
+    Example: clip-har data fetch har --source kaggle --out har
+
+    Args:
+        name: The dataset: har.
+        source: kaggle: 12,600 labelled images, and unlabelled ones for predict. kaggle-structured: class folders with a
+            test split. hub: Bingsu/Human_Action_Recognition on the Hugging Face hub, less its placeholder labels.
+        out: A new folder for the images: train/CLASS/, and test/CLASS/ where there is a labelled test split.
+        archive: The archive as downloaded from the dataset's Kaggle page in a browser; nothing is then downloaded.
+    """
+    from clip_har import workflows
+    from clip_har.console import Output
+
+    fetched = workflows.fetch(name, source, out, archive=archive, progress=_progress())
+    output, arranged = Output(), fetched.arranged
+    output.line(f"{fetched.folder}: {arranged.labelled:,} labelled images")
+    if arranged.unlabelled:
+        output.line(f"{fetched.folder}/.unlabelled: {arranged.unlabelled:,} images for clip-har predict")
+    output.files(("Next", shlex.join(["clip-har", "compare", "--data", name, "--model", "ViT-B/32"])))
+    return EXIT_DONE
 
 
 @data_app.command

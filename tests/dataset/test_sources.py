@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -302,8 +303,6 @@ def test_shards_that_end_early_or_are_compressed_are_refused(tmp_path: Path) -> 
 
 
 def test_members_that_are_no_regular_files_are_left_alone(tmp_path: Path) -> None:
-    import tarfile
-
     path = write_tar(tmp_path / "train.tar", shard_members(0, "txt"))
     with tarfile.open(path, "a") as archive:
         for kind, name in (

@@ -1,10 +1,11 @@
-"""train, evaluate, compare, quickstart, split: the only place that ties the other modules together.
+"""train, evaluate, compare, quickstart, split, fetch: the only place that ties the other modules together.
 
 Nothing here prints; progress goes to a `progress.Progress`, results are returned and written to files.
 """
 
 from clip_har.workflows.comparing import Comparison, compare, quickstart
 from clip_har.workflows.evaluating import evaluate
+from clip_har.workflows.fetching import Fetched, fetch
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.prompting import try_prompts
 from clip_har.workflows.splitting import SplitConfig, Splitting, split, verify_manifest
@@ -12,11 +13,13 @@ from clip_har.workflows.training import train
 
 __all__ = [
     "Comparison",
+    "Fetched",
     "Prepared",
     "SplitConfig",
     "Splitting",
     "compare",
     "evaluate",
+    "fetch",
     "prepare",
     "quickstart",
     "split",

@@ -1,0 +1,126 @@
+"""The Parquet files of a Hugging Face dataset through huggingface_hub, checked by the SHA-256 that the hub names.
+
+Reading them is in dataset/sources/packed_tables.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from clip_har.download.har import FetchSource
+from clip_har.errors import DataError
+from clip_har.progress import SILENT, Progress
+
+PATTERNS = ("*.parquet", "README.md", "dataset_infos.json", "classes.txt")
+"""Files that are wanted; others are left on the hub."""
+ATTEMPTS = 3
+"""Times that files which came damaged, or half, are asked for."""
+
+
+def download_hub(
+    source: FetchSource, folder: Path, *, endpoint: str | None = None, progress: Progress = SILENT
+) -> None:
+    """Download a dataset's files into a folder, or what is not there of them yet.
+
+    Args:
+        source: the hub's.
+        folder: where they go; huggingface_hub resumes what it began there.
+        endpoint: the hub's address; None for $HF_ENDPOINT or the public one.
+
+    Raises:
+        DataError: the hub cannot be reached, wants a login, or keeps sending damaged files.
+    """
+    import httpx
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    endpoint = endpoint or os.environ.get("HF_ENDPOINT") or None
+    problem = ""
+    for _ in range(ATTEMPTS):
+        try:
+            info = HfApi(endpoint=endpoint).dataset_info(source.handle, files_metadata=True)
+            snapshot_download(
+                source.handle,
+                repo_type="dataset",
+                revision=info.sha,
+                local_dir=folder,
+                allow_patterns=list(PATTERNS),
+                endpoint=endpoint,
+            )
+        except HfHubHTTPError as error:
+            raise _refused(source, error) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise  # the disk's, not the network's
+            problem = _first_line(error)
+        except (httpx.HTTPError, *_newer_http_errors()) as error:
+            problem = _first_line(error)
+        else:
+            damaged = list(_damaged(folder, _checksums(info)))
+            if not damaged:
+                return
+            problem = f"{damaged[0].name} does not have the checksum that the hub names"
+            for path in damaged:
+                path.unlink(missing_ok=True)
+        progress.warn(f"{source.handle}: {problem}; trying again")
+    raise DataError(
+        f"Downloading {source.handle} from the hub failed {ATTEMPTS} times: {problem}",
+        remedy="Check the network and repeat the command, which goes on where it stopped.",
+    )
+
+
+def _newer_http_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub 2 raises where 1 raised httpx's errors."""
+    try:
+        import httpx2
+    except ImportError:
+        return ()
+    return (httpx2.HTTPError,)
+
+
+def _checksums(info: Any) -> Mapping[str, str]:
+    """File -> SHA-256, of the large files; the hub names none for the others."""
+    found = {}
+    for file in info.siblings or ():
+        lfs = file.lfs
+        sha256 = (lfs.get("sha256") if isinstance(lfs, Mapping) else getattr(lfs, "sha256", None)) if lfs else None
+        if sha256:
+            found[str(file.rfilename)] = str(sha256)
+    return found
+
+
+def _damaged(folder: Path, checksums: Mapping[str, str]) -> Iterator[Path]:
+    for name, sha256 in checksums.items():
+        path = folder / name
+        if not path.is_file():
+            continue  # not of a kind that is wanted
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        if digest.hexdigest() != sha256:
+            yield path
+
+
+def _refused(source: FetchSource, error: Any) -> DataError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return DataError(
+            f"The hub wants you to log in for {source.handle} ({status})",
+            remedy=(
+                f"Open {source.page} and accept its terms if asked; then run hf auth login with a token from "
+                "https://huggingface.co/settings/tokens, or set HF_TOKEN to it."
+            ),
+        )
+    return DataError(
+        f"The hub refused to send {source.handle}: {_first_line(error)}",
+        remedy="Try again later, or another --source.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:160]

@@ -1,0 +1,176 @@
+"""Unpacking a zip or tar archive from a stranger: nothing leaves the folder, and nothing grows without limit.
+
+Whether the content is the dataset that was asked for is checked afterwards, in workflows/fetching.py.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from clip_har.errors import DataError
+from clip_har.progress import SILENT, Progress
+
+_CHUNK = 1 << 20
+_BOMB_BYTES = 1 << 20
+_SPARE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpackLimits:
+    """What an archive may hold at most."""
+
+    files: int = 200_000
+    total_bytes: int = 20 << 30
+    file_bytes: int = 2 << 30
+    ratio: int = 200
+    """Bytes unpacked per byte packed, of a file above a megabyte: photographs hardly shrink."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    name: str
+    size: int
+    packed: int
+    """Bytes in the archive; 0 where it does not say."""
+    handle: Any
+
+
+def unpack(archive: Path, folder: Path, *, limits: UnpackLimits | None = None, progress: Progress = SILENT) -> int:
+    """Unpack an archive into a new folder. The list of its files is checked before anything is written.
+
+    Args:
+        archive: a zip or a tar, compressed or not.
+        folder: is made, and must be empty.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        DataError: it is no archive, is damaged or encrypted, holds links or paths that leave the folder, or more than
+            the limits or the disk allow.
+        OSError: writing failed, as on a full disk.
+    """
+    limits = limits or UnpackLimits()
+    try:
+        with _opened(archive) as (members, open_member):
+            _check(archive, members, limits)
+            _require_space(archive, members, folder)
+            with progress.bar("unpacking", total=len(members), unit="files") as bar:
+                for member in members:
+                    path = folder.joinpath(*member.name.split("/"))
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with open_member(member.handle) as source, path.open("xb") as target:
+                        _copy(source, target, member, archive)
+                    bar.advance()
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(f"The archive {archive} is damaged: {error}", remedy="Download it anew.") from error
+    return len(members)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tuple[list[_Member], Any]]:
+    if not archive.is_file():
+        raise DataError(f"There is no archive {archive}", remedy="Check --archive.")
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            yield list(_zip_members(archive, opened)), opened.open
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tar:
+            yield list(_tar_members(archive, tar)), tar.extractfile
+    else:
+        with archive.open("rb") as stream:
+            head = stream.read(64).lstrip().lower()
+        what = "a web page, perhaps one that asks to log in" if head.startswith(b"<") else "no zip or tar archive"
+        raise DataError(f"{archive} is {what}", remedy="Download the dataset's archive and name it with --archive.")
+
+
+def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
+    for item in opened.infolist():
+        if item.is_dir():
+            continue
+        if item.flag_bits & 1:
+            raise DataError(f"{archive} is encrypted", remedy="Download the dataset's own archive.")
+        kind = (item.external_attr >> 16) & 0o170000
+        if kind not in (0, 0o100000):
+            raise _forbidden(archive, item.filename, "is a link or a device")
+        # orig_filename: zipfile cuts the other at a null byte and turns backslashes round.
+        yield _Member(name=item.orig_filename, size=item.file_size, packed=item.compress_size, handle=item)
+
+
+def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[_Member]:
+    for item in opened:
+        if item.isdir():
+            continue
+        if not item.isreg() or item.issparse():
+            raise _forbidden(archive, item.name, "is a link or a device")
+        yield _Member(name=item.name.removeprefix("./"), size=item.size, packed=0, handle=item)
+
+
+def _check(archive: Path, members: Sequence[_Member], limits: UnpackLimits) -> None:
+    seen: set[str] = set()
+    for member in members:
+        parts = member.name.split("/")
+        if (
+            not member.name
+            or re.search(r"[\\:\0]", member.name)
+            or member.name.startswith("/")
+            or any(part in ("", ".", "..") for part in parts)
+        ):
+            raise _forbidden(archive, member.name, "would leave the folder")
+        if member.name in seen:
+            raise _forbidden(archive, member.name, "is there twice")
+        seen.add(member.name)
+        if member.size > limits.file_bytes:
+            raise _too_much(archive, f"{member.name} has {member.size:,} bytes", f"{limits.file_bytes:,}")
+        if member.size > _BOMB_BYTES and member.packed and member.size > limits.ratio * member.packed:
+            grown = f"{member.name} grows {member.size // member.packed:,} times"
+            raise _too_much(archive, grown, f"{limits.ratio} times")
+    if len(members) > limits.files:
+        raise _too_much(archive, f"{len(members):,} files", f"{limits.files:,}")
+    total = sum(member.size for member in members)
+    if total > limits.total_bytes:
+        raise _too_much(archive, f"{total:,} bytes in all", f"{limits.total_bytes:,}")
+
+
+def _require_space(archive: Path, members: Sequence[_Member], folder: Path) -> None:
+    """Refuse before the disk is full rather than after."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(member.size for member in members)
+    free = shutil.disk_usage(folder).free
+    if needed + min(_SPARE_BYTES, needed) > free:
+        raise DataError(
+            f"Unpacking {archive} needs {needed / 1e9:.2f} GB, and {folder} has {free / 1e9:.2f} GB left",
+            remedy="Free space or choose another --out, and repeat the command.",
+        )
+
+
+def _copy(source: IO[bytes], target: IO[bytes], member: _Member, archive: Path) -> None:
+    """Copy a member, and no more than it said it has."""
+    written = 0
+    while chunk := source.read(min(_CHUNK, member.size - written + 1)):
+        written += len(chunk)
+        if written > member.size:
+            raise _too_much(archive, f"{member.name} is larger than it says", f"{member.size:,} bytes")
+        target.write(chunk)
+    if written < member.size:
+        raise DataError(f"The archive {archive} ends in the middle of {member.name}", remedy="Download it anew.")
+
+
+def _forbidden(archive: Path, name: str, what: str) -> DataError:
+    shown = name if len(name) <= 80 else f"{name[:80]}..."
+    return DataError(
+        f"{archive} holds {shown!r}, which {what}: nothing was unpacked", remedy="Get the archive from its own page."
+    )
+
+
+def _too_much(archive: Path, what: str, limit: str) -> DataError:
+    return DataError(f"{archive} is too large: {what}, above {limit}", remedy="Get the archive from its own page.")
