@@ -22,7 +22,8 @@ def naively_whitened(rows: Features) -> Features:
     damping = SHRINKAGE * np.trace(covariance) / len(covariance)
     values, vectors = np.linalg.eigh(covariance + damping * np.eye(len(covariance)))
     turned = centred @ vectors / np.sqrt(values)
-    return (turned / np.linalg.norm(turned, axis=1, keepdims=True)).astype(np.float32)
+    unit: Features = (turned / np.linalg.norm(turned, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 @pytest.mark.parametrize("block_rows", [7, 2048])

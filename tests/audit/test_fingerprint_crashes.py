@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,10 @@ def test_only_the_culprits_are_listed_and_each_costs_few_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools: list[int] = []
-    real = module.ProcessPoolExecutor
 
     def counted(workers: int, **options: Any) -> Any:
         pools.append(workers)
-        return real(workers, **options)
+        return ProcessPoolExecutor(workers, **options)
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", counted)
     records = mixed(tmp_path, 40, {3, 36})
