@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clip_har.dataset.records import ImageRecord, first_names
@@ -17,20 +17,21 @@ from clip_har.errors import DataError
 GROUP_COLUMNS = ("path", "group")
 
 
-def read_groups(path: Path, records: Sequence[ImageRecord]) -> tuple[list[dict[str, str]], list[str]]:
+def read_groups(path: Path, records: Sequence[ImageRecord]) -> tuple[dict[str, str], list[str]]:
     """Groups of a CSV with the columns path and group, other columns aside.
 
     A path is that of an image under the dataset's folder, or as much of its end as tells it from all others.
 
     Returns:
-        Groupings of content hashes for `join_groups`, and what to warn about. An image with an empty group, or
-        without a line, is in none.
+        Content hash -> group for `join_groups`, and what to warn about. An image with an empty group, or without a
+        line, is in none. Groups that hold copies of one image are one group.
 
     Raises:
         DataError: the file is not such a table, a path fits several images, or none fits any.
     """
     by_ending = _by_ending(records)
-    groupings: list[dict[str, str]] = []
+    group_of: dict[str, str] = {}
+    same: dict[str, str] = {}
     strangers: list[str] = []
     grouped: set[str] = set()
     for line, name, group in _rows(path):
@@ -48,7 +49,9 @@ def read_groups(path: Path, records: Sequence[ImageRecord]) -> tuple[list[dict[s
         record = exact[0] if exact else found[0]
         grouped.add(record.name)
         if group:
-            _add(groupings, record.sha256, group)
+            one, other = _root(group_of.setdefault(record.sha256, group), same), _root(group, same)
+            if one != other:
+                same[other] = one
     if not grouped:
         raise DataError(
             f"None of the {len(strangers):,} paths in {path} is an image of the dataset: {first_names(strangers)}",
@@ -60,15 +63,14 @@ def read_groups(path: Path, records: Sequence[ImageRecord]) -> tuple[list[dict[s
     without = [record.name for record in records if record.name not in grouped]
     if without:
         warnings.append(f"{len(without):,} images have no line in {path} and are in no group: {first_names(without)}")
-    return groupings, warnings
+    return {sha256: _root(group, same) for sha256, group in group_of.items()}, warnings
 
 
-def _add(groupings: list[dict[str, str]], sha256: str, group: str) -> None:
-    """Note the group; copies of one image may be in several, each of which then goes into a grouping of its own."""
-    for grouping in groupings:
-        if grouping.setdefault(sha256, group) == group:
-            return
-    groupings.append({sha256: group})
+def _root(group: str, same: Mapping[str, str]) -> str:
+    """The group that a group has become part of."""
+    while group in same:
+        group = same[group]
+    return group
 
 
 def _by_ending(records: Sequence[ImageRecord]) -> dict[str, list[ImageRecord]]:

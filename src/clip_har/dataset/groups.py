@@ -105,7 +105,8 @@ def cut_groups(
     for number, (split, fraction) in enumerate(cuts.items()):
         units = _units((record for record in pool if groups[record.sha256] not in chosen), groups)
         parts = deal(units, (fraction, 1 - fraction), seed=[*seed, number], guarded=(HELD_OUT,))
-        for group, part in zip(units, _with_every_class(units, parts), strict=True):
+        parts = _leaving_enough(units, _with_every_class(units, parts), len(cuts) - number)
+        for group, part in zip(units, parts, strict=True):
             if part == HELD_OUT:
                 chosen[group.key] = split
     in_pool = {id(record) for record in pool}
@@ -174,6 +175,25 @@ def _with_every_class(units: Sequence[Group], parts: Sequence[int]) -> list[int]
             smallest = min(free, key=lambda index: (units[index].size, units[index].key), default=None)
             if smallest is not None:
                 mended[smallest] = HELD_OUT
+    return mended
+
+
+def _leaving_enough(units: Sequence[Group], parts: Sequence[int], wanted: int) -> list[int]:
+    """Move small groups back out of the held-out part, until every class has one for each cut to come and for training.
+
+    The part keeps one of each class that it has.
+    """
+    mended = list(parts)
+    held_out, rest = Counter[str](), Counter[str]()
+    for group, part in zip(units, parts, strict=True):
+        (held_out if part == HELD_OUT else rest).update(group.counts.keys())
+    for index in sorted(range(len(units)), key=lambda index: (units[index].size, units[index].key)):
+        labels = units[index].counts.keys()
+        lacking = any(rest[label] < wanted for label in labels)
+        if mended[index] == HELD_OUT and lacking and all(held_out[label] > 1 for label in labels):
+            mended[index] = REST
+            held_out.subtract(labels)
+            rest.update(labels)
     return mended
 
 

@@ -173,7 +173,7 @@ def _groups(
             groupings.append(_near_duplicates(dataset, config.near_distance, cache, workers, progress))
             continue
         given, warnings = read_groups(Path(source), dataset.records)
-        groupings += given
+        groupings.append(given)
         for warning in warnings:
             progress.warn(warning)
     return join_groups(dataset.records, groupings)
