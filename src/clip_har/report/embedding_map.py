@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from clip_har.evaluation import BoolArray, EvalResult, Evaluated, IntArray
 from clip_har.evaluation.findings import EmbeddingMap
 from clip_har.report import wording
-from clip_har.report.labels import Box, placed_labels, text_size
+from clip_har.report.labels import Box, text_size
 
 SIDE = 400
 """Width and height of a map in its own units."""
@@ -112,13 +112,28 @@ def _class_points(index: int, places: Points, right: BoolArray, n_classes: int) 
     )
 
 
+def _clear(box: Box, taken: Sequence[Box]) -> Box:
+    """The box, moved up or down by as little as keeps it from covering another and within the map."""
+    for step in range(SIDE):
+        for shift in (step, -step):
+            moved = Box(box.left, box.bottom + shift, box.right, box.top + shift)
+            inside = moved.bottom >= 0 and moved.top <= SIDE
+            if inside and not any(moved.overlap(other) for other in taken):
+                return moved
+    return box
+
+
 def _labels(places: Points, targets: IntArray, classes: Sequence[str]) -> Markup:
     """Each class's name near the median of its images."""
     present = [index for index in range(len(classes)) if (targets == index).any()]
-    anchors = [tuple(np.median(places[targets == index], axis=0).tolist()) for index in present]
     texts = [wording.shortened(classes[index], 20) for index in present]
-    sizes = [(width * 1.02, height) for width, height in (text_size(text, LABEL_FONT) for text in texts)]
-    boxes = placed_labels(anchors, sizes, obstacles=[], bounds=Box(2, 2, SIDE - 2, SIDE - 2))
+    anchors = [np.median(places[targets == index], axis=0).tolist() for index in present]
+    boxes: list[Box] = []
+    for text, (x, y) in zip(texts, anchors, strict=True):
+        width, height = text_size(text, LABEL_FONT)
+        half = width * 0.55
+        x = min(max(x, half + 2), SIDE - half - 2)
+        boxes.append(_clear(Box(x - half, y - height / 2, x + half, y + height / 2), boxes))
     return Markup("").join(
         Markup('<text data-class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(
             index, (box.left + box.right) / 2, (box.bottom + box.top) / 2, escape(text)

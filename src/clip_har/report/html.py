@@ -5,6 +5,7 @@ The pages themselves are in `evaluation_page` and `comparison_page`; they need n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -109,6 +110,12 @@ def thumbnail(path: str, load_thumbnail: ThumbnailLoader) -> Markup | None:
     return None if image is None else Markup(sheet.data_uri(image))
 
 
+def breakable(text: str) -> Markup:
+    """A path or a class's name that a browser may break after its separators, rather than anywhere."""
+    parts = re.split(r"(?<=[/_\\-])", text)
+    return Markup("<wbr>").join(parts)
+
+
 def environment() -> jinja2.Environment:
     """The templates, and the wording they may use."""
     found = jinja2.Environment(
@@ -119,6 +126,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     shown: Iterable[Callable[..., str]] = (
+        breakable,
         wording.duration,
         wording.method_label,
         wording.p_value,
