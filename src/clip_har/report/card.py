@@ -113,10 +113,7 @@ def _unseen(findings: Findings) -> list[CardRow]:
         ("Unseen actions", f"{len(found.novel_classes)} held out", found.baseline.novel, found.finetuned.novel),
         ("Harmonic mean", "of the two", found.baseline.harmonic, found.finetuned.harmonic),
     )
-    return [
-        CardRow(name=name, note=note, before=before, after=after)
-        for name, note, before, after in rows
-    ]
+    return [CardRow(name=name, note=note, before=before, after=after) for name, note, before, after in rows]
 
 
 def _calibration(result: EvalResult, findings: Findings) -> list[CardRow]:

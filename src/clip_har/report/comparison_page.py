@@ -68,7 +68,11 @@ def comparison_page(
             hardest=hardest,
             photographs=pictures.shown,
             pairwise=pairwise_table(rows, pairwise),
-            spread=[row for row in sorted(rows, key=lambda row: -row.accuracy) if len(row.seeds) > 1],
+            spread=[
+                row
+                for row in sorted(rows, key=lambda row: -row.accuracy)
+                if len(row.seeds) > 1 and places[row.name] != standing.ZERO_SHOT
+            ],
             card=card_rows(card),
             environment=environment_rows(card),
             versions=[],

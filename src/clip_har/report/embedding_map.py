@@ -48,7 +48,9 @@ def drawn_maps(found: EmbeddingMap, result: EvalResult) -> dict[str, Any]:
     return {
         "method": {"umap": "UMAP", "pca": "PCA"}.get(found.method, found.method),
         "maps": maps,
-        "classes": [{"name": name, "hue": hue(index, len(result.classes))} for index, name in enumerate(result.classes)],
+        "classes": [
+            {"name": name, "hue": hue(index, len(result.classes))} for index, name in enumerate(result.classes)
+        ],
         "shown": shown if shown < result.n else None,
     }
 

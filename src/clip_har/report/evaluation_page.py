@@ -121,7 +121,7 @@ def _findings(result: EvalResult, findings: Findings) -> dict[str, Any]:
         "unseen": findings.unseen,
         "wise": sorted(findings.wise_curve, key=lambda point: point.share),
         "map": None if findings.embedding_map is None else drawn_maps(findings.embedding_map, result),
-        "data": sections.data_summary(findings.data),
+        "data": sections.data_summary(findings.data, result.warnings),
     }
 
 
@@ -139,7 +139,7 @@ def key_facts(result: EvalResult, card: Mapping[str, Any]) -> list[tuple[str, st
         beside = "" if fraction is None else f"{wording.share(fraction)} of the model"
         facts.append(("Trained parameters", wording.thousands(card["trainable_params"]), beside))
     if card.get("train_seconds") is not None:
-        facts.append(("Training time", wording.duration(card["train_seconds"]), str(card.get("device") or "")))
+        facts.append(("Training time", wording.duration(card["train_seconds"]), ""))
     if card.get("peak_memory_bytes") is not None:
         facts.append(("Peak memory", wording.size(card["peak_memory_bytes"]), "of the training"))
     return facts

@@ -40,8 +40,7 @@ def changes(result: EvalResult) -> dict[str, Any] | None:
     return {
         **{name: int(images.sum()) for name, images in kinds.items()},
         "by_class": {
-            name: np.bincount(result.targets_N[images], minlength=n_classes).tolist()
-            for name, images in kinds.items()
+            name: np.bincount(result.targets_N[images], minlength=n_classes).tolist() for name, images in kinds.items()
         },
     }
 

@@ -5,7 +5,7 @@ The card that sums them up is in `card`; a part that was not measured is None or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,13 @@ def _overlay(entry: Explanation, pictures: Pictures, folder: Path | None) -> dic
     return {"path": entry.path, "picture": picture, "state": "shown"}
 
 
-def data_summary(summary: DataSummary | None) -> dict[str, Any] | None:
-    """Images of each class and split, what was left out, what an audit found."""
+def data_summary(summary: DataSummary | None, said: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Images of each class and split, what was left out, what an audit found.
+
+    Args:
+        summary: the data, or None.
+        said: warnings that the page has above already.
+    """
     if summary is None:
         return None
     splits = list(summary.counts)
@@ -128,7 +133,7 @@ def data_summary(summary: DataSummary | None) -> dict[str, Any] | None:
         "totals": [sum(summary.counts[split].values()) for split in splits],
         "unreadable": summary.unreadable[:UNREADABLE_SHOWN],
         "n_unreadable": len(summary.unreadable),
-        "warnings": summary.warnings,
+        "warnings": [warning for warning in summary.warnings if warning not in said],
         "checks": [
             {
                 "name": check.name.replace("_", " "),

@@ -80,9 +80,7 @@ class Plot:
     """What the plot shows, in words, for those who do not see it."""
 
 
-def render(
-    draw: Callable[[], Figure], *, name: str, title: str, description: str, for_page: bool = True
-) -> Plot:
+def render(draw: Callable[[], Figure], *, name: str, title: str, description: str, for_page: bool = True) -> Plot:
     """Draws a figure under the project's style and renders it twice.
 
     Args:

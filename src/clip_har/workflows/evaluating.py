@@ -26,6 +26,7 @@ from clip_har.hard_pairs import HardPairs
 from clip_har.images import decode
 from clip_har.methods import LabelledImages
 from clip_har.progress import SILENT, Progress
+from clip_har.workflows.describing import data_summary, environment
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.training import versions
 
@@ -80,6 +81,7 @@ def evaluate_prepared(
             load_thumbnail=thumbnails(prepared.dataset),
             interpolation=_interpolation(run, history),
             hard_pairs=_hard_pairs(run, prepared) if run else None,
+            findings=report.Findings(data=data_summary(prepared.dataset)),
         )
     for warning in result.warnings:
         if warning not in prepared.dataset.warnings:
@@ -168,6 +170,7 @@ def shared_card(prepared: Prepared, seed: int) -> dict[str, Any]:
         "templates": list(prepared.templates),
         "seed": seed,
         "unreadable": len(prepared.dataset.unreadable),
+        **environment(prepared),
         "versions": versions(),
     }
 
