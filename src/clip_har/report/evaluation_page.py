@@ -57,6 +57,7 @@ def evaluation_page(
         # What comes first has first call on the budget of photographs.
         "explanations": sections.explanations(findings.explanations, pictures, folder),
         "galleries": galleries(result, pictures),
+        "n_mistakes": int((result.best.predictions != result.targets_N).sum()),
         "hard_pairs": _hard_pairs(hard_pairs, pictures),
         **_confusion(result, pictures),
         **_findings(result, findings),

@@ -73,7 +73,8 @@ class Plot:
 
     png: bytes
     svg: str
-    """Empty where no page shows the plot. Else an <svg> element without namespaces, ids unique to the plot, colours as CSS variables, text as text."""
+    """An <svg> element without namespaces, ids unique to the plot, colours as CSS variables, text as text; empty where
+    no page shows the plot."""
     width: int
     """Width at which the SVG's text has its intended size, in CSS pixels."""
     description: str
