@@ -20,16 +20,27 @@ from clip_har.report import (
     comparison_plots,
     comparison_tables,
     evaluation_page,
+    finding_plots,
     plots,
     result_documents,
     sheet,
     standing,
     tables,
 )
-from clip_har.report.html import ThumbnailLoader, split_word
+from clip_har.report.findings import NOTHING, DataSummary, Findings
+from clip_har.report.html import split_word
+from clip_har.report.pictures import ThumbnailLoader
 from clip_har.report.style import Plot
 
-__all__ = ["ThumbnailLoader", "write_audit", "write_comparison", "write_contact_sheet", "write_evaluation"]
+__all__ = [
+    "DataSummary",
+    "Findings",
+    "ThumbnailLoader",
+    "write_audit",
+    "write_comparison",
+    "write_contact_sheet",
+    "write_evaluation",
+]
 
 
 EVALUATION_PLOTS = {
@@ -38,6 +49,7 @@ EVALUATION_PLOTS = {
     "per_class": "per_class_f1.png",
     "training": "training_curve.png",
     "interpolation": "wise_ft_curve.png",
+    **finding_plots.FINDING_PLOTS,
 }
 COMPARISON_PLOTS = {"accuracy": "comparison.png", "cost": "accuracy_cost.png"}
 
@@ -51,6 +63,7 @@ def write_evaluation(
     interpolation: Sequence[tuple[float, float]] | None = None,
     chosen_share: float | None = None,
     hard_pairs: Mapping[str, Any] | None = None,
+    findings: Findings = NOTHING,
     command: str,
     load_thumbnail: ThumbnailLoader | None,
 ) -> list[Path]:
@@ -69,6 +82,8 @@ def write_evaluation(
             for each other with the number of images, and images of different classes that look alike, with the
             cosine similarity of their embeddings; the 12 most alike are shown. Images are paths for
             `load_thumbnail`.
+        findings: what else is known; a part that is not given is not shown. Overlays of explanations are read
+            from `out`.
         command: the command line that makes these files again.
         load_thumbnail: a path from `result.paths` -> image, or None if it cannot be read. Without it the page
             has no photographs.
@@ -79,8 +94,16 @@ def write_evaluation(
     figures = _evaluation_figures(result, history)
     if interpolation:
         figures["interpolation"] = plots.interpolation_plot(interpolation, chosen_share)
+    figures |= finding_plots.finding_plots(findings, result.best.name)
     page = evaluation_page.evaluation_page(
-        result, card=card, figures=figures, hard_pairs=hard_pairs, command=command, load_thumbnail=load_thumbnail
+        result,
+        card=card,
+        figures=figures,
+        hard_pairs=hard_pairs,
+        findings=findings,
+        folder=out,
+        command=command,
+        load_thumbnail=load_thumbnail,
     )
     return [
         _write(out / "results.json", tables.results_json(result)),
@@ -123,9 +146,9 @@ def write_comparison(
     out: Path,
     *,
     card: Mapping[str, Any],
+    pairwise: Sequence[PairedTest] = (),
     command: str,
     load_thumbnail: ThumbnailLoader | None = None,
-    pairwise: Sequence[PairedTest] = (),
 ) -> list[Path]:
     """Writes comparison.json, .csv, .md, .txt and .png, accuracy_cost.png and report.html into the folder `out`.
 
@@ -134,9 +157,9 @@ def write_comparison(
         results: a row's name -> evaluation of its first seed, all on the same images; some may be missing.
         out: made if it does not exist; files of the same names are replaced.
         card: facts that all methods share, as for `write_evaluation`.
+        pairwise: tests between the methods on the same images, corrected for their number; one for each pair.
         command: the command line that makes these files again.
         load_thumbnail: as for `write_evaluation`.
-        pairwise: tests between the rows, for pairwise.csv.
 
     Returns:
         The files written, report.html last. There is no accuracy_cost.png where no row has a training time.
@@ -149,7 +172,13 @@ def write_comparison(
     level = standing.zero_shot_level(rows, results)
     figures = _comparison_figures(rows, level, split_word(first.split) if first else "")
     page = comparison_page.comparison_page(
-        rows, results, card=card, figures=figures, command=command, load_thumbnail=load_thumbnail
+        rows,
+        results,
+        card=card,
+        figures=figures,
+        pairwise=pairwise,
+        command=command,
+        load_thumbnail=load_thumbnail,
     )
     return [
         _write(out / "comparison.json", comparison_tables.comparison_json(rows)),

@@ -15,7 +15,8 @@ from clip_har.audit.plan import PLAN_COLUMNS, PlanRow, proposed_plan
 from clip_har.audit.records import UNSPLIT, Audit, CheckName, Finding
 from clip_har.dataset.layout import FoundFile
 from clip_har.report import wording
-from clip_har.report.html import ThumbnailLoader, environment, split_word, thumbnail
+from clip_har.report.html import environment, split_word, thumbnail
+from clip_har.report.pictures import ThumbnailLoader
 
 CHECK_WORDS: Mapping[CheckName, tuple[str, str]] = {
     "unreadable": ("Unreadable images", "Training leaves these out; each is missed."),

@@ -10,18 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from clip_har.evaluation import ClassMetrics, ComparisonRow, EvalResult, collapse_warnings
+from clip_har.evaluation import ClassMetrics, ComparisonRow, EvalResult, PairedTest, collapse_warnings
 from clip_har.report import standing, wording
 from clip_har.report.comparison_plots import timed_rows
-from clip_har.report.html import (
-    GALLERY_LIMIT,
-    ThumbnailLoader,
-    card_rows,
-    environment,
-    split_word,
-    tile,
-    versions,
-)
+from clip_har.report.html import GALLERY_LIMIT, card_rows, environment, split_word, tile
+from clip_har.report.pictures import Pictures, ThumbnailLoader
+from clip_har.report.sections import environment_rows
 from clip_har.report.style import Plot
 
 
@@ -31,6 +25,7 @@ def comparison_page(
     *,
     card: Mapping[str, Any],
     figures: Mapping[str, Plot],
+    pairwise: Sequence[PairedTest] = (),
     command: str,
     load_thumbnail: ThumbnailLoader | None,
 ) -> str:
@@ -41,12 +36,15 @@ def comparison_page(
         results: entry's name -> evaluation of its first seed; what needs those that are missing is left out.
         card: facts that all methods share, as `html.card_rows` knows them.
         figures: "accuracy"; "cost" where training times are known.
+        pairwise: tests between the methods, one for each pair, in either order; others are left out.
         command: the command line that makes this page again.
         load_thumbnail: a path from the results -> image, or None if it cannot be read.
     """
     level = standing.zero_shot_level(rows, results)
     places = {row.name: standing.standing(row, level) for row in rows}
     first = next(iter(results.values()), None)
+    pictures = Pictures(load_thumbnail)
+    hardest = _hardest(list(results.values()), pictures)
     return (
         environment()
         .get_template("comparison.html.j2")
@@ -66,9 +64,17 @@ def comparison_page(
             methods=[wording.method_label(name) for name in results],
             several_seeds=any(len(row.seeds) > 1 for row in rows),
             classes=_classes_by_method(list(results.values())),
-            hardest=_hardest(list(results.values()), load_thumbnail),
+            hardest=hardest,
+            photographs=pictures.shown,
+            pairwise=pairwise_table(rows, pairwise),
+            spread=[
+                row
+                for row in sorted(rows, key=lambda row: -row.accuracy)
+                if len(row.seeds) > 1 and places[row.name] != standing.ZERO_SHOT
+            ],
             card=card_rows(card),
-            versions=versions(card),
+            environment=environment_rows(card),
+            versions=[],
             command=command,
         )
     )
@@ -146,7 +152,39 @@ def _classes_by_method(results: Sequence[EvalResult]) -> list[tuple[str, list[fl
     return [(row[0].name, [entry.f1 for entry in row]) for row in zip(*columns, strict=True) if row[0].support]
 
 
-def _hardest(results: Sequence[EvalResult], load_thumbnail: ThumbnailLoader | None) -> list[dict[str, Any]]:
+def pairwise_table(rows: Sequence[ComparisonRow], tests: Sequence[PairedTest]) -> list[dict[str, Any]]:
+    """Each method against each other, the most accurate first; nothing without tests.
+
+    A cell is the row's method minus the column's: the difference in points, p after Holm's correction, and
+    whether the row's is "better", "worse" or "alike".
+    """
+    found = {(test.second, test.first): (test.difference, test.p, test.p_holm) for test in tests}
+    found |= {(test.first, test.second): (-test.difference, test.p, test.p_holm) for test in tests}
+    names = [row.name for row in sorted(rows, key=lambda row: -row.accuracy)]
+    names = [name for name in names if any(name in pair for pair in found)]
+    return [
+        {
+            "name": wording.method_label(name),
+            "cells": [None if other == name else _pair_cell(found.get((name, other))) for other in names],
+        }
+        for name in names
+    ]
+
+
+def _pair_cell(test: tuple[float, float, float] | None) -> dict[str, str]:
+    if test is None:
+        return {"difference": "–", "p": "", "plain": "", "place": "alike"}
+    difference, p, p_holm = test
+    place = "alike" if p_holm >= wording.SIGNIFICANT_BELOW else "better" if difference > 0 else "worse"
+    return {
+        "difference": wording.points(difference),
+        "p": wording.p_value(p_holm),
+        "plain": wording.p_value(p),
+        "place": place,
+    }
+
+
+def _hardest(results: Sequence[EvalResult], pictures: Pictures) -> list[dict[str, Any]]:
     """Images that every method answers wrongly, those with the least probability for the truth first."""
     if not results or any(result.paths != results[0].paths for result in results):
         return []
@@ -156,4 +194,4 @@ def _hardest(results: Sequence[EvalResult], load_thumbnail: ThumbnailLoader | No
     order = np.argsort(np.mean(truth_MN, axis=0), kind="stable")
     chosen = [int(index) for index in order if wrong[index]][: GALLERY_LIMIT // 2]
     best = max(results, key=lambda result: result.best.metrics.accuracy)
-    return [tile(best, best.best, index, load_thumbnail) for index in chosen]
+    return [tile(best, best.best, index, pictures) for index in chosen]

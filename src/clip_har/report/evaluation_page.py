@@ -6,26 +6,22 @@ Words and selection are here, layout is in templates/, plots come ready from `pl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clip_har.evaluation import EvalResult, collapse_of, confused_pairs
-from clip_har.report import wording
-from clip_har.report.html import (
-    GALLERY_LIMIT,
-    ThumbnailLoader,
-    card_rows,
-    environment,
-    split_word,
-    thumbnail,
-    tile,
-    versions,
-)
+from clip_har.report import sections, wording
+from clip_har.report.card import card as adaptation_card
+from clip_har.report.confusion import cell_id, cell_sections, confusion_table
+from clip_har.report.embedding_map import drawn_maps
+from clip_har.report.findings import NOTHING, Findings
+from clip_har.report.galleries import changes, galleries
+from clip_har.report.html import card_rows, environment, photograph, split_word
+from clip_har.report.pictures import Pictures, ThumbnailLoader
 from clip_har.report.style import Plot
 from clip_har.report.tables import METRIC_FIELDS, metric_values
 
-PAIRS_LIMIT = 8
+PAIRS_LIMIT = 10
 HARD_PAIRS_LIMIT = 12
 
 
@@ -35,6 +31,8 @@ def evaluation_page(
     card: Mapping[str, Any],
     figures: Mapping[str, Plot],
     hard_pairs: Mapping[str, Any] | None = None,
+    findings: Findings = NOTHING,
+    folder: Path | None = None,
     command: str,
     load_thumbnail: ThumbnailLoader | None,
 ) -> str:
@@ -43,36 +41,109 @@ def evaluation_page(
     Args:
         result: what was measured.
         card: facts about the run, as `card_rows` knows them.
-        figures: "confusion" and "per_class"; "confusion_baseline", "training" and "interpolation" where they
-            apply.
+        figures: "confusion" and "per_class"; "confusion_baseline", "training", "interpolation" and those of
+            `finding_plots` where they apply.
         hard_pairs: as for `report.write_evaluation`.
+        findings: what else is known.
+        folder: where the explanations' overlays lie.
         command: the command line that makes this page again.
         load_thumbnail: a path from `result.paths` -> image, or None if it cannot be read. Without it the
             page has no photographs.
     """
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            headline=headline(result),
-            verdict=verdict(result),
-            alarm=alarm(result),
-            split=split_word(result.split),
-            result=result,
-            label=wording.method_label(result.best.name),
-            bars=_accuracy_bars(result),
-            metrics=_metric_rows(result),
-            card=card_rows(card),
-            versions=versions(card),
-            figures=figures,
-            classes=_class_rows(result),
-            pairs=confused_pairs(result.best.metrics, PAIRS_LIMIT),
-            mistakes=_mistakes(result, load_thumbnail),
-            hard_pairs=_hard_pairs(hard_pairs, load_thumbnail),
-            n_mistakes=int((result.best.predictions != result.targets_N).sum()),
-            command=command,
-        )
-    )
+    pictures = Pictures(load_thumbnail)
+    context = {
+        **_answer(result, card),
+        **_metrics(result, figures),
+        # What comes first has first call on the budget of photographs.
+        "explanations": sections.explanations(findings.explanations, pictures, folder),
+        "galleries": galleries(result, pictures),
+        "n_mistakes": int((result.best.predictions != result.targets_N).sum()),
+        "hard_pairs": _hard_pairs(hard_pairs, pictures),
+        **_confusion(result, pictures),
+        **_findings(result, findings),
+        "card": card_rows(card),
+        "environment": sections.environment_rows(card),
+        "versions": [],
+        "command": command,
+    }
+    return environment().get_template("report.html.j2").render(**context, photographs=pictures.shown)
+
+
+def _answer(result: EvalResult, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page opens with."""
+    return {
+        "headline": headline(result),
+        "verdict": verdict(result),
+        "alarm": alarm(result),
+        "split": split_word(result.split),
+        "result": result,
+        "label": wording.method_label(result.best.name),
+        "bars": _accuracy_bars(result),
+        "facts": key_facts(result, card),
+    }
+
+
+def _metrics(result: EvalResult, figures: Mapping[str, Plot]) -> dict[str, Any]:
+    found = changes(result)
+    return {
+        "figures": figures,
+        "metrics": _metric_rows(result),
+        "classes": _class_rows(result, None if found is None else found["by_class"]),
+        "changes": found,
+    }
+
+
+def _confusion(result: EvalResult, pictures: Pictures) -> dict[str, Any]:
+    """The matrix, the photographs behind its cells, and the most frequent mistakes."""
+    cells = cell_sections(result, pictures)
+    places = {name: index for index, name in enumerate(result.classes)}
+    before = None
+    if result.finetuned is not None:
+        before = confusion_table(result.classes, result.baseline.metrics.confusion)
+    return {
+        "matrix": confusion_table(result.classes, result.best.metrics.confusion, cells),
+        "matrix_before": before,
+        "cells": list(cells.values()),
+        "pairs": [
+            (pair, cell_id(*cell) if (cell := (places[pair.true], places[pair.predicted])) in cells else None)
+            for pair in confused_pairs(result.best.metrics, PAIRS_LIMIT)
+        ],
+    }
+
+
+def _findings(result: EvalResult, findings: Findings) -> dict[str, Any]:
+    """The optional parts that need no photographs."""
+    label = wording.method_label(result.best.name)
+    return {
+        "adaptation": adaptation_card(result, findings),
+        "confidence": sections.confidence_tables(findings, label),
+        "corruptions": sections.corruption_rows(findings.robustness),
+        "shifts": findings.shifts,
+        "unseen": findings.unseen,
+        "wise": findings.wise_curve,
+        "map": None if findings.embedding_map is None else drawn_maps(findings.embedding_map, result),
+        "data": sections.data_summary(findings.data, result.warnings),
+    }
+
+
+def key_facts(result: EvalResult, card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The gain, what it is worth and what it cost: label, figure, and what the figure stands beside."""
+    facts = []
+    if result.finetuned is not None and result.mcnemar_p is not None and result.difference_ci95 is not None:
+        gain = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
+        low, high = result.difference_ci95
+        interval = f"points; 95 % interval {wording.points(low)} to {wording.points(high)}"
+        facts.append(("Against zero-shot", wording.points(gain), interval))
+        facts.append(("McNemar’s test", wording.p_value(result.mcnemar_p), "two-sided, on the same images"))
+    if card.get("trainable_params"):
+        fraction = card.get("trainable_fraction")
+        beside = "" if fraction is None else f"{wording.share(fraction)} of the model"
+        facts.append(("Trained parameters", wording.thousands(card["trainable_params"]), beside))
+    if card.get("train_seconds") is not None:
+        facts.append(("Training time", wording.duration(card["train_seconds"]), ""))
+    if card.get("peak_memory_bytes") is not None:
+        facts.append(("Peak memory", wording.size(card["peak_memory_bytes"]), "of the training"))
+    return facts
 
 
 def headline(result: EvalResult) -> str:
@@ -148,6 +219,7 @@ def _metric_rows(result: EvalResult) -> list[dict[str, str]]:
             "name": name,
             "before": f"{before[name]:.3f}",
             "after": f"{after[name]:.3f}" if after else "",
+            "change": f"{after[name] - before[name]:.6f}" if after else "",
             "difference": wording.signed(after[name] - before[name], 3) if after else "",
         }
         for name in METRIC_FIELDS
@@ -155,11 +227,14 @@ def _metric_rows(result: EvalResult) -> list[dict[str, str]]:
     ]
 
 
-def _class_rows(result: EvalResult) -> list[dict[str, Any]]:
+def _class_rows(result: EvalResult, changed: Mapping[str, list[int]] | None) -> list[dict[str, Any]]:
     """One row for each class; values are None for a class without images."""
     rows = []
-    for before, after in zip(result.baseline.metrics.per_class, result.best.metrics.per_class, strict=True):
+    pairs = zip(result.baseline.metrics.per_class, result.best.metrics.per_class, strict=True)
+    for index, (before, after) in enumerate(pairs):
         row: dict[str, Any] = {"name": after.name, "support": after.support}
+        if changed is not None:
+            row |= {"fixed": changed["fixed"][index], "broken": changed["broken"][index]}
         if after.support:
             row |= {
                 "precision": after.precision,
@@ -172,7 +247,7 @@ def _class_rows(result: EvalResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _hard_pairs(pairs: Mapping[str, Any] | None, load_thumbnail: ThumbnailLoader | None) -> dict[str, Any] | None:
+def _hard_pairs(pairs: Mapping[str, Any] | None, pictures: Pictures) -> dict[str, Any] | None:
     """The mined pairs as the template wants them, the most alike images first."""
     if not pairs or not (pairs.get("class_pairs") or pairs.get("image_pairs")):
         return None
@@ -183,22 +258,10 @@ def _hard_pairs(pairs: Mapping[str, Any] | None, load_thumbnail: ThumbnailLoader
             {
                 "similarity": f"{pair['similarity']:.2f}",
                 "sides": [
-                    {
-                        "path": pair[path],
-                        "label": pair[label],
-                        "source": None if load_thumbnail is None else thumbnail(pair[path], load_thumbnail),
-                    }
+                    {"label": pair[label], **photograph(pair[path], pictures)}
                     for path, label in (("image", "label"), ("rival_image", "rival_label"))
                 ],
             }
             for pair in alike
         ],
-        "wanted": load_thumbnail is not None,
     }
-
-
-def _mistakes(result: EvalResult, load_thumbnail: ThumbnailLoader | None) -> list[dict[str, Any]]:
-    """The wrong answers that the model was surest of, surest first."""
-    wrong = np.flatnonzero(result.best.predictions != result.targets_N)
-    surest = wrong[np.argsort(-result.best.confidence[wrong], kind="stable")][:GALLERY_LIMIT]
-    return [tile(result, result.best, int(index), load_thumbnail) for index in surest]

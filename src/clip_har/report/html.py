@@ -5,18 +5,17 @@ The pages themselves are in `evaluation_page` and `comparison_page`; they need n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from PIL import Image
 
 from clip_har.errors import UnreadableImageError
 from clip_har.evaluation import EvalResult, Evaluated
 from clip_har.report import sheet, wording
-
-ThumbnailLoader = Callable[[str], Image.Image | None]
+from clip_har.report.pictures import Pictures, ThumbnailLoader
 
 GALLERY_LIMIT = 24
 SPLIT_WORDS = {"test": "test", "val": "validation", "train": "training"}
@@ -83,22 +82,23 @@ def _templates(templates: str | Sequence[str]) -> str:
     return f"“{templates[0]}”{more}" if templates else "none"
 
 
-def versions(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Package and version, for the foot of a page."""
-    return [(str(name), str(version)) for name, version in (card.get("versions") or {}).items()]
-
-
-def tile(result: EvalResult, model: Evaluated, index: int, load_thumbnail: ThumbnailLoader | None) -> dict[str, Any]:
+def tile(result: EvalResult, model: Evaluated, index: int, pictures: Pictures, note: str = "") -> dict[str, Any]:
     """One photograph with its true class and a model's answer, for `parts.gallery`."""
     path = result.paths[index]
+    predicted = int(model.predictions[index])
     return {
-        "path": path,
         "true": result.classes[result.targets_N[index]],
-        "answer": result.classes[model.predictions[index]],
+        "answer": result.classes[predicted],
+        "right": predicted == int(result.targets_N[index]),
         "confidence": wording.percent(float(model.confidence[index]), 0),
-        "source": None if load_thumbnail is None else thumbnail(path, load_thumbnail),
-        "wanted": load_thumbnail is not None,
+        "note": note,
+        **photograph(path, pictures),
     }
+
+
+def photograph(path: str, pictures: Pictures) -> dict[str, Any]:
+    """What `parts.photo` needs of one image."""
+    return {"path": path, "picture": pictures.get(path), "state": pictures.state(path)}
 
 
 def thumbnail(path: str, load_thumbnail: ThumbnailLoader) -> Markup | None:
@@ -108,6 +108,12 @@ def thumbnail(path: str, load_thumbnail: ThumbnailLoader) -> Markup | None:
     except UnreadableImageError:
         return None
     return None if image is None else Markup(sheet.data_uri(image))
+
+
+def breakable(text: str) -> Markup:
+    """A path or a class's name that a browser may break after its separators, rather than anywhere."""
+    parts = re.split(r"(?<=[/_\\-])", text)
+    return Markup("<wbr>").join(parts)
 
 
 def environment() -> jinja2.Environment:
@@ -120,6 +126,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     shown: Iterable[Callable[..., str]] = (
+        breakable,
         wording.duration,
         wording.method_label,
         wording.p_value,

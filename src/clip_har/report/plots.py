@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from clip_har.evaluation import EpochRecord, EvalResult, Evaluated
 from clip_har.report import wording
+from clip_har.report.confusion import CLASSES_LIMIT
 from clip_har.report.style import (
     ACCENT,
     BASELINE,
@@ -32,6 +33,8 @@ from clip_har.report.style import (
 )
 
 COUNTS_UP_TO_CLASSES = 25
+LABELS_UP_TO_CLASSES = 100
+UNLABELLED_SIDE = 12.0  # inches
 LABEL_LENGTH = 26
 TITLE_NAME_LENGTH = 22
 PAGE_WIDTH = 5.2  # inches: narrow enough for text of 9 pt to stay readable on a phone
@@ -39,7 +42,10 @@ WHITE_TEXT_FROM_ALPHA = 0.8
 
 
 def confusion_plot(result: EvalResult, model: Evaluated, *, name: str) -> Plot:
-    """Confusion matrix: colour is the share of the row, blue where right and orange where wrong."""
+    """Confusion matrix: colour is the share of the row, blue where right and orange where wrong.
+
+    With more than `LABELS_UP_TO_CLASSES` classes it has no labels and keeps one size.
+    """
     label = _title_name(model.name)
     return render(
         partial(_draw_confusion, model, result.classes),
@@ -49,11 +55,15 @@ def confusion_plot(result: EvalResult, model: Evaluated, *, name: str) -> Plot:
             f"Confusion matrix of {label} over {len(result.classes)} classes and {result.n} images; "
             f"{wording.percent(model.metrics.accuracy)} lie on the diagonal."
         ),
+        for_page=len(result.classes) > CLASSES_LIMIT,  # with fewer, the page has a table
     )
 
 
 def per_class_plot(result: EvalResult) -> Plot:
-    """F1 of each class that has images, best first: zero-shot against the finetuned model if there is one."""
+    """F1 of each class that has images, best first: zero-shot against the finetuned model if there is one.
+
+    Of more than `LABELS_UP_TO_CLASSES` classes those with the lowest F1 are shown.
+    """
     best = _title_name(result.best.name)
     against = "" if result.finetuned is None else " against zero-shot"
     return render(
@@ -61,6 +71,7 @@ def per_class_plot(result: EvalResult) -> Plot:
         name="per-class",
         title=f"F1 of each class: {best}{against}",
         description=f"F1 of each class for {best}{against}; the table of classes has the same numbers.",
+        for_page=False,
     )
 
 
@@ -124,6 +135,8 @@ def label_rows(axes: Axes, names: Sequence[str]) -> None:
 
 def _draw_confusion(model: Evaluated, classes: Sequence[str]) -> Figure:
     n_classes = len(classes)
+    if n_classes > LABELS_UP_TO_CLASSES:
+        return _draw_unlabelled(model)
     cell = float(np.interp(n_classes, [3, 15, 60], [0.62, 0.37, 0.165]))
     font = float(np.interp(n_classes, [3, 15, 60], [9.5, 8.5, 7.0]))
     labels = [wording.shortened(name, LABEL_LENGTH) for name in classes]
@@ -149,6 +162,16 @@ def _draw_confusion(model: Evaluated, classes: Sequence[str]) -> Figure:
     return figure
 
 
+def _draw_unlabelled(model: Evaluated) -> Figure:
+    figure = Figure(figsize=(UNLABELLED_SIDE, UNLABELLED_SIDE), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(_heat(model.metrics.confusion), interpolation="nearest", aspect="equal")
+    axes.grid(False)
+    axes.set_ylabel("true class")
+    axes.set_xlabel("answer")
+    return figure
+
+
 def _heat(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """RGBA, [C, C, 4]: transparent where nothing falls, so that the page's ground shows in light and dark."""
     support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -171,6 +194,7 @@ def _write_counts(axes: Axes, confusion: npt.NDArray[np.int64], alpha: npt.NDArr
 def _draw_per_class(result: EvalResult) -> Figure:
     entries = result.best.metrics.per_class
     order = sorted((i for i, e in enumerate(entries) if e.support), key=lambda i: (entries[i].f1, -i))
+    order = order[:LABELS_UP_TO_CLASSES]
     values = np.array([entries[i].f1 for i in order])
     before = np.array([result.baseline.metrics.per_class[i].f1 for i in order])
     figure = Figure(figsize=(PAGE_WIDTH, 1.05 + 0.225 * len(order)), layout="constrained")

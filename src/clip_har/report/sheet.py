@@ -24,6 +24,8 @@ MAX_COLUMNS = 8
 CAPTION_LENGTH = 24
 THUMBNAIL_SIDE = 200  # pixels, the longer side
 THUMBNAIL_QUALITY = 70
+PICTURE_SIDE = 168  # pixels, the longer side, where a page holds hundreds
+PICTURE_QUALITY = 62
 
 
 def contact_sheet(
@@ -60,11 +62,20 @@ def png_bytes(image: Image.Image) -> bytes:
 
 def data_uri(image: Image.Image) -> str:
     """The image as a JPEG of at most 200 pixels a side, in a form that a page can hold."""
+    return _jpeg(image, THUMBNAIL_SIDE, THUMBNAIL_QUALITY)[1]
+
+
+def small_jpeg(image: Image.Image) -> tuple[tuple[int, int], str]:
+    """The image as a JPEG for a page of many: its width and height in pixels, and a data URI."""
+    return _jpeg(image, PICTURE_SIDE, PICTURE_QUALITY)
+
+
+def _jpeg(image: Image.Image, side: int, quality: int) -> tuple[tuple[int, int], str]:
     small = _rgb(image)
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    small.save(buffer, format="JPEG", quality=quality, optimize=True)
+    return small.size, "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _draw_tile(

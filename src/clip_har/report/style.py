@@ -73,14 +73,15 @@ class Plot:
 
     png: bytes
     svg: str
-    """An <svg> element without namespaces, ids unique to the plot, colours as CSS variables, text as text."""
+    """An <svg> element without namespaces, ids unique to the plot, colours as CSS variables, text as text; empty where
+    no page shows the plot."""
     width: int
     """Width at which the SVG's text has its intended size, in CSS pixels."""
     description: str
     """What the plot shows, in words, for those who do not see it."""
 
 
-def render(draw: Callable[[], Figure], *, name: str, title: str, description: str) -> Plot:
+def render(draw: Callable[[], Figure], *, name: str, title: str, description: str, for_page: bool = True) -> Plot:
     """Draws a figure under the project's style and renders it twice.
 
     Args:
@@ -88,6 +89,7 @@ def render(draw: Callable[[], Figure], *, name: str, title: str, description: st
         name: prefix of the ids in the SVG, unique on the page.
         title: stands above the PNG; in a page, the heading takes its place.
         description: alternative text.
+        for_page: False where a page shows the same in another form; there is no SVG then.
     """
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         # Class names in scripts that the font lacks show as boxes in the PNG, and properly in the page.
@@ -97,6 +99,8 @@ def render(draw: Callable[[], Figure], *, name: str, title: str, description: st
         heading = figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
         png, svg = io.BytesIO(), io.BytesIO()
         figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None}, facecolor="white")
+        if not for_page:
+            return Plot(png=png.getvalue(), svg="", width=0, description=description)
         heading.remove()
         figure._suptitle = None  # type: ignore[attr-defined]
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))

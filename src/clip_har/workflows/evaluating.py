@@ -23,6 +23,7 @@ from clip_har.progress import SILENT, Progress
 from clip_har.workflows import beyond
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.confidence import with_confidence
+from clip_har.workflows.describing import data_summary, environment
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.training import versions
 
@@ -88,11 +89,26 @@ def evaluate_prepared(
             load_thumbnail=thumbnails(prepared.dataset),
             interpolation=_interpolation(run, history),
             hard_pairs=_hard_pairs(run, prepared) if run else None,
+            findings=_shown(result, prepared.dataset),
         )
     for warning in result.warnings:
         if warning not in prepared.dataset.warnings:
             progress.warn(warning)
     return result
+
+
+def _shown(result: EvalResult, dataset: ActionDataset) -> report.Findings:
+    """What the report shows beside the metrics."""
+    found = result.findings
+    return report.Findings(
+        confidence_baseline=result.confidence_baseline,
+        confidence_finetuned=result.confidence_finetuned,
+        robustness=found.robustness,
+        shifts=(found.shift,) if found.shift is not None else (),
+        unseen=found.unseen,
+        wise_curve=found.wise_curve,
+        data=data_summary(dataset),
+    )
 
 
 def _interpolation(
@@ -157,6 +173,7 @@ def shared_card(prepared: Prepared, seed: int) -> dict[str, Any]:
         "templates": list(prepared.templates),
         "seed": seed,
         "unreadable": len(prepared.dataset.unreadable),
+        **environment(prepared),
         "versions": versions(),
     }
 

@@ -1,0 +1,140 @@
+"""The card of one evaluation: in domain, corruptions, shift, unseen actions and calibration side by side.
+
+Values and words only; the details of each part are in `sections`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clip_har.evaluation import EvalResult
+from clip_har.report import wording
+from clip_har.report.findings import Findings
+from clip_har.report.html import split_word
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardRow:
+    """One line of the card; values are fractions."""
+
+    name: str
+    note: str
+    """What was measured on what, in a few words."""
+    before: float
+    """Of zero-shot."""
+    after: float | None
+    """Of the run; None without one."""
+    lower_is_better: bool = False
+    evidence: str = ""
+    """An interval or a p-value of the difference; may be empty."""
+
+    @property
+    def difference(self) -> float | None:
+        """After minus before."""
+        return None if self.after is None else self.after - self.before
+
+    @property
+    def better(self) -> bool | None:
+        """Whether tuning is on the good side; None where it changed nothing that is shown, or there is no run."""
+        if self.difference is None or abs(self.difference) < 0.0005:
+            return None
+        return (self.difference < 0) == self.lower_is_better
+
+
+def card(result: EvalResult, findings: Findings) -> list[tuple[str, list[CardRow]]]:
+    """The rows of what is known under the names of their groups, in reading order."""
+    groups = {
+        "In domain": _in_domain(result),
+        "Corruptions": _corruptions(findings),
+        "Other datasets": _shifts(findings),
+        "Unseen actions": _unseen(findings),
+        "Calibration": _calibration(result, findings),
+    }
+    return [(group, rows) for group, rows in groups.items() if rows]
+
+
+def _in_domain(result: EvalResult) -> list[CardRow]:
+    after = result.finetuned.metrics if result.finetuned else None
+    images = f"{result.n:,} {split_word(result.split)} images"
+    interval = result.difference_ci95
+    evidence = "" if interval is None else f"{wording.points(interval[0])} to {wording.points(interval[1])}"
+    return [
+        CardRow(
+            name="Accuracy",
+            note=images,
+            before=result.baseline.metrics.accuracy,
+            after=after.accuracy if after else None,
+            evidence=evidence,
+        ),
+        CardRow(
+            name="Macro F1",
+            note="all classes alike",
+            before=result.baseline.metrics.macro_f1,
+            after=after.macro_f1 if after else None,
+        ),
+    ]
+
+
+def _corruptions(findings: Findings) -> list[CardRow]:
+    found = findings.robustness
+    if found is None:
+        return []
+    kinds = len({score.kind for score in found.scores})
+    severities = len({score.severity for score in found.scores})
+    return [
+        CardRow(
+            name="Mean accuracy",
+            note=f"{kinds} kinds, {severities} severities, {found.images:,} images",
+            before=found.mean_baseline,
+            after=found.mean_finetuned,
+        )
+    ]
+
+
+def _shifts(findings: Findings) -> list[CardRow]:
+    return [
+        CardRow(
+            name=shift.name,
+            note=f"{shift.images:,} images, {shift.classes} classes",
+            before=shift.baseline,
+            after=shift.finetuned,
+            evidence="" if shift.mcnemar_p is None else wording.p_value(shift.mcnemar_p),
+        )
+        for shift in findings.shifts
+    ]
+
+
+def _unseen(findings: Findings) -> list[CardRow]:
+    found = findings.unseen
+    if found is None:
+        return []
+    rows = (
+        ("Trained actions", f"{len(found.base_classes)} actions", found.baseline.base, found.finetuned.base),
+        ("Unseen actions", f"{len(found.novel_classes)} held out", found.baseline.novel, found.finetuned.novel),
+        ("Harmonic mean", "of the two", found.baseline.harmonic, found.finetuned.harmonic),
+    )
+    return [CardRow(name=name, note=note, before=before, after=after) for name, note, before, after in rows]
+
+
+def _calibration(result: EvalResult, findings: Findings) -> list[CardRow]:
+    rows = [
+        CardRow(
+            name="ECE",
+            note="gap of confidence and accuracy",
+            before=result.baseline.metrics.ece,
+            after=result.finetuned.metrics.ece if result.finetuned else None,
+            lower_is_better=True,
+        )
+    ]
+    before, after = findings.confidence_baseline, findings.confidence_finetuned
+    if before is not None:
+        rows.append(
+            CardRow(
+                name="ECE, scaled",
+                note="after temperature scaling",
+                before=before.ece_after,
+                after=None if after is None else after.ece_after,
+                lower_is_better=True,
+            )
+        )
+    return rows

@@ -1,0 +1,156 @@
+"""The optional parts of an evaluation's page as its template wants them: confidence, corruptions, explanations, data.
+
+The card that sums them up is in `card`; a part that was not measured is None or empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from clip_har.evaluation.findings import Explanation, Robustness
+from clip_har.report import wording
+from clip_har.report.finding_plots import by_kind, confidences
+from clip_har.report.findings import DataSummary, Findings
+from clip_har.report.html import photograph, split_word
+from clip_har.report.pictures import Pictures
+
+EXPLANATIONS_LIMIT = 24
+PROMPTS_SHOWN = 5
+NEIGHBOURS_SHOWN = 4
+UNREADABLE_SHOWN = 20
+ENVIRONMENT_KEYS = {
+    "device": "Device",
+    "precision": "Precision",
+    "platform": "Platform",
+    "seed": "Seed",
+    "seeds": "Seeds",
+    "backbone": "Model",
+    "weights_hash": "Weights (SHA-256)",
+    "manifest_sha256": "Split manifest (SHA-256)",
+    "data": "Data",
+}
+"""Keys of the card that say what these numbers were made with."""
+
+
+def confidence_tables(findings: Findings, label: str) -> dict[str, Any] | None:
+    """Selective prediction and conformal sets of each model that was examined."""
+    models = confidences(findings, label)
+    if not models:
+        return None
+    return {
+        "selective": [(name, point) for name, found in models.items() for point in found.selective],
+        "conformal": [(name, level) for name, found in models.items() for level in found.conformal],
+        "aurc": [(name, found.aurc) for name, found in models.items()],
+        "temperatures": [(name, found.temperature) for name, found in models.items()],
+    }
+
+
+def corruption_rows(robustness: Robustness | None) -> dict[str, Any] | None:
+    """One row for each corruption and model: accuracy by severity, and the mean."""
+    if robustness is None or not robustness.scores:
+        return None
+    severities = sorted({score.severity for score in robustness.scores})
+    rows = []
+    for kind, scores in by_kind(robustness.scores).items():
+        at = {score.severity: score for score in scores}
+        before = [at[severity].baseline if severity in at else None for severity in severities]
+        after = [at[severity].finetuned if severity in at else None for severity in severities]
+        rows.append({"kind": kind.replace("-", " "), "before": _with_mean(before), "after": _with_mean(after)})
+    return {"severities": severities, "rows": rows, "tuned": robustness.clean_finetuned is not None}
+
+
+def _with_mean(values: list[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {"values": values, "mean": sum(known) / len(known) if known else None}
+
+
+def explanations(found: tuple[Explanation, ...], pictures: Pictures, folder: Path | None) -> list[dict[str, Any]]:
+    """Each explained image with its overlay, closest sentences and closest training images."""
+    return [_explanation(entry, pictures, folder) for entry in found[:EXPLANATIONS_LIMIT]]
+
+
+def _explanation(entry: Explanation, pictures: Pictures, folder: Path | None) -> dict[str, Any]:
+    best = max((similarity for _, similarity in entry.prompts), default=1.0)
+    least = min((similarity for _, similarity in entry.prompts), default=0.0)
+    span = max(best - least, 1e-9)
+    return {
+        "true": entry.true,
+        "answer": entry.predicted,
+        "right": entry.true == entry.predicted,
+        "confidence": wording.percent(entry.confidence, 0),
+        **photograph(entry.path, pictures),
+        "overlay": _overlay(entry, pictures, folder),
+        "prompts": [
+            {
+                "text": text,
+                "similarity": f"{similarity:.3f}",
+                "width": f"{15 + 85 * (similarity - least) / span:.0f}",
+            }
+            for text, similarity in entry.prompts[:PROMPTS_SHOWN]
+        ],
+        "neighbours": [
+            {
+                "label": neighbour.label,
+                "similarity": f"{neighbour.similarity:.2f}",
+                "same": neighbour.label == entry.predicted,
+                **photograph(neighbour.path, pictures),
+            }
+            for neighbour in entry.neighbours[:NEIGHBOURS_SHOWN]
+        ],
+    }
+
+
+def _overlay(entry: Explanation, pictures: Pictures, folder: Path | None) -> dict[str, Any] | None:
+    """The relevance map laid over the picture, read from beside the results."""
+    if entry.overlay is None or folder is None or not pictures.wanted or pictures.full:
+        return None
+    try:
+        with Image.open(folder / entry.overlay) as image:
+            picture = pictures.add(f"overlay:{entry.overlay}", image)
+    except OSError:
+        return None
+    return {"path": entry.path, "picture": picture, "state": "shown"}
+
+
+def data_summary(summary: DataSummary | None, said: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Images of each class and split, what was left out, what an audit found.
+
+    Args:
+        summary: the data, or None.
+        said: warnings that the page has above already.
+    """
+    if summary is None:
+        return None
+    splits = list(summary.counts)
+    names = list(dict.fromkeys(name for counts in summary.counts.values() for name in counts))
+    return {
+        "splits": [split_word(split) for split in splits],
+        "classes": [(name, [summary.counts[split].get(name, 0) for split in splits]) for name in names],
+        "totals": [sum(summary.counts[split].values()) for split in splits],
+        "unreadable": summary.unreadable[:UNREADABLE_SHOWN],
+        "n_unreadable": len(summary.unreadable),
+        "warnings": [warning for warning in summary.warnings if warning not in said],
+        "checks": [
+            {
+                "name": check.name.replace("_", " "),
+                "found": f"{check.found:,}" if check.performed else "not looked for",
+                "limit": "any" if check.limit is None else f"{check.limit:,}",
+                "above": check.above,
+            }
+            for check in summary.checks
+        ],
+    }
+
+
+def environment_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is needed to make the same numbers again: hardware, seed, hashes, versions."""
+    rows = [
+        (label, ", ".join(map(str, card[key])) if isinstance(card[key], list | tuple) else str(card[key]))
+        for key, label in ENVIRONMENT_KEYS.items()
+        if card.get(key) is not None
+    ]
+    return rows + [(str(name), str(version)) for name, version in (card.get("versions") or {}).items()]
