@@ -6,8 +6,10 @@ Reading them is in dataset/sources/packed_tables.py.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,11 @@ def download_hub(
     Raises:
         DataError: the hub cannot be reached, wants a login, or keeps sending damaged files.
     """
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     endpoint = endpoint or os.environ.get("HF_ENDPOINT") or None
+    network_errors = _network_errors()
     problem = ""
     for _ in range(ATTEMPTS):
         try:
@@ -57,7 +59,7 @@ def download_hub(
             if error.errno is not None:
                 raise  # the disk's, not the network's
             problem = _first_line(error)
-        except (httpx.HTTPError, *_newer_http_errors()) as error:
+        except network_errors as error:
             problem = _first_line(error)
         else:
             damaged = list(_damaged(folder, _checksums(info)))
@@ -73,13 +75,13 @@ def download_hub(
     )
 
 
-def _newer_http_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub 2 raises where 1 raised httpx's errors."""
-    try:
-        import httpx2
-    except ImportError:
-        return ()
-    return (httpx2.HTTPError,)
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises when a connection fails: it changed its HTTP library twice."""
+    found = []
+    for module, name in (("requests", "RequestException"), ("httpx", "HTTPError"), ("httpx2", "HTTPError")):
+        with suppress(ImportError):
+            found.append(getattr(importlib.import_module(module), name))
+    return tuple(found)
 
 
 def _checksums(info: Any) -> Mapping[str, str]:

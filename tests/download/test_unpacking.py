@@ -1,0 +1,138 @@
+"""Archives from strangers: paths, links, bombs and damage end in one line, and nothing is written outside."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from clip_har.download import UnpackLimits, unpack
+from clip_har.errors import DataError
+
+LIMITS = UnpackLimits(files=10, total_bytes=3 << 20, file_bytes=2 << 20, ratio=50)
+
+
+def zip_of(path: Path, members: dict[str, bytes], *, compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo("placeholder")
+            info.filename = info.orig_filename = name  # as it is, where the constructor would mend it
+            info.compress_type = compression
+            archive.writestr(info, content)
+    return path
+
+
+def tar_of(path: Path, name: str, kind: bytes = tarfile.REGTYPE) -> Path:
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, "/etc/passwd", 4 if kind == tarfile.REGTYPE else 0
+        archive.addfile(info, io.BytesIO(b"data"))
+    return path
+
+
+def refused(archive: Path, folder: Path) -> str:
+    before = {path for path in folder.parent.rglob("*") if folder not in (path, *path.parents)}
+    with pytest.raises(DataError) as caught:
+        unpack(archive, folder, limits=LIMITS)
+    assert "\n" not in str(caught.value)
+    assert {path for path in folder.parent.rglob("*") if folder not in (path, *path.parents)} == before
+    return caught.value.what
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar"])
+def test_files_come_out_as_they_went_in(suffix: str, tmp_path: Path) -> None:
+    members = {"a/b/1.jpg": b"one", "a/2.jpg": b"", "3.txt": b"three" * 1000}
+    archive = tmp_path / f"x.{suffix}"
+    if suffix == "zip":
+        zip_of(archive, members, compression=zipfile.ZIP_DEFLATED)
+    else:
+        with tarfile.open(archive, "w:gz") as tar:
+            for name, content in members.items():
+                info = tarfile.TarInfo(f"./{name}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    assert unpack(archive, tmp_path / "out", limits=LIMITS) == 3
+    out = tmp_path / "out"
+    assert {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()} == members
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.jpg", "a/../../evil.jpg", "/tmp/evil.jpg", "..\\evil.jpg", "C:/evil.jpg", "a//b.jpg", "a/./b", "a\0b"],
+)
+def test_paths_that_leave_the_folder_are_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "evil.zip", {"good.jpg": b"good", name: b"evil"})
+    assert "which would leave the folder: nothing was unpacked" in refused(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    if "\0" not in name and not name.startswith(("C:", "a/.", "a//")):
+        assert "which would leave the folder" in refused(tar_of(tmp_path / "evil.tar", name), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_a_tar_are_refused(kind: bytes, tmp_path: Path) -> None:
+    assert "which is a link or a device" in refused(tar_of(tmp_path / "x.tar", "a.jpg", kind), tmp_path / "out")
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        info = zipfile.ZipInfo("a.jpg")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    assert "holds 'a.jpg', which is a link or a device" in refused(tmp_path / "x.zip", tmp_path / "out")
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("a.jpg", "1")
+        archive.writestr("a.jpg", "2")
+    assert "holds 'a.jpg', which is there twice" in refused(tmp_path / "x.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"bomb.bin": bytes((2 << 20) - 1)}, "bomb.bin grows"),
+        ({"large.bin": bytes((2 << 20) + 1)}, "large.bin has 2,097,153 bytes, above 2,097,152"),
+        ({f"{n}.jpg": b"x" for n in range(11)}, "11 files, above 10"),
+        ({f"{n}.bin": bytes(range(256)) * 4096 for n in range(4)}, "4,194,304 bytes in all, above 3,145,728"),
+    ],
+)
+def test_archives_that_grow_without_limit_are_refused(members: dict[str, bytes], said: str, tmp_path: Path) -> None:
+    stored = "in all" in said or "files" in said
+    compression = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    assert said in refused(zip_of(tmp_path / "x.zip", members, compression=compression), tmp_path / "out")
+
+
+def test_a_member_larger_than_it_says_is_stopped(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "x.zip", {"a.bin": b"0123456789" * 100}, compression=zipfile.ZIP_DEFLATED)
+    content = archive.read_bytes()
+    archive.write_bytes(content.replace((1000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    what = refused(archive, tmp_path / "out")
+    assert "is larger than it says" in what or "is damaged" in what
+    assert not (tmp_path / "out" / "a.bin").exists() or (tmp_path / "out" / "a.bin").stat().st_size <= 10
+
+
+def test_damage_is_found(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "x.zip", {"a.bin": b"0123456789" * 100})
+    content = bytearray(archive.read_bytes())
+    content[100] ^= 1
+    archive.write_bytes(content)
+    assert refused(archive, tmp_path / "out").startswith(f"The archive {archive} is damaged: Bad CRC-32")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<!DOCTYPE html><title>Log in</title>", "is a web page, perhaps one that asks to log in"),
+        (b"\xff\xd8\xff\xe0", "is no zip or tar archive"),
+        (b"", "is no zip or tar archive"),
+    ],
+)
+def test_what_is_no_archive_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(content)
+    assert said in refused(tmp_path / "x", tmp_path / "out")
+    with pytest.raises(DataError, match="There is no archive"):
+        unpack(tmp_path / "gone", tmp_path / "out")
