@@ -105,7 +105,7 @@ class Backbone:
         images = images_BCHW.to(
             self.device, _DTYPES[self.precision], non_blocking=True, memory_format=torch.channels_last
         )
-        with _capture_hidden(cast(nn.Module, self.model.visual)) as captured:
+        with capture_hidden(cast(nn.Module, self.model.visual)) as captured:
             embedding = self.model.encode_image(images)  # type: ignore[operator]
         hidden = captured.get("hidden")
         return ImageFeatures(
@@ -415,7 +415,7 @@ def _activation(visual: nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def _capture_hidden(visual: nn.Module) -> Iterator[dict[str, Tensor]]:
+def capture_hidden(visual: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Catch the features before the image tower's projection during one forward pass.
 
     open_clip projects in two ways: a ViT multiplies by the parameter `visual.proj`, a timm tower ends in the linear

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import App, Parameter
@@ -26,7 +26,9 @@ from cyclopts.config import Dict as ConfigValues
 from clip_har import __version__
 from clip_har.cli_data import data_app
 from clip_har.config import (
+    BackboneConfig,
     CompareConfig,
+    DataConfig,
     EvaluateConfig,
     MethodNames,
     Precision,
@@ -179,6 +181,68 @@ def prompts(config: Annotated[PromptsConfig, Parameter(name="*")], *, config_fil
     output = Output()
     output.prompts(trial)
     output.files(("Tables", out / "prompts.csv"), ("Sentences", out / "prompts.json"))
+    return EXIT_DONE
+
+
+@app.command
+def explain(
+    run: Path,
+    /,
+    *images: Path,
+    data: Path | None = None,
+    out: Path | None = None,
+    limit: int = 24,
+    neighbours: int = 5,
+    maps: bool = True,
+    embedding_map: Literal["auto", "pca", "umap", "none"] = "auto",
+    seed: int = 0,
+    model: str | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    workers: int = -1,
+    cache: Path | None = None,
+) -> int:
+    """Show why a run answers as it does: pixels, words, training images, confused classes, what training changed.
+
+    Example: clip-har explain runs/lora --data photos
+
+    Args:
+        run: Run folder.
+        images: Image files to explain, in place of the dataset's most telling test images.
+        data: The dataset: its test images are explained, its training images are the neighbours.
+        out: Folder for explain.json, explain.csv and the overlays. Default: explain/ in the run folder.
+        limit: Test images to explain one by one.
+        neighbours: Nearest training images to name for each.
+        maps: Draw which pixels speak for the answer.
+        embedding_map: How the test images become points of a plane; umap needs pip install "clip-har[explain]".
+        seed: Seed of that.
+        model: Where the backbone is now, if not where the run says.
+        device: Where the model runs: auto, cpu, cuda, cuda:1, mps.
+        precision: Arithmetic of the image tower; auto picks bfloat16 where the hardware has it.
+        workers: Processes that decode images; -1 means one per core.
+        cache: Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
+    """
+    from clip_har import workflows
+    from clip_har.console import Output
+
+    if limit < 0 or neighbours < 0:
+        raise UserError("--limit and --neighbours must be 0 or more", remedy="See clip-har explain --help.")
+    config = workflows.ExplainConfig(
+        run=run,
+        data=None if data is None else DataConfig(data=data),
+        images=tuple(_image_files(images)),
+        backbone=BackboneConfig(model=model, device=device, precision=precision, workers=workers, cache=cache),
+        out=out,
+        limit=limit,
+        neighbours=neighbours,
+        maps=maps,
+        plane=embedding_map,
+        seed=seed,
+    )
+    result, folder = workflows.explain(config, progress=_progress())
+    output = Output()
+    output.explanation(result)
+    output.files(("Everything", folder / "explain.json"), ("Image by image", folder / "explain.csv"))
     return EXIT_DONE
 
 

@@ -31,7 +31,7 @@ from clip_har.progress import Bar
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.audit.records import Audit, Finding
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
-    from clip_har.evaluation.findings import Confidence, Findings, PromptTrial
+    from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
     from clip_har.predict import Prediction
 
 PIPED_WIDTH = 120
@@ -198,6 +198,11 @@ class Output:
         """A table for each thing found beyond the metrics."""
         for table in console_findings.tables(findings):
             self._console.print(table)
+
+    def explanation(self, result: ExplainResult) -> None:
+        """A row per explained image; confused classes; what training changed."""
+        for shown in console_findings.explanation_tables(result):
+            self._console.print(shown)
 
     def prompts(self, trial: PromptTrial) -> None:
         """A row per wording, best first, then what the best changes for each class."""

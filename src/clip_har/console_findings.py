@@ -11,7 +11,16 @@ from rich.text import Text
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.evaluation import ComparisonRow
-    from clip_har.evaluation.findings import BaseNovel, Findings, PromptTrial, Robustness, ShiftScore, Unseen, WiseCurve
+    from clip_har.evaluation.findings import (
+        BaseNovel,
+        ExplainResult,
+        Findings,
+        PromptTrial,
+        Robustness,
+        ShiftScore,
+        Unseen,
+        WiseCurve,
+    )
 
 
 def tables(findings: Findings) -> Iterator[Table]:
@@ -60,6 +69,33 @@ def prompt_tables(trial: PromptTrial) -> Iterator[Table | Text]:
             changes.add_row(Text(name), _pair(before, after), Text(trial.phrases[best.phrasings][name]))
         yield changes
     yield Text("p is McNemar's against the default. The best of several on the same images looks better than it is.")
+
+
+def explanation_tables(result: ExplainResult) -> Iterator[Table]:
+    """A row per explained image; confused classes; what training changed."""
+    table = _table(f"{len(result.explanations)} images explained" + f" ({result.map_method})" * bool(result.map_method))
+    for name in ("image", "answer", "true", "closest sentence", "closest training image", "overlay"):
+        table.add_column(name, overflow="fold")
+    for item in result.explanations:
+        near = f"{item.neighbours[0].path} ({item.neighbours[0].similarity:.2f})" if item.neighbours else "-"
+        cells = (item.path, f"{item.predicted} {item.confidence:.0%}", item.true or "?", item.prompts[0][0], near)
+        table.add_row(*(Text(cell) for cell in (*cells, item.overlay or "-")))
+    yield table
+    if result.confused:
+        pairs = _table("Taken for each other")
+        for name in ("true", "answered", "images", "of"):
+            pairs.add_column(name, justify="right" if name in ("images", "of") else "left")
+        for pair in result.confused:
+            pairs.add_row(Text(pair.true), Text(pair.predicted), str(pair.count), str(pair.support))
+        yield pairs
+    if result.changes:
+        changes = _table("Recall, zero-shot → run")
+        for name in ("class", "recall", "fixed", "broken"):
+            changes.add_column(name, justify="left" if name == "class" else "right")
+        for change in sorted(result.changes, key=lambda change: change.baseline - change.finetuned):
+            recall = _pair(change.baseline, change.finetuned)
+            changes.add_row(Text(change.name), recall, str(change.fixed), str(change.broken))
+        yield changes
 
 
 def _robustness(found: Robustness) -> Table:

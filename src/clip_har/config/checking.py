@@ -9,7 +9,6 @@ from typing import Any
 from clip_har.config.tree import (
     CompareConfig,
     EvaluateConfig,
-    ExplainConfig,
     PromptsConfig,
     TrainConfig,
     to_flat_json,
@@ -17,7 +16,7 @@ from clip_har.config.tree import (
 from clip_har.errors import ConfigError
 
 
-def validate(config: TrainConfig | EvaluateConfig | CompareConfig | PromptsConfig | ExplainConfig) -> None:
+def validate(config: TrainConfig | EvaluateConfig | CompareConfig | PromptsConfig) -> None:
     """Refuse values that cannot work, all of them at once, before anything is loaded.
 
     Raises:
@@ -90,8 +89,6 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "hard_pairs_every": ("at least 1", lambda x: x >= 1),
     "hard_margin": ("in [0, 1]", lambda x: 0 <= x <= 1),
     "save_steps": ("at least 1", lambda x: x >= 1),
-    "explain_images": ("0 or more", lambda x: x >= 0),
-    "neighbours": ("0 or more", lambda x: x >= 0),
     "robustness_images": ("0 or more", lambda x: x >= 0),
     "corruptions": ("at least one kind", lambda x: len(x) > 0),
     "shots": ("at least 1", lambda x: x >= 1),

@@ -422,26 +422,6 @@ class PromptsConfig:
     """Folder for prompts.json and prompts.csv."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
-    """`clip-har explain`: why a run answers as it does."""
-
-    data: DataConfig
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    out: Path | None = None
-    """Folder for explain.json, explain.csv and the overlays. Default: explain/ in the run folder."""
-    explain_images: WholeNumber = 24
-    """Test images to explain one by one: the most confident mistakes, the hardest, and those that changed."""
-    neighbours: WholeNumber = 5
-    """Training images to show for each."""
-    maps: bool = True
-    """Draw which pixels speak for the answer."""
-    embedding_map: Literal["auto", "pca", "umap", "none"] = "auto"
-    """Test images as points of a plane: by umap (pip install "clip-har[explain]") or pca; auto takes what is there."""
-    seed: WholeNumber = 0
-    """Seed of the plane."""
-
-
 def flat_fields(config_type: type) -> Iterator[dataclasses.Field[Any]]:
     """The settings of a config dataclass as the flags see them: nested groups opened up."""
     for item in dataclasses.fields(config_type):

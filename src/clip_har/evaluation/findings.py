@@ -195,6 +195,8 @@ class Explanation:
     """Probability of the answer, in [0, 1]."""
     overlay: str | None
     """File name of the relevance map laid over the picture, beside the results; None where the tower has no map."""
+    overlay_true: str | None = None
+    """The same for the true class, where the answer is wrong: what would have spoken for it."""
     prompts: tuple[tuple[str, float], ...]
     """Sentences closest to the image with their cosine similarities, best first."""
     neighbours: tuple[Neighbour, ...]
@@ -295,3 +297,66 @@ class PromptTrial:
     """All, the default too, best accuracy first."""
     phrases: dict[str, dict[str, str]]
     """Phrasings -> class -> what stands for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassChange:
+    """What tuning did to one class of the test images."""
+
+    name: str
+    support: int
+    """Test images of the class."""
+    baseline: float
+    """Zero-shot's recall, in [0, 1]; 0 without images."""
+    finetuned: float
+    """The run's."""
+    fixed: int
+    """Images that zero-shot answers wrongly and the run rightly."""
+    broken: int
+    """The other way round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusedImages:
+    """Classes taken for each other, with images to look at."""
+
+    true: str
+    predicted: str
+    count: int
+    """Images of `true` that were answered `predicted`."""
+    support: int
+    """Images of `true`."""
+    paths: tuple[str, ...]
+    """Some of them, the most confident first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainResult:
+    """Why a run answers as it does; lists of images are paths as in the manifest, the most telling first."""
+
+    run: str
+    """The run's folder."""
+    method: str
+    """Its method."""
+    classes: tuple[str, ...]
+    map_method: str | None
+    """How the overlays were computed; None where there are none."""
+    explanations: tuple[Explanation, ...]
+    """Image by image."""
+    confused: tuple[ConfusedImages, ...] = ()
+    """The most frequent confusions of the run."""
+    confidently_wrong: tuple[str, ...] = ()
+    """Wrong answers, the most confident first."""
+    hardest: tuple[str, ...] = ()
+    """Images whose true class got the least probability."""
+    fixed: tuple[str, ...] = ()
+    """Images that zero-shot answers wrongly and the run rightly, the most confident first."""
+    broken: tuple[str, ...] = ()
+    """The other way round."""
+    changes: tuple[ClassChange, ...] = ()
+    """Class by class, in their order; empty for a run of zero-shot."""
+    embedding_map: EmbeddingMap | None = None
+    map_paths: tuple[str, ...] = ()
+    """The images of the embedding map, in its order."""
+    map_classes: tuple[str, ...] = ()
+    """Their classes."""

@@ -5,6 +5,7 @@ Nothing here prints; progress goes to a `progress.Progress`, results are returne
 
 from clip_har.workflows.comparing import Comparison, compare, quickstart
 from clip_har.workflows.evaluating import evaluate
+from clip_har.workflows.explaining import ExplainConfig, explain
 from clip_har.workflows.fetching import Fetched, fetch
 from clip_har.workflows.prepare import Prepared, prepare
 from clip_har.workflows.prompting import try_prompts
@@ -13,12 +14,14 @@ from clip_har.workflows.training import train
 
 __all__ = [
     "Comparison",
+    "ExplainConfig",
     "Fetched",
     "Prepared",
     "SplitConfig",
     "Splitting",
     "compare",
     "evaluate",
+    "explain",
     "fetch",
     "prepare",
     "quickstart",

@@ -159,7 +159,7 @@ def prepare(
     encoding = store.encode(
         [r for r in dataset.records if r.split in (encoded or (SPLITS if for_training else ("val", "test")))],
         batch_size=backbone.encode_batch_size,
-        workers=_workers(backbone.workers),
+        workers=worker_count(backbone.workers),
         progress=progress,
     )
     _say_encoding(encoding, progress)
@@ -180,7 +180,7 @@ def prepare(
         captions_CTD=captions_CTD,
         prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
         cache=cache_folder(backbone.cache),
-        workers=_workers(backbone.workers),
+        workers=worker_count(backbone.workers),
         encode_batch_size=backbone.encode_batch_size,
         novel=novel,
     )
@@ -260,7 +260,8 @@ def _load_model(backbone: BackboneConfig, run: checkpoint.Run | None) -> Backbon
     return load_backbone(backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision)
 
 
-def _workers(asked: int) -> int:
+def worker_count(asked: int) -> int:
+    """Processes that decode: as asked, or one per core for -1."""
     return asked if asked >= 0 else os.cpu_count() or 1
 
 

@@ -1,0 +1,332 @@
+"""`explain`: why a run answers as it does, for the telling test images of a dataset or for photographs named.
+
+How each thing is found is in explain/; this reads, ties together and writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip_har import checkpoint
+from clip_har.backbone import capture_hidden
+from clip_har.config import BackboneConfig, DataConfig
+from clip_har.dataset import ActionDataset, ImageRecord
+from clip_har.errors import ConfigError, DataError
+from clip_har.evaluation import FloatArray
+from clip_har.evaluation.findings import EmbeddingMap, ExplainResult, Explanation, Neighbour
+from clip_har.explain import nearness, telling
+from clip_har.explain.nearness import PlaneMethod
+from clip_har.explain.overlay import overlay, png, shown_image
+from clip_har.explain.relevance import relevance_maps
+from clip_har.features import Encoding, FeatureStore
+from clip_har.files import cache_folder, write_atomically
+from clip_har.images import decode
+from clip_har.methods import Classifier, LabelledImages
+from clip_har.predict import load_run_backbone
+from clip_har.progress import SILENT, Progress
+from clip_har.workflows.answering import Answering
+from clip_har.workflows.evaluating import scored_split
+from clip_har.workflows.prepare import Prepared, embed_captions, prepare, worker_count
+
+SHOWN_PROMPTS = 5
+LISTED = 50
+MAP_BATCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """What `explain` is asked for."""
+
+    run: Path
+    """Run folder."""
+    data: DataConfig | None = None
+    """The dataset: its telling test images are explained, its training images are the neighbours."""
+    images: tuple[Path, ...] = ()
+    """Photographs to explain in place of the dataset's."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    out: Path | None = None
+    """Default: explain/ in the run folder."""
+    limit: int = 24
+    """Test images to explain one by one."""
+    neighbours: int = 5
+    """Training images to name for each."""
+    maps: bool = True
+    """Draw which pixels speak for the answer."""
+    plane: PlaneMethod = "auto"
+    """How the test images become points of a plane."""
+    seed: int = 0
+    """Of that."""
+
+
+def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[ExplainResult, Path]:
+    """Explain a run; write explain.json, explain.csv and the overlays.
+
+    Raises:
+        UserError: run, data, model or images cannot be used.
+    """
+    if config.data is None and not config.images:
+        raise ConfigError("Nothing to explain", remedy="Give a dataset with --data, or name image files.")
+    run = checkpoint.load_run(config.run)
+    out = config.out or run.folder / "explain"
+    prepared = _prepared(run, config, out, progress)
+    explainer = _Explainer(run, prepared, config, out, progress)
+    result = explainer.of_files(config.images) if config.images else explainer.of_dataset()
+    checkpoint.write_json(out / "explain.json", dataclasses.asdict(result))
+    write_atomically(out / "explain.csv", _csv(result))
+    return result, out
+
+
+def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: Progress) -> Prepared:
+    """The dataset with its training images; without one, the model and the prompts alone."""
+    if config.data is not None:
+        return prepare(
+            config.data,
+            config.backbone,
+            out=out,
+            progress=progress,
+            run=run,
+            for_training=False,
+            encoded=("train", "val", "test"),
+        )
+    given = config.backbone
+    backbone = load_run_backbone(run, model=given.model, device=given.device, precision=given.precision)
+    store = FeatureStore(cache_folder(given.cache), backbone)
+    templates = tuple(run.card["templates"])
+    return Prepared(
+        dataset=ActionDataset(root=Path(), classes=run.classes, records=()),
+        backbone=backbone,
+        store=store,
+        encoding=Encoding(encoded=0, reused=0, seconds=0.0, unreadable={}),
+        templates=templates,
+        phrasing=run.phrasing,
+        captions_CTD=embed_captions(store, [run.phrasing[name] for name in run.classes], templates),
+        prompts_CD=run.prompts(),
+        cache=cache_folder(given.cache),
+        workers=worker_count(given.workers),
+        encode_batch_size=given.encode_batch_size,
+    )
+
+
+class _Explainer:
+    def __init__(
+        self, run: checkpoint.Run, prepared: Prepared, config: ExplainConfig, out: Path, progress: Progress
+    ) -> None:
+        self._run, self._prepared, self._config, self._out = run, prepared, config, out
+        self._progress = progress
+        self._answering = Answering(run, prepared, progress)
+        self._classifier: Classifier = prepared.zero_shot()
+        if self._answering.run is not None:
+            self._classifier = self._answering.classifier
+        self._map_method: str | None = None
+
+    def of_files(self, paths: Sequence[Path]) -> ExplainResult:
+        """Photographs whose classes are not known."""
+        records = [ImageRecord(path=path, name=str(path), sha256=_hash(path), label="", split="test") for path in paths]
+        encoding = self._prepared.store.encode(
+            records, batch_size=self._prepared.encode_batch_size, workers=0, progress=self._progress
+        )
+        for record in records:
+            if record.sha256 in encoding.unreadable:
+                self._progress.warn(f"cannot read {record.name}: {encoding.unreadable[record.sha256]}")
+        records = [record for record in records if record.sha256 not in encoding.unreadable]
+        if not records:
+            raise DataError("None of the images can be read", remedy="Name image files such as photo.jpg.")
+        first = self._prepared.dataset.classes[0]  # a label that is only needed to make a split of them
+        dataset = dataclasses.replace(
+            self._prepared.dataset, records=tuple(dataclasses.replace(record, label=first) for record in records)
+        )
+        images = dataclasses.replace(self._prepared, dataset=dataset).images("test")
+        answers_NC = self._answering.finetuned(images)
+        explained = self._explanations(
+            records, images, self._answering.baseline(images) if answers_NC is None else answers_NC, known=False
+        )
+        return ExplainResult(
+            run=str(self._run.folder),
+            method=self._run.card["method"],
+            classes=self._prepared.dataset.classes,
+            map_method=self._map_method,
+            explanations=explained,
+        )
+
+    def of_dataset(self) -> ExplainResult:
+        """The test images that tell most, and what all of them say of classes and of the training."""
+        split, _ = scored_split(self._prepared.dataset)
+        images, records = self._prepared.images(split), self._prepared.dataset.split(split)
+        names, targets = [record.name for record in records], images.labels_N.numpy()
+        before_NC, after_NC = self._answering.baseline(images), self._answering.finetuned(images)
+        answers_NC = before_NC if after_NC is None else after_NC
+        wrong = telling.confidently_wrong(answers_NC, targets)
+        hard = telling.hardest(answers_NC, targets)
+        fixed, broken = ([], []) if after_NC is None else telling.changed(before_NC, after_NC, targets)
+        classes = self._prepared.dataset.classes
+        chosen = telling.chosen([wrong, fixed, broken, hard], range(len(records)), self._config.limit)
+        explained = self._explanations(
+            [records[index] for index in chosen], images.subset(chosen), answers_NC[chosen], known=True
+        )
+        return ExplainResult(
+            run=str(self._run.folder),
+            method=self._run.card["method"],
+            classes=classes,
+            map_method=self._map_method,
+            explanations=explained,
+            confused=telling.confused_images(answers_NC, targets, classes, names),
+            confidently_wrong=tuple(names[index] for index in wrong[:LISTED]),
+            hardest=tuple(names[index] for index in hard[:LISTED]),
+            fixed=tuple(names[index] for index in fixed[:LISTED]),
+            broken=tuple(names[index] for index in broken[:LISTED]),
+            changes=() if after_NC is None else telling.class_changes(before_NC, after_NC, targets, classes),
+            embedding_map=self._plane(images),
+            map_paths=tuple(names) if self._config.plane != "none" else (),
+            map_classes=tuple(record.label for record in records) if self._config.plane != "none" else (),
+        )
+
+    def _explanations(
+        self, records: Sequence[ImageRecord], images: LabelledImages, answers_NC: FloatArray, *, known: bool
+    ) -> tuple[Explanation, ...]:
+        if not records:
+            return ()
+        classes = self._prepared.dataset.classes
+        predicted = torch.from_numpy(answers_NC).argmax(dim=1)
+        overlays = self._overlays(records, images, predicted, known=known)
+        embedding_QD = self._classifier.image_embeddings(images)
+        captions_CTD = nearness.adapted_captions(self._classifier, self._prepared.captions_CTD)
+        sentences = [
+            template.replace("{}", self._prepared.phrasing[name])
+            for name in classes
+            for template in self._prepared.templates
+        ]
+        words = nearness.nearest(embedding_QD, captions_CTD.flatten(0, 1), SHOWN_PROMPTS)
+        neighbours = self._neighbours(images)
+        return tuple(
+            Explanation(
+                path=record.name,
+                true=record.label if known else None,
+                predicted=classes[int(predicted[index])],
+                confidence=float(answers_NC[index].max()),
+                overlay=overlays[index][0],
+                overlay_true=overlays[index][1],
+                prompts=tuple((sentences[place], value) for place, value in words[index]),
+                neighbours=neighbours[index],
+            )
+            for index, record in enumerate(records)
+        )
+
+    def _neighbours(self, images: LabelledImages) -> list[tuple[Neighbour, ...]]:
+        """Training images by cached embeddings, as the run adapts them where it works on those."""
+        records = self._prepared.dataset.split("train")
+        if not records or not self._config.neighbours:
+            return [()] * len(images)
+        train = self._prepared.images("train")
+        if self._classifier.reads == "image":  # its own tower would have to see every training image again
+            query_QD, train_ND = images.table.embedding, train.table.embedding
+        else:
+            query_QD, train_ND = self._classifier.image_embeddings(images), self._classifier.image_embeddings(train)
+        found = nearness.nearest(query_QD, train_ND, self._config.neighbours)
+        return [
+            tuple(
+                Neighbour(path=records[place].name, label=records[place].label, similarity=value)
+                for place, value in of_image
+            )
+            for of_image in found
+        ]
+
+    def _plane(self, images: LabelledImages) -> EmbeddingMap | None:
+        if self._config.plane == "none":
+            return None
+        method, before = nearness.plane(images.table.embedding, self._config.plane, self._config.seed)
+        if self._answering.run is None:
+            return EmbeddingMap(method=method, baseline=before, finetuned=None)
+        own_ND = self._classifier.image_embeddings(images)
+        _, after = nearness.plane(own_ND, cast(PlaneMethod, method), self._config.seed)
+        return EmbeddingMap(method=method, baseline=before, finetuned=after)
+
+    def _overlays(
+        self, records: Sequence[ImageRecord], images: LabelledImages, predicted_N: Tensor, *, known: bool
+    ) -> list[tuple[str | None, str | None]]:
+        """File names of the maps for the answer and, where that is wrong, for the true class; the files are written."""
+        names: list[tuple[str | None, str | None]] = [(None, None)] * len(records)
+        if not self._config.maps:
+            return names
+        logits_of, visual, device = self._differentiable()
+        preprocessing = self._prepared.backbone.card.preprocessing
+        transform = preprocessing.transform()
+        with self._progress.bar("Drawing maps", total=len(records), unit="images") as bar:
+            for start in range(0, len(records), MAP_BATCH):
+                part = range(start, min(start + MAP_BATCH, len(records)))
+                images_BCHW = torch.stack([transform(decode(records[index].path)) for index in part])
+                maps = []
+                for classes_N in (predicted_N, images.labels_N):
+                    answers_B = classes_N[list(part)].to(device)
+                    maps.append(relevance_maps(logits_of, visual, images_BCHW.to(device), answers_B))
+                if maps[0] is None or maps[1] is None:
+                    self._progress.warn("This image tower has neither attention nor feature maps: no overlays")
+                    return names
+                self._map_method = maps[0][0]
+                for row, index in enumerate(part):
+                    picture = shown_image(images_BCHW[row], preprocessing)
+                    wrong = known and predicted_N[index] != images.labels_N[index]
+                    names[index] = (
+                        self._write(f"overlay_{index:03d}.png", overlay(picture, maps[0][1][row])),
+                        self._write(f"overlay_{index:03d}_true.png", overlay(picture, maps[1][1][row]))
+                        if wrong
+                        else None,
+                    )
+                bar.advance(len(part))
+        return names
+
+    def _write(self, name: str, picture: object) -> str:
+        from PIL import Image
+
+        assert isinstance(picture, Image.Image)
+        write_atomically(self._out / name, png(picture))
+        return name
+
+    def _differentiable(self) -> tuple[Callable[[Tensor], Tensor], nn.Module, torch.device]:
+        """Preprocessed images -> logits with gradients, and the tower they go through."""
+        classifier = self._classifier.eval()
+        classifier.prepare()
+        if classifier.reads == "image":
+            holder = getattr(classifier, "model", classifier)
+            return classifier, cast(nn.Module, holder.visual), classifier.device
+        backbone = self._prepared.load_backbone()
+        visual = cast(nn.Module, backbone.model.visual)
+        classifier.to(backbone.device)
+
+        def logits_of(images_BCHW: Tensor) -> Tensor:
+            with capture_hidden(visual) as captured:
+                embedding_BD = F.normalize(backbone.model.encode_image(images_BCHW).float(), dim=-1)  # type: ignore[operator]
+            inputs = captured.get("hidden", embedding_BD) if classifier.reads == "hidden" else embedding_BD
+            return classifier(inputs.float())  # type: ignore[no-any-return]
+
+        return logits_of, visual, backbone.device
+
+
+def _hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"The image {path} cannot be read: {error.strerror}", remedy="Name a file.") from error
+
+
+def _csv(result: ExplainResult) -> str:
+    """A row per explained image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "true", "predicted", "confidence", "overlay", "prompt", "neighbour", "neighbour_label"])
+    for item in result.explanations:
+        near = item.neighbours[0] if item.neighbours else None
+        named = (near.path, near.label) if near else ("", "")
+        answer = (item.predicted, f"{item.confidence:.6f}", item.overlay or "")
+        writer.writerow([item.path, item.true or "", *answer, item.prompts[0][0], *named])
+    return text.getvalue()
