@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart benchmark-methods test format clean
+.PHONY: help venv quickstart benchmark-methods test fuzz format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+fuzz: $(VENV)/.installed-dev ## decode some thousands of damaged images of every type: a few minutes
+	$(BIN)/pytest -m fuzz tests/test_fuzz_images.py
 
 benchmark-methods: $(VENV)/.installed ## compare every method on the drawn scenes, offline
 	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods

@@ -236,6 +236,16 @@ def test_no_crop_of_what_is_enough_has_to_be_enlarged(augment: Literal["light", 
     assert (crop_area * 3 / 4) ** 0.5 == pytest.approx(30, abs=0.1)
 
 
-def test_evaluation_pixels_are_never_decoded_at_a_fraction() -> None:
+def test_the_shorter_side_must_be_enough_and_both_sides_divisible() -> None:
+    content = jpeg(808, 404)
+    for enough_side, size in ((203, (404, 808)), (202, (202, 404)), (101, (101, 202)), (50, (101, 202))):
+        assert decode(content, enough_side=enough_side).size == size
+    assert decode(content, enough_side=100, enough_pixels=202 * 404).size == (202, 404)
+    assert decode(jpeg(801, 400), enough_side=1).size == (400, 801)
+
+
+def test_evaluation_pixels_keep_twice_the_models_resolution() -> None:
+    for transform in (MODEL.transform(), ViewTransform(preprocessing=MODEL, augment="none")):
+        assert transform.enough_side == 64
     assert ViewTransform(preprocessing=MODEL, augment="none").enough_pixels is None
-    assert not hasattr(MODEL.transform(), "enough_pixels")
+    assert ViewTransform(preprocessing=MODEL, augment="light").enough_side is None

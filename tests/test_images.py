@@ -25,6 +25,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageFile
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
@@ -402,6 +403,20 @@ def test_threads_decode_alike(hostile_folder: Path) -> None:
 
 # Preprocessing
 
+
+def open_clip_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
+    config = PreprocessCfg(
+        size=preprocessing.image_size,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        interpolation=preprocessing.interpolation,
+        resize_mode=preprocessing.resize_mode,
+        fill_color=preprocessing.fill_color,
+    )
+    transform: Callable[[Image.Image], Tensor] = image_transform_v2(config, is_train=False)
+    return transform
+
+
 SQUARE = Preprocessing(image_size=(32, 32), mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
 
 
@@ -449,7 +464,9 @@ def test_missing_preprocessing_is_refused() -> None:
         {"image_resize_mode": "squash"},
     ],
 )
-def test_transform_is_the_one_open_clip_gives_the_model(tmp_path: Path, options: dict[str, str]) -> None:
+def test_transform_is_the_one_open_clip_gives_the_model_but_for_rounding(
+    tmp_path: Path, options: dict[str, str]
+) -> None:
     tower = {"layers": 1, "width": 32}
     config = {
         "embed_dim": 16,
@@ -466,7 +483,12 @@ def test_transform_is_the_one_open_clip_gives_the_model(tmp_path: Path, options:
         image_CHW = transform(image)
         assert image_CHW.dtype == torch.float32
         assert image_CHW.shape == (3, 32, 32)
-        assert torch.equal(image_CHW, expected(image))
+        std_C11 = torch.tensor(preprocessing.std)[:, None, None]
+        levels_CHW = (image_CHW - expected(image)) * std_C11 * 255
+        tall = size == (50, 120)  # of tall images Pillow scales the other side first, which shows in noise
+        assert levels_CHW.abs().max() < (5.01 if tall else 1.01)
+        assert levels_CHW.abs().mean() < (0.3 if tall else 0.005)
+        assert torch.equal(preprocessing.normalise(preprocessing.pixel_transform()(image)), image_CHW)
 
 
 def noise(width: int, height: int, *, low: int = 0, high: int = 256) -> Image.Image:
@@ -486,7 +508,7 @@ def test_extreme_shapes_give_what_open_clip_gives(
         image_size=frame, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=resize_mode, interpolation=interpolation
     ).transform()
     try:
-        expected_CHW = transform.open_clip_transform(image)
+        expected_CHW = open_clip_transform(transform.preprocessing)(image)
     except ValueError:  # open_clip rounds the short side to 0 pixels
         assert resize_mode == "longest"
         assert transform(image).shape == (3, *frame)

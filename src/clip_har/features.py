@@ -26,7 +26,15 @@ from clip_har.backbone import Backbone, ImageFeatures
 from clip_har.config import Augment
 from clip_har.dataset import ImageRecord
 from clip_har.files import write_atomically
-from clip_har.images import CorruptedTransform, Corruption, DecodedBatch, ViewTransform, decode_batches, view_seed
+from clip_har.images import (
+    PIXELS_VERSION,
+    CorruptedTransform,
+    Corruption,
+    DecodedBatch,
+    PixelView,
+    decode_batches,
+    view_seed,
+)
 from clip_har.progress import SILENT, Progress
 
 SHARD_ROWS = 1024
@@ -176,6 +184,7 @@ class FeatureStore:
         self, missing: Sequence[ImageRecord], batch_size: int, workers: int, progress: Progress
     ) -> None:
         batches = self._decoded(missing, batch_size, workers)
+        normalise = self._backbone.card.preprocessing.normalise
         pending = _PendingShard(self.folder)
         try:
             with progress.bar(_said(self._view), total=len(missing), unit="images") as bar:
@@ -183,7 +192,7 @@ class FeatureStore:
                     for index, reason in batch.unreadable:
                         self._remember_unreadable(missing[index].sha256, reason)
                     if batch.indices:
-                        features = self._backbone.encode_images(batch.images_BCHW)
+                        features = self._backbone.encode_images(normalise(batch.images_BCHW))
                         pending.add([missing[index].sha256 for index in batch.indices], features)
                     if pending.is_due():
                         self._open_shard(pending.write())
@@ -208,12 +217,12 @@ class FeatureStore:
     def _decoded(self, records: Sequence[ImageRecord], batch_size: int, workers: int) -> Iterator[DecodedBatch]:
         preprocessing, paths = self._backbone.card.preprocessing, [record.path for record in records]
         if self._view is None:
-            return decode_batches(paths, preprocessing.transform(), batch_size=batch_size, workers=workers)
+            return decode_batches(paths, preprocessing.pixel_transform(), batch_size=batch_size, workers=workers)
         if isinstance(self._view, Corruption):
             corrupted = CorruptedTransform(preprocessing=preprocessing, corruption=self._view)
             seeds = [self._view.image_seed(record.sha256) for record in records]
             return decode_batches(paths, corrupted, seeds=seeds, batch_size=batch_size, workers=workers)
-        transform = ViewTransform(preprocessing=preprocessing, augment=self._view.augment)
+        transform = PixelView(preprocessing=preprocessing, augment=self._view.augment)
         seeds = [view_seed(record.sha256, self._view.number) for record in records]
         return decode_batches(paths, transform, seeds=seeds, batch_size=batch_size, workers=workers)
 
@@ -249,6 +258,7 @@ def store_key(backbone: Backbone, view: View | Corruption | None = None) -> str:
         "weights": backbone.card.weights_hash,
         "activation": backbone.card.activation,
         "preprocessing": backbone.card.preprocessing.to_json(),
+        "pixels": PIXELS_VERSION,
         "precision": backbone.precision,
     }
     if view is not None:

@@ -139,7 +139,7 @@ class Predictor:
     def _read(self, path: Path) -> tuple[Tensor | str, str | None]:
         """The preprocessed image [3, H, W], or why there is none; and a warning."""
         try:
-            decoded = decode_lenient(path)
+            decoded = decode_lenient(path, enough_side=self._transform.enough_side)
         except UnreadableImageError as error:
             return error.reason, None
         return self._transform(decoded.image), decoded.warning

@@ -4,13 +4,11 @@ Which files belong to a dataset, and whether they are good examples, is decided 
 """
 
 from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
-from clip_har.images.augmentation import ViewTransform, training_transform, view_seed
+from clip_har.images.augmentation import PixelView, ViewTransform, training_transform, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches
 from clip_har.images.corruptions import KINDS, SEVERITIES, CorruptedTransform, Corruption
 from clip_har.images.decoding import (
     IMAGE_SUFFIXES,
-    MAX_PIXELS,
-    MAX_SIDE,
     TRUNCATED_WARNING,
     Decoded,
     decode,
@@ -18,13 +16,15 @@ from clip_har.images.decoding import (
     sniff,
 )
 from clip_har.images.files import ImageFiles
-from clip_har.images.preprocessing import ModelTransform, Preprocessing
+from clip_har.images.limits import MAX_PIXELS, MAX_SIDE
+from clip_har.images.preprocessing import PIXELS_VERSION, ModelTransform, PixelTransform, Preprocessing
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "KINDS",
     "MAX_PIXELS",
     "MAX_SIDE",
+    "PIXELS_VERSION",
     "SEVERITIES",
     "TRUNCATED_WARNING",
     "CorruptedTransform",
@@ -37,6 +37,8 @@ __all__ = [
     "ModelTransform",
     "PackedImage",
     "ParquetImage",
+    "PixelTransform",
+    "PixelView",
     "Preprocessing",
     "ViewTransform",
     "decode",

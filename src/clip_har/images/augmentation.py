@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from clip_har.images.preprocessing import Preprocessing
+from clip_har.images.preprocessing import PixelTransform, Preprocessing, image_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,27 +44,25 @@ def training_transform(
     Returns:
         A transform that can be pickled. It draws from torch's global generator; see `ViewTransform`.
     """
-    if image_size is not None:
-        preprocessing = dataclasses.replace(preprocessing, image_size=(image_size, image_size))
-    if augment == "none":
-        return preprocessing.transform()
-    return _random_transform(preprocessing, augment)
+    transform = ViewTransform(preprocessing=preprocessing, augment=augment, image_size=image_size)
+    return transform.draw
 
 
-def _random_transform(preprocessing: Preprocessing, augment: Augment) -> Callable[[Image.Image], Tensor]:
-    import torch
+def _random_steps(preprocessing: Preprocessing, augment: Augment) -> Callable[[Tensor], Tensor]:
+    """Return what makes a random view of uint8 pixels [3, H, W]: uint8 in the model's frame."""
     from torchvision.transforms import InterpolationMode, v2
 
     bilinear = preprocessing.interpolation == "bilinear"
     interpolation = InterpolationMode.BILINEAR if bilinear else InterpolationMode.BICUBIC
     size = list(preprocessing.image_size)
     area = _CROP_AREA[augment]
-    steps = [
-        v2.RandomResizedCrop(size, scale=area, ratio=_CROP_ASPECT, interpolation=interpolation),
+    steps = [  # torch resizes 8-bit pixels several times faster than Pillow
+        v2.RandomResizedCrop(size, scale=area, ratio=_CROP_ASPECT, interpolation=interpolation, antialias=True),
         v2.RandomHorizontalFlip(),
     ]
     if augment == "strong":
-        steps += [
+        steps += [  # which are faster in Pillow
+            v2.ToPILImage(),
             v2.ColorJitter(_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE),
             v2.RandomAffine(
                 _ROTATION,
@@ -72,19 +70,15 @@ def _random_transform(preprocessing: Preprocessing, augment: Augment) -> Callabl
                 interpolation=interpolation,
                 fill=[round(255 * mean) for mean in preprocessing.mean],  # the tensor's zero
             ),
+            v2.PILToTensor(),
         ]
-    steps += [
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(preprocessing.mean, preprocessing.std),
-    ]
-    transform: Callable[[Image.Image], Tensor] = v2.Compose(steps)
+    transform: Callable[[Tensor], Tensor] = v2.Compose(steps)
     return transform
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewTransform:
-    """`training_transform` whose randomness comes from a seed for each image. Can be pickled."""
+class PixelView:
+    """A training view up to its normalisation, whose randomness comes from a seed for each image. Can be pickled."""
 
     preprocessing: Preprocessing
     augment: Augment
@@ -92,24 +86,58 @@ class ViewTransform:
     """Pixels of both sides; None is the model's own height and width."""
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
-        """Return the view, float32 CHW, that this seed gives of an RGB image. Global generators stay as they are."""
+        """Return the view, uint8 CHW, that this seed gives of an RGB image. Global generators stay as they are."""
+        return self.of_pixels(image_pixels(image), seed) if self.augment != "none" else self._plain(image)
+
+    def of_pixels(self, pixels_CHW: Tensor, seed: int) -> Tensor:
+        """The same of an image that is a uint8 tensor already; not for augment "none"."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would set the accelerators' as well
-            return self._transform(image)
+            return self._random(pixels_CHW).contiguous()
 
     @cached_property
-    def _transform(self) -> Callable[[Image.Image], Tensor]:
-        return training_transform(self.preprocessing, self.augment, self.image_size)
+    def framing(self) -> Preprocessing:
+        """The model's preprocessing, at the size of the views."""
+        if self.image_size is None:
+            return self.preprocessing
+        return dataclasses.replace(self.preprocessing, image_size=(self.image_size, self.image_size))
+
+    @cached_property
+    def _random(self) -> Callable[[Tensor], Tensor]:
+        return _random_steps(self.framing, self.augment)
+
+    @cached_property
+    def _plain(self) -> PixelTransform:
+        return self.framing.pixel_transform()
 
     @property
     def enough_pixels(self) -> int | None:
-        """Width times height from which on a larger image gives no sharper views; None: every pixel counts."""
+        """Width times height from which on a larger image gives no sharper views; None: see `enough_side`."""
         if self.augment == "none":
             return None
         side = self.image_size or max(self.preprocessing.image_size)
         return round(side**2 / (_CROP_AREA[self.augment][0] * _CROP_ASPECT[0]))
+
+    @property
+    def enough_side(self) -> int | None:
+        """The evaluation transform's, where views are plain."""
+        return self._plain.enough_side if self.augment == "none" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewTransform(PixelView):
+    """`training_transform` whose randomness comes from a seed for each image. Can be pickled."""
+
+    def __call__(self, image: Image.Image, seed: int) -> Tensor:
+        """Return the view, float32 CHW, normalised, that this seed gives of an RGB image."""
+        return self.preprocessing.normalise(super().__call__(image, seed))
+
+    def draw(self, image: Image.Image) -> Tensor:
+        """The same from torch's global generator."""
+        pixels_CHW = self._plain(image) if self.augment == "none" else self._random(image_pixels(image))
+        return self.preprocessing.normalise(pixels_CHW)
 
 
 def view_seed(*parts: str | int) -> int:

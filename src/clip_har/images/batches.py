@@ -18,6 +18,7 @@ from PIL import Image
 from clip_har.errors import UnreadableImageError
 from clip_har.images.addresses import ImageAddress
 from clip_har.images.decoding import decode
+from clip_har.images.workers import ignore_interrupts, iterate
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -36,7 +37,7 @@ class DecodedBatch:
     """Places in the list of paths, ascending, one for each row of the tensor."""
 
     images_BCHW: Tensor
-    """float32; B may be 0."""
+    """What the transform makes, such as uint8 pixels; B may be 0."""
 
     unreadable: list[tuple[int, str]]
     """Place in the list of paths, and why that image could not be read."""
@@ -48,7 +49,8 @@ class DecodeDataset:
     Args:
         paths: image files.
         transform: what makes a tensor of an RGB image, and of its seed if there are seeds; must be picklable where
-            workers are spawned. Where it has `enough_pixels`, larger JPEGs may be decoded at a fraction of their size.
+            workers are spawned. Where it has `enough_pixels` or `enough_side`, larger JPEGs may be decoded at a
+            fraction of their size.
         seeds: one for each path.
     """
 
@@ -65,7 +67,11 @@ class DecodeDataset:
     def __getitem__(self, index: int) -> Item:
         """Return the index with either the tensor or the reason why there is none."""
         try:
-            image = decode(self.paths[index], enough_pixels=getattr(self.transform, "enough_pixels", None))
+            image = decode(
+                self.paths[index],
+                enough_pixels=getattr(self.transform, "enough_pixels", None),
+                enough_side=getattr(self.transform, "enough_side", None),
+            )
         except UnreadableImageError as error:
             return index, None, error.reason
         return index, self.transform(image, *self._seed(index)), None
@@ -111,6 +117,9 @@ def decode_batches(
 
     Yields:
         One batch for each `batch_size` paths.
+
+    Raises:
+        DataError: a worker was killed, most often because memory ran out.
     """
     sizes = [min(batch_size, len(paths) - start) for start in range(0, len(paths), batch_size)]
     return load_batches(DecodeDataset(paths, transform, seeds), sizes, workers=workers)
@@ -129,8 +138,9 @@ def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) 
         num_workers=_affordable_workers(workers, batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
         collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
         generator=torch.Generator(),  # else each iteration would draw from the global one
+        worker_init_fn=ignore_interrupts,
     )
-    yield from loader
+    yield from iterate(cast("DataLoader[DecodedBatch]", loader))
 
 
 def _affordable_workers(workers: int, *, batch_bytes: int) -> int:

@@ -64,18 +64,18 @@ class Corruption:
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptedTransform:
-    """A model's evaluation transform of the corrupted image. Can be pickled."""
+    """A model's evaluation transform of the corrupted image, up to its normalisation. Can be pickled."""
 
     preprocessing: Preprocessing
     corruption: Corruption
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
-        """Turn an RGB image and its seed into a float32 CHW tensor."""
+        """Turn an RGB image and its seed into the model's frame: uint8 CHW."""
         return self._transform(self.corruption.apply(image, seed))
 
     @cached_property
     def _transform(self) -> Callable[[Image.Image], Tensor]:
-        return self.preprocessing.transform()
+        return self.preprocessing.pixel_transform()
 
 
 def standard_size(image: Image.Image) -> Image.Image:

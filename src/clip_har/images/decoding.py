@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from clip_har.errors import UnreadableImageError
+from clip_har.images import limits
 from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
+from clip_har.images.limits import MAX_PIXELS, check_size
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
@@ -30,15 +33,10 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Suffixes, lower case, by which a file claims to be an image; some claim it in vain (see `sniff`)."""
 
-MAX_PIXELS = 128_000_000
-"""Pixels per image above which nothing is decoded: room for a 108-megapixel telephone; half a gigabyte."""
-
-MAX_SIDE = 65_535
-"""Pixels on a side above which nothing is decoded: what the JPEG format itself allows."""
-
 TRUNCATED_WARNING = "ends early; the missing part is grey"
 
 _HEAD_BYTES = 512
+_STRIP_PIXELS = 1_000_000
 _END_OF_JPEG = b"\xff\xd9"
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -152,18 +150,25 @@ class Decoded:
 
 
 def decode(
-    source: ImageAddress | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, enough_pixels: int | None = None
+    source: ImageAddress | bytes | BinaryIO,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    enough_pixels: int | None = None,
+    enough_side: int | None = None,
 ) -> Image.Image:
     """Decode the first frame of an image file, upright, on white where it is transparent.
 
-    Greyscale, palette, CMYK and 16-bit images become 8-bit RGB. No global setting of Pillow's is changed, so
-    any number of threads may decode at once.
+    Greyscale, palette, CMYK and 16-bit images become 8-bit RGB. Memory is bounded (see limits.py): a JPEG that
+    would need more comes at a fraction of its size, other formats are refused. No global setting of Pillow's is
+    changed, so any number of threads may decode at once.
 
     Args:
         source: a file, a place inside one, its bytes, or a binary stream, which is read from its start and left open.
         max_pixels: width times height above which nothing is decoded; checked before pixels are allocated.
         enough_pixels: width times height that will do. A JPEG may then come at 1/2, 1/4 or 1/8 of its sides, if that
             still is as much: several times faster, with pixels that differ a little from a resized image's.
+        enough_side: the same for the pixels of the shorter side, and only by what divides both sides, so that nothing
+            is shifted; where both are given, both must hold.
 
     Returns:
         A plain RGB image without metadata.
@@ -172,10 +177,12 @@ def decode(
         UnreadableImageError: it is not an image, ends early, is damaged, too large, or cannot be opened.
     """
     with _open_source(source) as stream:
-        return _decode_stream(stream, max_pixels, enough_pixels)
+        return _decode_stream(stream, max_pixels, _Enough(enough_pixels, enough_side))
 
 
-def decode_lenient(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode_lenient(
+    source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, enough_side: int | None = None
+) -> Decoded:
     """Decode like `decode`, but take what there is of a JPEG that ends early.
 
     For showing one photograph to a model, with the warning beside the answer; not for training or scores.
@@ -183,19 +190,36 @@ def decode_lenient(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIX
     Raises:
         UnreadableImageError: as for `decode`, except for a JPEG that ends after its header.
     """
+    enough = _Enough(None, enough_side)
     with _open_source(source) as stream:
         try:
-            return Decoded(image=_decode_stream(stream, max_pixels), warning=None)
+            return Decoded(image=_decode_stream(stream, max_pixels, enough), warning=None)
         except UnreadableImageError as error:
             if error.reason != _ends_early("JPEG"):
                 raise
             stream.seek(0)
             # The end marker makes the decoder fill up with grey; without, a progressive JPEG shows nothing.
             completed = io.BytesIO(stream.read() + _END_OF_JPEG)
-        return Decoded(image=_decode_stream(completed, max_pixels), warning=TRUNCATED_WARNING)
+        return Decoded(image=_decode_stream(completed, max_pixels, enough), warning=TRUNCATED_WARNING)
 
 
-def _decode_stream(stream: BinaryIO, max_pixels: int, enough_pixels: int | None = None) -> Image.Image:
+class _Enough(NamedTuple):
+    """What size will do; None is no limit, and without any nothing is enough."""
+
+    pixels: int | None
+    side: int | None
+
+    def allows(self, size: tuple[int, int], divisor: int) -> bool:
+        """Whether an image of this size, its sides divided by this, would do."""
+        width, height = size[0] // divisor, size[1] // divisor
+        if self.side is not None and (min(width, height) < self.side or size[0] % divisor or size[1] % divisor):
+            return False
+        if self.pixels is not None and width * height < self.pixels:
+            return False
+        return self != _Enough(None, None) and min(width, height) > 0
+
+
+def _decode_stream(stream: BinaryIO, max_pixels: int, enough: _Enough) -> Image.Image:
     head = _read_head(stream)
     kind = _sniff_head(head)
     if not head:
@@ -206,20 +230,40 @@ def _decode_stream(stream: BinaryIO, max_pixels: int, enough_pixels: int | None 
         raise UnreadableImageError(f"{kind}, which the installed Pillow cannot decode")
     with _quiet_pillow():
         try:
-            image = Image.open(stream, formats=(kind,))
-            _check_size(image.size, max_pixels)
-            _shrink_on_load(image, enough_pixels)
+            file_bytes = limits.check_file(_length(stream), kind)
+            image: Image.Image = Image.open(stream, formats=(kind,))
+            check_size(image.size, max_pixels)
+            if limits.is_progressive(image):
+                limits.check_scans(image, _content(stream))
+            divisor = limits.check_memory(image, turned=_orientation(image) in _UPRIGHT, file_bytes=file_bytes)
+            _shrink_on_load(image, enough, divisor)
             image.load()
             orientation = _orientation(image)
-            upright = _to_rgb(image)
+            image = _to_rgb(image)
             if orientation in _UPRIGHT:
-                upright = upright.transpose(_UPRIGHT[orientation])
+                image = image.transpose(_UPRIGHT[orientation])
         except UnreadableImageError:
             raise
         except Exception as error:  # on damaged files Pillow's plugins raise nearly every type there is
             raise UnreadableImageError(_reason(error, kind, head, stream)) from error
-    upright.info = {}  # an EXIF orientation left behind would turn the image again at the next reader
-    return upright
+    image.info = {}  # an EXIF orientation left behind would turn the image again at the next reader
+    return image
+
+
+def _length(stream: BinaryIO) -> int:
+    place = stream.tell()
+    length = stream.seek(0, io.SEEK_END)
+    stream.seek(place)
+    return length
+
+
+def _content(stream: BinaryIO) -> bytes:
+    """Return the whole file, and leave the stream where it was."""
+    place = stream.tell()
+    stream.seek(0)
+    content = stream.read()
+    stream.seek(place)
+    return content
 
 
 @functools.cache
@@ -230,20 +274,15 @@ def _can_decode(kind: str) -> bool:
     return kind in Image.OPEN and kind in Image.SAVE  # SAVE: only with the format's library
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if max(width, height) > MAX_SIDE:
-        raise UnreadableImageError(f"{width} x {height} pixels, more than {MAX_SIDE} on a side")
-    if width * height > max_pixels:
-        raise UnreadableImageError(f"{width} x {height} pixels, more than {max_pixels:,} in all")
+def _shrink_on_load(image: Image.Image, enough: _Enough, least: int) -> None:
+    """Make a JPEG's decoder leave out the high frequencies of each 8 x 8 block; other formats cannot.
 
-
-def _shrink_on_load(image: Image.Image, enough_pixels: int | None) -> None:
-    """Make a JPEG's decoder leave out the high frequencies of each 8 x 8 block; other formats cannot."""
+    Args:
+        least: the divisor of both sides that memory asks for.
+    """
     for divisor in (8, 4, 2):
-        width, height = image.width // divisor, image.height // divisor
-        if enough_pixels is not None and width * height >= enough_pixels:
-            image.draft(None, (width, height))
+        if divisor == least or enough.allows(image.size, divisor):
+            image.draft(None, (max(1, image.width // divisor), max(1, image.height // divisor)))
             return
 
 
@@ -259,21 +298,30 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
         image = _to_eight_bits(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
+        # A plain image of the same pixels: convert would copy them, which is a lot of memory for large photographs.
+        return image._new(image.im) if image.mode == "RGB" else image.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     on_white = Image.new("RGB", rgba.size, "white")
     on_white.paste(rgba, mask=rgba.getchannel("A"))
     return on_white
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale a deep greyscale image to 8 bits; Pillow's own conversion would clip it to white."""
-    grey_HW = np.nan_to_num(np.asarray(image).astype(np.float32))
+    """Scale a deep greyscale image to 8 bits, strip by strip; Pillow's own conversion would clip it to white."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    boxes = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
     full_scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    brightest = float(grey_HW.max())
+    brightest = max(float(_grey_strip(image, box).max()) for box in boxes)
     full_scale = next((scale for scale in full_scales if brightest <= scale), brightest)
-    scaled_HW = np.clip(np.rint(grey_HW * (255.0 / full_scale)), 0, 255).astype(np.uint8)
-    return Image.fromarray(scaled_HW)
+    scaled = Image.new("L", image.size)
+    for box in boxes:
+        strip_HW = np.rint(np.clip(_grey_strip(image, box), 0, full_scale) * (255.0 / full_scale)).astype(np.uint8)
+        scaled.paste(Image.fromarray(strip_HW), box[:2])
+    return scaled
+
+
+def _grey_strip(image: Image.Image, box: tuple[int, int, int, int]) -> NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image.crop(box)).astype(np.float32))
 
 
 # Why a file cannot be read

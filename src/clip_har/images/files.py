@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clip_har.errors import DataError
 from clip_har.images.addresses import ImageAddress
-from clip_har.images.augmentation import ViewTransform, view_seed
+from clip_har.images.augmentation import PixelView, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches, load_batches
 from clip_har.images.corruptions import CorruptedTransform, Corruption
 from clip_har.images.preprocessing import Preprocessing
@@ -59,13 +59,13 @@ class ImageFiles:
         workers = min(self.workers, math.ceil(len(paths) / batch_size))
         for batch in self._decoded(chosen, paths, batch_size, workers):
             _refuse_unreadable(batch, paths)
-            yield [chosen[place] for place in batch.indices], batch.images_BCHW
+            yield [chosen[place] for place in batch.indices], self.preprocessing.normalise(batch.images_BCHW)
 
     def _decoded(
         self, chosen: Sequence[int], paths: Sequence[ImageAddress], batch_size: int, workers: int
     ) -> Iterator[DecodedBatch]:
         if self.corruption is None:
-            return decode_batches(paths, self.preprocessing.transform(), batch_size=batch_size, workers=workers)
+            return decode_batches(paths, self.preprocessing.pixel_transform(), batch_size=batch_size, workers=workers)
         transform = CorruptedTransform(preprocessing=self.preprocessing, corruption=self.corruption)
         seeds = [self.seeds[index] for index in chosen]
         return decode_batches(paths, transform, seeds=seeds, batch_size=batch_size, workers=workers)
@@ -91,13 +91,13 @@ class ImageFiles:
         paths = [self.paths[index] for batch in batches for index in batch]
         dataset = DecodeDataset(
             paths,
-            ViewTransform(preprocessing=self.preprocessing, augment=augment, image_size=image_size),
+            PixelView(preprocessing=self.preprocessing, augment=augment, image_size=image_size),
             seeds=[view for batch in batches for view in _view_seeds(batch, seed)],
         )
         sizes = [len(batch) for batch in batches]
         for decoded in load_batches(dataset, sizes, workers=min(self.workers, len(sizes))):
             _refuse_unreadable(decoded, paths)
-            yield decoded.images_BCHW
+            yield self.preprocessing.normalise(decoded.images_BCHW)
 
 
 def _view_seeds(batch: Sequence[int], seed: int) -> Iterator[int]:

@@ -1,12 +1,12 @@
 """From an RGB image to the tensor a backbone expects: the backbone's own evaluation transform, and its card.
 
-Reading image files is in decoding.py. open_clip is imported where it is used: it costs seconds.
+Reading image files is in decoding.py. torch is imported where it is used: it costs seconds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,9 @@ from clip_har.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PIXELS_VERSION = 2
+"""Counts the ways in which this project has made pixels of files: what is computed from others is computed anew."""
 
 _EXTREME_ASPECT = 4.0
 
@@ -90,30 +93,104 @@ class Preprocessing:
         return cls(image_size=(height, width), mean=tuple(values["mean"]), std=tuple(values["std"]), **optional)
 
     def transform(self) -> ModelTransform:
-        """Return open_clip's own evaluation transform: RGB image in, float32 CHW tensor out."""
-        from open_clip.transform import PreprocessCfg, image_transform_v2
+        """Return the evaluation transform: RGB image in, float32 CHW tensor out, normalised."""
+        return ModelTransform(preprocessing=self)
 
-        config = PreprocessCfg(
-            size=self.image_size,
-            mean=self.mean,
-            std=self.std,
-            interpolation=self.interpolation,
-            resize_mode=self.resize_mode,
-            fill_color=self.fill_color,
+    def pixel_transform(self) -> PixelTransform:
+        """Return the same without normalising: RGB image in, uint8 CHW tensor out."""
+        return PixelTransform(preprocessing=self)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 pixels [..., 3, H, W] into the float32 tensor that the backbone expects, on the same device."""
+        import torch
+
+        mean_C11, std_C11 = (
+            torch.tensor(values, dtype=torch.float32, device=pixels.device)[:, None, None]
+            for values in (self.mean, self.std)
         )
-        return ModelTransform(preprocessing=self, open_clip_transform=image_transform_v2(config, is_train=False))
+        return pixels.to(torch.float32).div_(255).sub_(mean_C11).div_(std_C11)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelTransform:
-    """A backbone's evaluation transform, with bounded memory on images of extreme shape. Can be pickled."""
+class PixelTransform:
+    """A backbone's evaluation transform up to its normalisation. Can be pickled.
+
+    It is open_clip's own but for rounding: torch's resizing of 8-bit pixels has Pillow's filters and is several times
+    faster; one pixel in two hundred differs by one grey level, where an image is enlarged by two.
+    """
 
     preprocessing: Preprocessing
-    open_clip_transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Resize and crop an RGB image to the model's frame: uint8 CHW."""
+        image = _resize_extreme(image, self.preprocessing)
+        height, width = self.preprocessing.image_size
+        resized = (width, height)
+        if self.preprocessing.resize_mode != "squash":
+            resized = _open_clip_size(image.size, self.preprocessing)
+        if resized[0] > image.width or resized[1] > image.height:
+            image = image.resize(resized, _resampling(self.preprocessing))
+        resized_CHW = resize_pixels(image_pixels(image), resized[::-1], _interpolation(self.preprocessing))
+        return _centre(resized_CHW, (height, width), self.preprocessing.fill_color).contiguous()
+
+    @property
+    def enough_side(self) -> int:
+        """Pixels of the shorter side from which on a larger JPEG may be decoded at a fraction of its size.
+
+        Twice what is needed, so that the filter still averages: embeddings keep a cosine above 0.999
+        (benchmarks/decode_speed.py).
+        """
+        return 2 * max(self.preprocessing.image_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTransform(PixelTransform):
+    """A backbone's evaluation transform, with bounded memory on images of extreme shape. Can be pickled."""
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an RGB image into a float32 CHW tensor, normalised."""
-        return self.open_clip_transform(_resize_extreme(image, self.preprocessing))
+        return self.preprocessing.normalise(super().__call__(image))
+
+
+def image_pixels(image: Image.Image) -> Tensor:
+    """Return an RGB image as uint8 CHW, laid out in memory as the image is (HWC)."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def resize_pixels(pixels_CHW: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Resize uint8 pixels to (height, width), with an antialiased "bicubic" or "bilinear" filter as Pillow's."""
+    import torch.nn.functional as F
+
+    if tuple(pixels_CHW.shape[1:]) == size:
+        return pixels_CHW
+    return F.interpolate(pixels_CHW[None], size=size, mode=interpolation, antialias=True)[0]
+
+
+def _interpolation(preprocessing: Preprocessing) -> str:
+    """Return the filter that open_clip uses; it forgets what was asked for where the frame is not square."""
+    height, width = preprocessing.image_size
+    heeded = preprocessing.resize_mode != "shortest" or height == width
+    return "bilinear" if preprocessing.interpolation == "bilinear" and heeded else "bicubic"
+
+
+def _resampling(preprocessing: Preprocessing) -> Image.Resampling:
+    return Image.Resampling[_interpolation(preprocessing).upper()]
+
+
+def _centre(pixels_CHW: Tensor, size: tuple[int, int], fill: int) -> Tensor:
+    """Cut the centre out of what is larger than the frame, and pad what is smaller."""
+    channels, height, width = pixels_CHW.shape
+    top, left = (round((side - kept) / 2.0) for side, kept in zip((height, width), size, strict=True))
+    cut_CHW = pixels_CHW[:, max(top, 0) :, max(left, 0) :][:, : size[0], : size[1]]
+    if cut_CHW.shape[1:] == size:
+        return cut_CHW
+    framed_CHW = cut_CHW.new_full((channels, *size), fill)
+    first_row, first_column = (size[0] - cut_CHW.shape[1]) // 2, (size[1] - cut_CHW.shape[2]) // 2
+    framed_CHW[:, first_row:, first_column:][:, : cut_CHW.shape[1], : cut_CHW.shape[2]] = cut_CHW
+    return framed_CHW
 
 
 def _resize_extreme(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
@@ -128,8 +205,7 @@ def _resize_extreme(image: Image.Image, preprocessing: Preprocessing) -> Image.I
     mode = preprocessing.resize_mode
     if mode == "squash" or 1 / _EXTREME_ASPECT <= aspect <= _EXTREME_ASPECT:
         return image
-    bilinear = preprocessing.interpolation == "bilinear" and (mode == "longest" or height == width)
-    resampling = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+    resampling = _resampling(preprocessing)
     resized_width, resized_height = _open_clip_size(image.size, preprocessing)
     if mode == "longest":
         return image.resize((resized_width, resized_height), resampling)
