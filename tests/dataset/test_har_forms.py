@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from packed import HAR, jpeg, labelled, write_hub, write_jpegs, write_kaggle_flat
 from PIL import ImageChops
 
 from clip_har.dataset import load_dataset
 from clip_har.images import decode
 from image_folders import class_counts, names, refusal
+from packed import HAR, jpeg, labelled, write_hub, write_jpegs, write_kaggle_flat
 
 
 def write_structured(root: Path) -> Path:
@@ -46,7 +46,7 @@ def test_the_structured_form_loads_and_says_what_its_test_split_lacks(tmp_path: 
     assert class_counts(dataset, "test") == {label: 6 for label in HAR if label not in ("calling", "texting")} | {
         "texting": 1
     }
-    assert dataset.form == "class folders under test/, train/"
+    assert dataset.form == "class folders under train/, test/"
     assert dataset.warnings == (
         "calling has no images in the test split: not measured, and averages over classes run over the other 14.",
         "The test split is short of texting (1); half of its classes have 6 or more images",
