@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from packed import HAR, jpeg, labelled, write_hub, write_jpegs, write_kaggle_flat
 from PIL import ImageChops
 
-from clip_har.dataset import load_dataset
+from clip_har.audit.inventory import read_inventory
+from clip_har.cli import main
+from clip_har.dataset import load_dataset, read_manifest
 from clip_har.images import decode
 from image_folders import class_counts, names, refusal
+from packed import HAR, jpeg, labelled, write_hub, write_jpegs, write_kaggle_flat
 
 
 def write_structured(root: Path) -> Path:
@@ -46,7 +48,7 @@ def test_the_structured_form_loads_and_says_what_its_test_split_lacks(tmp_path: 
     assert class_counts(dataset, "test") == {label: 6 for label in HAR if label not in ("calling", "texting")} | {
         "texting": 1
     }
-    assert dataset.form == "class folders under test/, train/"
+    assert dataset.form == "class folders under train/, test/"
     assert dataset.warnings == (
         "calling has no images in the test split: not measured, and averages over classes run over the other 14.",
         "The test split is short of texting (1); half of its classes have 6 or more images",
@@ -98,3 +100,23 @@ def test_the_hub_forms_test_split_alone_cannot_be_scored_by_a_run(name: str | No
             path.unlink()
     data = root / "data" / name if name else root
     assert "these look like placeholders, not labels" in refusal(data, classes=HAR).what
+
+
+def test_the_commands_refuse_placeholders_and_work_without_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_hub(tmp_path / "hub")
+    command = ["data", "split", str(root), "--out", str(tmp_path / "manifest.csv"), "--group-by", "none"]
+    assert main(command) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0 and "these look like placeholders, not labels, and must not be scored" in said
+    assert main([*command, "--set-aside", "test"]) == 0
+    assert {row.split for row in read_manifest(tmp_path / "manifest.csv")} == {"train", "val", "test"}
+    assert "test-00000" not in (tmp_path / "manifest.csv").read_text()
+    assert main(["data", "split", str(root), "--set-aside", "train"]) == 2
+    assert "cannot be set aside: choose from test and val" in capsys.readouterr().err
+
+
+def test_an_audit_says_that_labels_cannot_be_true(tmp_path: Path) -> None:
+    (warning,) = read_inventory(write_hub(tmp_path)).warnings
+    assert "these look like placeholders" in warning

@@ -5,12 +5,13 @@ What a training would make of the same files is in dataset/loading.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clip_har.dataset import ImageRecord
 from clip_har.dataset.layout import FoundFile
+from clip_har.dataset.plausibility import refuse_impossible_labels
 from clip_har.dataset.reading import read_heads
 from clip_har.dataset.sources import find_source
 from clip_har.errors import DataError
@@ -43,8 +44,16 @@ def read_inventory(data: Path) -> Inventory:
         root=source.root,
         images=tuple(images),
         unreadable=tuple((files[item.name], item.reason) for item in unreadable),
-        warnings=source.warnings,
+        warnings=(*source.warnings, *_impossible_labels(source.root, images)),
     )
+
+
+def _impossible_labels(root: Path, images: Sequence[FoundFile]) -> Iterator[str]:
+    """Yield what would keep a training from reading the dataset."""
+    try:
+        refuse_impossible_labels(root, images, None)
+    except DataError as error:
+        yield str(error)
 
 
 def as_records(files: Sequence[FoundFile]) -> list[ImageRecord]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_har.dataset.layout import find_layout
+from clip_har.dataset.records import SPLITS
 from clip_har.dataset.sources.base import Source
 
 
@@ -18,7 +19,7 @@ def read_class_folders(root: Path) -> Source:
         DataError: there are none, or what is there can be read in more than one way.
     """
     layout = find_layout(root)
-    splits = sorted(layout.splits())
+    splits = [split for split in SPLITS if split in layout.splits()]
     return Source(
         root=layout.root,
         form="class folders" + (f" under {', '.join(f'{split}/' for split in splits)}" if splits else ""),

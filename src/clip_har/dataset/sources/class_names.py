@@ -29,7 +29,7 @@ def listed_names(folder: Path) -> tuple[str, ...]:
         try:
             text = path.read_text(encoding="utf-8-sig")
             found = _from_json(json.loads(text)) if path.suffix == ".json" else _from_lines(text)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(
                 f"Cannot read the class names in {path}: {error}", remedy="One name per line, in order."
             ) from error
@@ -52,8 +52,8 @@ def hub_features(folder: Path) -> dict[str, Any]:
     for describe in (_from_info_file, _from_infos_file, _from_card):
         try:
             features = describe(folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # a description is a help, and the data may do without
+        except Exception:  # of any kind: a description is a help, and the data may do without
+            continue
         if features:
             return features
     return {}
@@ -69,7 +69,10 @@ def names_of_feature(feature: object) -> tuple[str, ...]:
     elif "class_label" in feature:
         feature = feature["class_label"]
     names = feature.get("names") if isinstance(feature, Mapping) else None
-    return _from_json(names) if names else ()
+    try:
+        return _from_json(names) if names else ()
+    except ValueError:
+        return ()
 
 
 def is_image_feature(feature: object) -> bool:

@@ -185,6 +185,7 @@ def _arrow_rows(file: Path, columns: _Columns) -> Iterator[Packed]:
     by_number = hasattr(reader, "num_record_batches")
     batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if by_number else reader
     for batch in batches:
+        batch.validate(full=True)  # offsets that point elsewhere would be followed
         images = batch.column(columns.image)
         labels = batch.column(columns.label).to_pylist()
         words = batch.column(columns.split).to_pylist() if columns.split else [None] * len(labels)

@@ -74,7 +74,7 @@ def _shard_rows(shard: Path, split: SplitName | None, folder: Path) -> Iterator[
                     images.setdefault(key, (suffix, start, length))
                 elif kind in LABEL_MEMBERS and length <= _LABEL_BYTES:
                     labels.setdefault(key, {})[kind] = _label(kind, _content(stream, start, length))
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
         raise DataError(f"Cannot read the shard {shard}: {error}", remedy="Fetch it anew.") from error
     for key, (suffix, start, length) in images.items():
         said = labels.get(key, {})
@@ -112,7 +112,7 @@ def _label(kind: str, content: bytes) -> str | int | None:
         if kind != "json":
             return text or None
         said: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(said, str | int):
         return said

@@ -47,7 +47,7 @@ def read_table(path: Path) -> Table:
     header, cells = _read(path)
     columns = guess_columns(header)
     if "path" not in columns:
-        shown = ", ".join(header[:8]) or "none"
+        shown = ", ".join(column[:40] for column in header[:8]) or "none"
         raise DataError(
             f"{path} has no column of image paths (its columns are {shown})",
             remedy="Call it filename, and the column of classes label.",
@@ -83,7 +83,7 @@ def header_of(path: Path) -> list[str]:
                 return list(json.loads(stream.readline(_LONGEST_CELL)))
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return next(csv.reader([stream.readline(_LONGEST_CELL)], delimiter=_delimiter(path)), [])
-    except (OSError, ValueError, TypeError, csv.Error):
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error):
         return []
 
 
@@ -155,7 +155,7 @@ def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 item = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number} is not JSON") from error
             if not isinstance(item, dict):
                 raise ValueError(f"line {number} is not an object")
