@@ -83,7 +83,7 @@ def test_classes_that_a_split_lacks_or_has_few_of(tmp_path: Path) -> None:
     assert [(f.kind, f.severity, f.why) for f in result.of("imbalance")] == [
         ("missing-class", "warning", "test has no image of eating"),
         ("missing-class", "warning", "test has no image of running"),
-        ("imbalance", "note", "running has 1 images in train; the median class has 11"),
+        ("imbalance", "note", "running has 1 image in train; the median class has 11"),
     ]
     assert result.counts() == {
         "train": {"cycling": 11, "eating": 12, "running": 1},
