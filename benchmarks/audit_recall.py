@@ -2,10 +2,10 @@
 
     python benchmarks/audit_recall.py --data FOLDER --model MODEL [--out FOLDER] [--swapped 30] [--seed 0]
 
-FOLDER has train/CLASS and test/CLASS. Into a copy of it, 50 training images slip into test under other names: 20 as they
-are, 20 saved anew as JPEG of quality 60, 10 resized to 70 %; and --swapped training images change their class. Says how
-many of the leaks are found, beside those that the folder had before, and how many swapped labels are among the first 100
-suspects.
+FOLDER has train/CLASS and test/CLASS. Into a copy of it, 50 training images slip into test under other names: 20 as
+they are, 20 saved anew as JPEG of quality 60, 10 resized to 70 %; and --swapped training images change their class.
+Says how many of the leaks are found, beside those that the folder had before, and how many swapped labels are among
+the first 100 suspects.
 """
 
 from __future__ import annotations

@@ -95,7 +95,8 @@ def test_an_audit_exits_with_3_above_a_limit_and_with_0_within(
     assert json.loads(json_file.read_text())["clean"] is False
     assert run(capsys, "audit", leaking, *options, "--max-leaks", 1, "--max-unreadable", "none")[0] == 0
     assert run(capsys, "audit", leaking, *options, "--max-leaks", 1)[0] == 3
-    assert run(capsys, "audit", fill(leaking.parent / "clean"), *options)[0] == 0
+    code, out, _ = run(capsys, "audit", fill(leaking.parent / "clean"), *options)
+    assert code == 0 and out.endswith(f"Next clip-har data split {leaking.parent / 'clean'}")
 
 
 def test_the_page_says_the_command_that_makes_it_again(
@@ -182,8 +183,8 @@ def test_a_plan_is_written_then_applied(leaking: Path, tmp_path: Path, capsys: p
 def test_suspects_are_relabelled_where_asked(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = tmp_path / "plan.csv"
     argv = ("clean", demo, "--model", "demo", "--workers", 0, "--plan", plan, "--relabel-suspects")
-    argv = (*argv, "--similarity", 1, "--distance", 0)  # drawn scenes look alike, and copies would be dropped
-    assert run(capsys, *argv)[0] == 0
+    # Drawn scenes look alike, and copies would be dropped.
+    assert run(capsys, *argv, "--similarity", 1, "--distance", 0)[0] == 0
     with plan.open(newline="") as stream:
         rows = {row["path"]: row for row in csv.DictReader(stream)}
     relabelled = {name for name, row in rows.items() if row["action"] == "relabel"}

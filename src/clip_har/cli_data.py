@@ -64,7 +64,9 @@ def audit(
     )
     output = Output()
     output.audit(found)
-    next_command = ["clip-har", "data", "clean", str(data), *_flags(settings), "--plan", "plan.csv"]
+    next_command = ["clip-har", "data", "split", str(data)]
+    if found.findings:
+        next_command = ["clip-har", "data", "clean", str(data), *_flags(settings), "--plan", "plan.csv"]
     written = [(label, file) for label, file in (("Page", html), ("JSON", json_file)) if file is not None]
     output.files(*written, ("Next", shlex.join(next_command)))
     return EXIT_DONE if found.clean else EXIT_FINDINGS
