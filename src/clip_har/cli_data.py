@@ -93,7 +93,9 @@ def audit(
     )
     output = Output()
     output.audit(found)
-    next_command = ["clip-har", "data", "clean", str(data), *_flags(settings), "--plan", "plan.csv"]
+    next_command = ["clip-har", "data", "split", str(data)]
+    if found.findings:
+        next_command = ["clip-har", "data", "clean", str(data), *_flags(settings), "--plan", "plan.csv"]
     written = [(label, file) for label, file in (("Page", html), ("JSON", json_file)) if file is not None]
     output.files(*written, ("Next", shlex.join(next_command)))
     return EXIT_DONE if found.clean else EXIT_FINDINGS
@@ -204,7 +206,7 @@ def split(
     for path, dataset in zip(made.files, made.datasets, strict=True):
         counts = ", ".join(f"{name} {count:,}" for name, count in dataset.counts().items())
         output.line(f"{path}: {len(dataset.classes)} classes; {counts} images")
-    output.line(f"Kept together: {made.grouped:,} images in {made.groups:,} groups")
+    output.line(f"Kept together: {made.grouped:,} images in {made.groups:,} group{'' if made.groups == 1 else 's'}")
     next_command = ("clip-har", "compare", "--data", str(data), "--manifest", str(made.files[0]))
     output.files(("Next", shlex.join(next_command)))
     return EXIT_DONE

@@ -83,7 +83,7 @@ def test_classes_that_a_split_lacks_or_has_few_of(tmp_path: Path) -> None:
     assert [(f.kind, f.severity, f.why) for f in result.of("imbalance")] == [
         ("missing-class", "warning", "test has no image of eating"),
         ("missing-class", "warning", "test has no image of running"),
-        ("imbalance", "note", "running has 1 images in train; the median class has 11"),
+        ("imbalance", "note", "running has 1 image in train; the median class has 11"),
     ]
     assert result.counts() == {
         "train": {"cycling": 11, "eating": 12, "running": 1},
@@ -136,11 +136,16 @@ def test_limits_decide_what_is_clean(tmp_path: Path) -> None:
     assert audited(root, limits=replace(borne, max_leaks=None)).clean
 
 
-def test_labels_that_were_not_examined_are_within_every_limit(tmp_path: Path) -> None:
-    (check,) = (
-        c for c in audited(fill(tmp_path), limits=Limits(max_label_errors=0)).checks if c.name == "label_errors"
-    )
+def test_labels_that_were_not_examined_are_within_no_limit(tmp_path: Path) -> None:
+    root = fill(tmp_path)
+    (check,) = (check for check in audited(root).checks if check.name == "label_errors")
     assert not check.performed and not check.above
+    with pytest.raises(ConfigError) as caught:
+        audited(root, limits=Limits(max_label_errors=0))
+    assert str(caught.value) == (
+        "--max-label-errors cannot be held with --no-embeddings: labels are examined with a model. "
+        "Leave out one of the two."
+    )
 
 
 def test_findings_come_worst_first(tmp_path: Path) -> None:

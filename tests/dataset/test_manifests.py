@@ -285,8 +285,8 @@ def test_too_many_missing_images_stop_a_binding_manifest(data: Path, dataset: Ac
 def test_only_the_splits_that_are_needed_must_be_there(data: Path, dataset: ActionDataset, manifest: Path) -> None:
     for name in of_split(dataset, "train")[::2]:
         (data / name).unlink()
-    only_test: tuple[SplitName, ...] = ("test",)
-    followed = load_dataset(data, manifest=GivenManifest(path=manifest, splits=only_test))
+    needed: tuple[SplitName, ...] = ("test",)
+    followed = load_dataset(data, manifest=GivenManifest(path=manifest, splits=needed))
     assert followed.counts()["test"] == dataset.counts()["test"] and not followed.warnings
 
 

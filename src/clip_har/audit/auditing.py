@@ -185,6 +185,7 @@ def _balance_findings(files: tuple[FoundFile, ...]) -> Iterator[Finding]:
                 why = f"{where} has no image of {label}"
                 yield Finding(kind="missing-class", severity="warning", files=(), why=why, action="Add images.")
             elif count * IMBALANCE < median:
-                why = f"{label} has {count} images in {where}; the median class has {median:g}"
+                images = "1 image" if count == 1 else f"{count} images"
+                why = f"{label} has {images} in {where}; the median class has {median:g}"
                 action = "Add images, or read per-class figures with care."
                 yield Finding(kind="imbalance", severity="note", files=(), why=why, action=action)

@@ -81,7 +81,7 @@ def audit_page(
 
 def headline(audit: Audit) -> str:
     """The answer in one sentence."""
-    images = f"{wording.thousands(len(audit.files))} images"
+    images = "1 image" if len(audit.files) == 1 else f"{wording.thousands(len(audit.files))} images"
     above = [check for check in audit.checks if check.above]
     if not above:
         return f"{images}, and no fault above its limit."
@@ -164,7 +164,7 @@ def _group(
     return {
         "kind": finding.kind,
         "severity": finding.severity,
-        "why": wording.one_line(finding.why),
+        "why": _sentence(finding),
         "action": wording.one_line(finding.action),
         "more": max(0, len(finding.files) - FILES_SHOWN),
         "tiles": [
@@ -172,6 +172,12 @@ def _group(
             for file, note in list(zip(finding.files, notes, strict=True))[:FILES_SHOWN]
         ],
     }
+
+
+def _sentence(finding: Finding) -> str:
+    """Why, with a capital unless it starts with the name of a class or a split."""
+    why = wording.one_line(finding.why)
+    return why if finding.doubt or not finding.files else wording.sentence_start(why)
 
 
 def _tile(

@@ -60,6 +60,11 @@ def audit_data(
     settings, limits = settings or AuditSettings(), limits or Limits()
     settings.validate()
     limits.validate()
+    if limits.max_label_errors is not None and not settings.embeddings:
+        raise ConfigError(
+            "--max-label-errors cannot be held with --no-embeddings: labels are examined with a model",
+            remedy="Leave out one of the two.",
+        )
     refuse_inside(data, json=json_file, html=html_file)
     found = _examine(read_inventory(data), settings, limits, progress)
     if json_file is not None:
