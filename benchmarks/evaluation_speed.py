@@ -2,9 +2,10 @@
 
     python benchmarks/evaluation_speed.py [--images 5400] [--classes 15] [--large] [--resamples N] [--folder DIR]
 
-Measures metrics with all intervals for two models, as `evaluate` needs them, then temperature, thresholds and sets. With
---large: one model, 1,000,000 images and 1,000 classes, the scores as a memory map of 4 GB in --folder, which is removed
-afterwards. The peak is of memory that only this process holds: pages of the map, which the system can drop, are not in it.
+Measures metrics with all intervals for two models, as `evaluate` needs them, then temperature, thresholds and sets.
+With --large: one model, 1,000,000 images and 1,000 classes, the scores as a memory map of 4 GB in --folder, which is
+removed afterwards. The peak is of memory that only this process holds: pages of the map, which the system can drop,
+are not in it.
 """
 
 from __future__ import annotations
