@@ -215,6 +215,20 @@ def test_predict_as_json(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert captured.err.strip().splitlines()[-1].endswith("bad.jpg: empty file")
 
 
+def test_predict_shows_sets_and_says_unsure(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "photo.png", HUES["running"], seed=1)
+    capsys.readouterr()
+    argv = ["predict", str(run), str(tmp_path / "photo.png"), "--confidence", "0.95", "--abstain-below", "1.0"]
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "possible" in out and "unsure" in out and all(label in out for label in CLASSES)
+    assert cli.main([*argv, "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["unsure"] is True and answer["label"] is None and sorted(answer["possible"]) == sorted(CLASSES)
+    assert cli.main([*argv[:3], "--confidence", "95"]) == 2
+    assert "--confidence 95.0 is not between 0 and 1" in capsys.readouterr().err
+
+
 def test_predict_with_nothing_readable_exits_with_2(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

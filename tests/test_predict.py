@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from clip_har import workflows
 from clip_har.config import BackboneConfig, DataConfig, TrainConfig
-from clip_har.errors import RunError
-from clip_har.predict import Predictor
+from clip_har.errors import ConfigError, RunError
+from clip_har.predict import Caution, Predictor
 from samples import CLASSES, HUES, write_image
 
 
@@ -94,3 +97,120 @@ def test_odd_shapes_are_answered(run: Path, tmp_path: Path) -> None:
 def test_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         Predictor(tmp_path)
+
+
+# --- how far answers can be trusted ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def sure_of(run: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a copy of the run whose card says what these tests need of its confidence."""
+
+    def copy(**changes: Any) -> Path:
+        folder = tmp_path / "copy"
+        shutil.copytree(run, folder)
+        card = json.loads((folder / "card.json").read_text())
+        card["confidence"] |= changes
+        (folder / "card.json").write_text(json.dumps(card))
+        return folder
+
+    return copy
+
+
+def test_training_leaves_what_validation_told_of_the_confidence(run: Path) -> None:
+    content = json.loads((run / "card.json").read_text())["confidence"]
+    assert set(content) == {"images", "temperature", "conformal", "selective"}
+    assert content["images"] == 6
+    assert content["conformal"]["0.9"] == 1.0, "six images cannot promise 90 %"
+
+
+def test_answers_carry_the_calibrated_confidence(sure_of: Callable[..., Path], images: list[Path]) -> None:
+    flat = [prediction.confidence for prediction in Predictor(sure_of(temperature=1.0)).predict(images)]
+    probabilities = [prediction.probability for prediction in Predictor(images[0].parent / "copy").predict(images)]
+    assert flat == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_the_possible_classes_are_those_within_the_threshold(sure_of: Callable[..., Path], images: list[Path]) -> None:
+    folder = sure_of(temperature=1.0, conformal={"0.9": 0.7, "0.95": 1.0, "0.99": 0.0})
+    for prediction in Predictor(folder).predict(images, caution=Caution(coverage=0.9)):
+        expected = tuple(label for label, probability in prediction.top if probability >= 0.3)
+        assert prediction.possible == expected
+    for level, size in ((0.95, 3), (0.93, 3), (0.999, 3), (0.985, 0)):
+        for prediction in Predictor(folder).predict(images, caution=Caution(coverage=level)):
+            assert prediction.possible is not None and len(prediction.possible) == size
+            assert prediction.to_json()["possible"] == prediction.possible
+            assert not prediction.unsure and prediction.label == prediction.top[0][0]
+
+
+def test_below_the_threshold_a_run_is_unsure_instead_of_guessing(
+    sure_of: Callable[..., Path], images: list[Path]
+) -> None:
+    folder = sure_of(temperature=1.0)
+    predictor = Predictor(folder)
+    confidences = sorted(prediction.confidence or 0.0 for prediction in predictor.predict(images))
+    between = (confidences[0] + confidences[1]) / 2
+    found = list(predictor.predict(images, caution=Caution(abstain_below=between)))
+    assert [prediction.unsure for prediction in found].count(True) == 1
+    for prediction in found:
+        assert (prediction.label is None) == prediction.unsure == ((prediction.confidence or 0.0) < between)
+        assert prediction.to_json().get("unsure", False) == prediction.unsure
+
+
+def test_a_wished_accuracy_takes_the_threshold_that_promises_it(
+    sure_of: Callable[..., Path], images: list[Path]
+) -> None:
+    steps = {"threshold": [0.999999, 0.0], "answered": [200, 400], "right": [199, 300]}
+    predictor = Predictor(sure_of(selective=steps))
+    assert all(item.unsure for item in predictor.predict(images, caution=Caution(accuracy=0.95)))
+    assert not any(item.unsure for item in predictor.predict(images, caution=Caution(accuracy=0.7)))
+    with pytest.raises(RunError, match=r"No confidence of .* promises an accuracy of 0\.999, judging by its 6 val"):
+        list(predictor.predict(images, caution=Caution(accuracy=0.999)))
+
+
+def test_a_run_without_confidence_on_its_card_answers_but_promises_nothing(run: Path, images: list[Path]) -> None:
+    card = json.loads((run / "card.json").read_text())
+    bare = images[0].parent / "bare"
+    shutil.copytree(run, bare)
+    (bare / "card.json").write_text(json.dumps({key: value for key, value in card.items() if key != "confidence"}))
+    predictor = Predictor(bare)
+    (answer,) = predictor.predict(images[:1])
+    assert answer.label in CLASSES and set(answer.to_json()) == {"image", "label", "probability", "top"}
+    with pytest.raises(RunError, match="does not say how far") as caught:
+        list(predictor.predict(images, caution=Caution(coverage=0.9)))
+    assert "clip-har evaluate" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"coverage": 95.0}, "--confidence 95.0 is not between 0 and 1"),
+        ({"accuracy": 1.0}, "--accuracy 1.0 is not between"),
+        ({"abstain_below": -0.1}, "--abstain-below -0.1 is not between"),
+        ({"accuracy": 0.9, "abstain_below": 0.5}, "Give one of them"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Caution(**changes)
+
+
+def test_an_evaluation_checks_the_confidence_and_gives_older_runs_theirs(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    from clip_har.config import EvaluateConfig
+
+    older = tmp_path / "older"
+    shutil.copytree(run, older)
+    card = json.loads((older / "card.json").read_text())
+    kept = card.pop("confidence")
+    (older / "card.json").write_text(json.dumps(card))
+    config = EvaluateConfig(data=DataConfig(data=photos), backbone=BackboneConfig(workers=0), checkpoint=older)
+    result, out = workflows.evaluate(config)
+    again = json.loads((older / "card.json").read_text())["confidence"]
+    assert again["temperature"] == pytest.approx(kept["temperature"], rel=1e-3)
+    written = json.loads((out / "results.json").read_text())["confidence"]
+    assert written["baseline"]["images"] == 6
+    assert (written["finetuned"] is None) == (result.finetuned is None)
+    if result.finetuned is not None:
+        assert written["finetuned"]["temperature"] == pytest.approx(again["temperature"])
+        assert [entry["level"] for entry in written["finetuned"]["conformal"]] == [0.8, 0.9, 0.95, 0.99]

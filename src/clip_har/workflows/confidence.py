@@ -26,9 +26,9 @@ def with_confidence(
         return result
     val = prepared.images("val")
     zero_shot = calibrate(prepared.zero_shot().probabilities(val).numpy(), val.labels_N.numpy())
+    calibration = None if run is None else run_calibration(run, prepared, progress)
     finetuned = None
-    if result.finetuned is not None and run is not None:
-        calibration = run_calibration(run, prepared, progress)
+    if result.finetuned is not None and calibration is not None:
         finetuned = check_confidence(calibration, result.finetuned.probabilities_NC, result.targets_N)
     return dataclasses.replace(
         result,
