@@ -116,6 +116,11 @@ def breakable(text: str) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
+def unbroken(text: str) -> Markup:
+    """A heading whose "zero-shot" stays on one line."""
+    return Markup.escape(text).replace("zero-shot", Markup('<span class="unbroken">zero-shot</span>'))
+
+
 def environment() -> jinja2.Environment:
     """The templates, and the wording they may use."""
     found = jinja2.Environment(
@@ -127,6 +132,7 @@ def environment() -> jinja2.Environment:
     )
     shown: Iterable[Callable[..., str]] = (
         breakable,
+        unbroken,
         wording.duration,
         wording.method_label,
         wording.p_value,
