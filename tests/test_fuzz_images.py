@@ -47,6 +47,7 @@ def test_many_damaged_files_of_every_type(kind: str) -> None:
     *tried, last = done.stdout.splitlines()
     assert done.returncode == 0, f"case {last} of {kind}: {done.stderr[-2000:]}"
     slowest, added = map(float, last.split())
-    assert (len(tried), done.stderr) == (CASES_OF_FUZZ, "")
+    assert len(tried) == CASES_OF_FUZZ
+    assert "Warning" not in done.stderr  # libtiff prints lines of its own
     assert slowest < SECONDS_PER_CASE
     assert added < BYTES_PER_IMAGE

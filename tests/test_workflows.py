@@ -43,6 +43,8 @@ EVALUATION_FILES = {
     "confusion_matrix_baseline.png",
     "per_class_f1.png",
     "training_curve.png",
+    "reliability.png",
+    "risk_coverage.png",
     "report.html",
 }
 RUN_FILES = {
@@ -190,7 +192,8 @@ def test_zero_shot_agrees_with_a_plain_open_clip_loop(photos: Path, tiny_model: 
             image = model.encode_image(transform(Image.open(photos / path).convert("RGB"))[None])
             image = image / image.norm(dim=-1, keepdim=True)
             expected = (model.logit_scale.exp() * image @ torch.stack(prompts).T).softmax(dim=-1)[0]
-            np.testing.assert_allclose(result.baseline.probabilities_NC[index], expected, atol=1e-5)
+            # Resizing in 8 bits rounds a few pixels the other way.
+            np.testing.assert_allclose(result.baseline.probabilities_NC[index], expected, atol=5e-5)
 
 
 def test_compare_shares_everything_and_a_second_one_encodes_and_trains_nothing(

@@ -317,6 +317,9 @@ class EngineConfig:
     """Compile the model with torch.compile: a slow start, then faster steps."""
     fsdp: bool = False
     """Shard weights, gradients and optimizer over the processes (FSDP), for models that do not fit one device."""
+    decoded_cache: bool = False
+    """Decode the training images once and keep them on disk in the cache folder, for many epochs of augmented training
+    inside the towers. The size is said before it is written."""
     save_steps: WholeNumber = 200
     """Optimizer steps between two saved states; every epoch's end saves one too."""
     tensorboard: bool = False

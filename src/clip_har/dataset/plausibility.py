@@ -80,7 +80,7 @@ def shortage_warnings(records: Sequence[ImageRecord], splits: Collection[SplitNa
 def _refuse_placeholders(
     where: str, split: SplitName, labels: Counter[str], shown: dict[str, str], classes: int, trained: str
 ) -> None:
-    if len(labels) > 1:
+    if len(labels) > 1 or labels.total() == 1:  # a single image has but one label
         return
     label = shown[next(iter(labels))]
     raise DataError(

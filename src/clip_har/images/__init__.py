@@ -7,6 +7,7 @@ from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
 from clip_har.images.augmentation import PixelView, ViewTransform, training_transform, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches
 from clip_har.images.corruptions import KINDS, SEVERITIES, CorruptedTransform, Corruption
+from clip_har.images.decoded_cache import DecodedCache
 from clip_har.images.decoding import (
     IMAGE_SUFFIXES,
     TRUNCATED_WARNING,
@@ -32,6 +33,7 @@ __all__ = [
     "DecodeDataset",
     "Decoded",
     "DecodedBatch",
+    "DecodedCache",
     "ImageAddress",
     "ImageFiles",
     "ModelTransform",

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     Item: TypeAlias = tuple[int, Tensor | None, str | None]  # index, image_CHW or else the reason
 
 
+_IMAGES_TOGETHER, _LARGE_IMAGE_BYTES = 8, 1_000_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecodedBatch:
     """Consecutive images of a list: the readable ones as a tensor, the others by reason."""
@@ -123,6 +126,32 @@ def decode_batches(
     """
     sizes = [min(batch_size, len(paths) - start) for start in range(0, len(paths), batch_size)]
     return load_batches(DecodeDataset(paths, transform, seeds), sizes, workers=workers)
+
+
+def decode_each(
+    paths: Sequence[ImageAddress], transform: Callable[[Image.Image], Tensor], *, workers: int
+) -> Iterator[Item]:
+    """Decode and transform a list of images, in order, to tensors whose shapes may differ.
+
+    Yields:
+        The place in the list, and the tensor or else the reason why there is none.
+
+    Raises:
+        DataError: a worker was killed.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        cast("Dataset[Item]", DecodeDataset(paths, transform)),
+        batch_size=_IMAGES_TOGETHER,
+        num_workers=_affordable_workers(workers, batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES),
+        collate_fn=list,
+        generator=torch.Generator(),
+        worker_init_fn=ignore_interrupts,
+    )
+    for items in iterate(cast("DataLoader[list[Item]]", loader)):
+        yield from items
 
 
 def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) -> Iterator[DecodedBatch]:

@@ -180,6 +180,23 @@ def decode(
         return _decode_stream(stream, max_pixels, _Enough(enough_pixels, enough_side))
 
 
+def header_size(path: ImageAddress) -> tuple[int, int]:
+    """Return an image's width and height as stored, which EXIF may swap; nothing is decoded.
+
+    Raises:
+        UnreadableImageError: it has no readable header.
+    """
+    with _open_file(path) as stream, _quiet_pillow():
+        kind = _sniff_head(_read_head(stream))
+        if kind is None or not _can_decode(kind):
+            raise UnreadableImageError("not an image")
+        try:
+            limits.check_file(_length(stream), kind)
+            return Image.open(stream, formats=(kind,)).size
+        except Exception as error:  # whatever Pillow's plugins raise on damaged headers
+            raise UnreadableImageError(f"corrupt {kind} header") from error
+
+
 def decode_lenient(
     source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, enough_side: int | None = None
 ) -> Decoded:

@@ -16,12 +16,14 @@ from clip_har.images.addresses import ImageAddress
 from clip_har.images.augmentation import PixelView, view_seed
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches, load_batches
 from clip_har.images.corruptions import CorruptedTransform, Corruption
+from clip_har.images.decoded_cache import DecodedCache
 from clip_har.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from clip_har.config.tree import Augment
+    from clip_har.images.batches import Item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +38,22 @@ class ImageFiles:
     """What is done to the images before an evaluation sees them."""
     seeds: tuple[int, ...] = ()
     """The corruption's seed for each file."""
+    hashes: tuple[str, ...] = ()
+    """Content hashes, one for each path, where `decoded` needs them."""
+    decoded: DecodedCache | None = None
+    """What augmented training views are made of, for the images that it has; the files otherwise."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def subset(self, indices: Sequence[int]) -> ImageFiles:
         """Some of the files, in the order given."""
-        seeds = tuple(self.seeds[index] for index in indices) if self.seeds else ()
-        return replace(self, paths=tuple(self.paths[index] for index in indices), seeds=seeds)
+        return replace(
+            self,
+            paths=tuple(self.paths[index] for index in indices),
+            seeds=tuple(self.seeds[index] for index in indices) if self.seeds else (),
+            hashes=tuple(self.hashes[index] for index in indices) if self.hashes else (),
+        )
 
     def evaluation_batches(self, indices: Iterable[int], *, batch_size: int = 16) -> Iterator[tuple[list[int], Tensor]]:
         """Yield images as the model's own evaluation transform shows them, in the order of the indices.
@@ -89,15 +99,44 @@ class ImageFiles:
             DataError: a file cannot be decoded.
         """
         paths = [self.paths[index] for batch in batches for index in batch]
-        dataset = DecodeDataset(
-            paths,
-            PixelView(preprocessing=self.preprocessing, augment=augment, image_size=image_size),
-            seeds=[view for batch in batches for view in _view_seeds(batch, seed)],
-        )
+        view = PixelView(preprocessing=self.preprocessing, augment=augment, image_size=image_size)
+        seeds = [view for batch in batches for view in _view_seeds(batch, seed)]
+        dataset = DecodeDataset(paths, view, seeds)
+        if self.decoded is not None and augment != "none":
+            hashes = [self.hashes[index] for batch in batches for index in batch]
+            dataset = CachedViews(self.decoded, hashes, paths, view, seeds)
         sizes = [len(batch) for batch in batches]
         for decoded in load_batches(dataset, sizes, workers=min(self.workers, len(sizes))):
             _refuse_unreadable(decoded, paths)
             yield self.preprocessing.normalise(decoded.images_BCHW)
+
+
+class CachedViews(DecodeDataset):
+    """Views of images from a decoded cache, and of the files that it does not have.
+
+    Args:
+        decoded: the cache.
+        hashes: content hashes, one for each path.
+        paths, view, seeds: as for `DecodeDataset`.
+    """
+
+    def __init__(
+        self,
+        decoded: DecodedCache,
+        hashes: Sequence[str],
+        paths: Sequence[ImageAddress],
+        view: PixelView,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__(paths, view, seeds)
+        self._decoded, self._hashes = decoded, hashes
+        self._view, self._view_seeds = view, seeds
+
+    def __getitem__(self, index: int) -> Item:
+        sha256 = self._hashes[index]
+        if sha256 not in self._decoded:
+            return super().__getitem__(index)
+        return index, self._view.of_pixels(self._decoded.pixels(sha256), self._view_seeds[index]), None
 
 
 def _view_seeds(batch: Sequence[int], seed: int) -> Iterator[int]:

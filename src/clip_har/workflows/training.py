@@ -20,6 +20,7 @@ from clip_har.methods import Method, Source, Task, create_method, method_class
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import filled
 from clip_har.workflows.confidence import run_calibration
+from clip_har.workflows.decoded import with_decoded_cache
 from clip_har.workflows.fitting import Fitting
 from clip_har.workflows.prepare import Prepared, prepare
 
@@ -137,6 +138,9 @@ def _task(
     """What the method learns from; with cached augmented views where it learns from cached embeddings."""
     task = prepared.task(config.seed, shots=config.shots, source=source)
     reads = method_class(config.method, settings).reads(settings)
+    if settings["decoded_cache"]:
+        train = with_decoded_cache(prepared, task.train, reads, settings, progress)
+        task = dataclasses.replace(task, train=train)
     if settings["augment"] == "none" or reads == "image":
         return task
     return dataclasses.replace(

@@ -1,0 +1,41 @@
+"""`--decoded-cache`: a method's training images decoded once and kept on disk, before its first epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from clip_har import distributed
+from clip_har.images import DecodedCache, PixelView
+from clip_har.methods import LabelledImages, Reads
+from clip_har.progress import Progress
+from clip_har.workflows.prepare import Prepared
+
+
+def with_decoded_cache(
+    prepared: Prepared, images: LabelledImages, reads: Reads, settings: Mapping[str, Any], progress: Progress
+) -> LabelledImages:
+    """The same images, with their pixels from the decoded cache where it is of use.
+
+    Raises:
+        ConfigError: the disk has no room.
+    """
+    view = PixelView(
+        preprocessing=prepared.backbone.card.preprocessing,
+        augment=settings["augment"],
+        image_size=settings["train_image_size"],
+    )
+    if reads != "image" or view.enough_pixels is None or images.files is None:
+        progress.warn("--decoded-cache has no effect: it is for augmented training inside the towers")
+        return images
+    if distributed.is_main():
+        files = dict(zip(images.table.hashes, images.files.paths, strict=True))
+        cache = DecodedCache(prepared.cache, view.enough_pixels)
+        cache.fill(files, workers=prepared.workers, progress=progress)
+    distributed.barrier()
+    if not distributed.is_main():
+        cache = DecodedCache(prepared.cache, view.enough_pixels, verify=False)
+    return dataclasses.replace(
+        images, files=dataclasses.replace(images.files, decoded=cache, hashes=images.table.hashes)
+    )
