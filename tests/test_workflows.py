@@ -156,6 +156,8 @@ def test_the_baseline_alone(photos: Path, tiny_model: str, tmp_path: Path) -> No
     config = EvaluateConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "out")
     workflows.evaluate(config)
     assert names(tmp_path / "out") == EVALUATION_FILES - {
+        "reliability.png",
+        "risk_coverage.png",
         "confusion_matrix_baseline.png",
         "training_curve.png",
     }

@@ -186,7 +186,7 @@ def header_size(path: ImageAddress) -> tuple[int, int]:
     Raises:
         UnreadableImageError: it has no readable header.
     """
-    with _open_file(path) as stream, _quiet_pillow():
+    with _open_source(path) as stream, _quiet_pillow():
         kind = _sniff_head(_read_head(stream))
         if kind is None or not _can_decode(kind):
             raise UnreadableImageError("not an image")
