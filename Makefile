@@ -20,8 +20,8 @@ test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-fuzz: $(VENV)/.installed-dev ## decode some thousands of damaged images of every type: a few minutes
-	$(BIN)/pytest -m fuzz tests/test_fuzz_images.py
+fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
+	$(BIN)/pytest -m fuzz
 
 benchmark-methods: $(VENV)/.installed ## compare every method on the drawn scenes, offline
 	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods

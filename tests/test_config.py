@@ -90,7 +90,13 @@ AUGMENTATION = AugmentConfig(
     hard_margin=0.1,
 )
 ENGINE = EngineConfig(
-    activation_checkpointing=True, compile=True, fsdp=True, save_steps=7, tensorboard=True, wandb=True
+    activation_checkpointing=True,
+    compile=True,
+    fsdp=True,
+    save_steps=7,
+    tensorboard=True,
+    wandb=True,
+    decoded_cache=True,
 )
 OPTIMIZER = OptimizerConfig(
     epochs=2,

@@ -86,7 +86,7 @@ def test_clean_data_has_a_page_without_anything_to_decide(tmp_path: Path) -> Non
     page = page_of(audited(fill(tmp_path)))
     assert "12 images, and no fault above its limit." in page.text
     assert "Nothing was found." in page.text and "Download" not in page.text
-    assert not page.of("select") and not page.of("button")
+    assert not page.of("select") and [button["class"] for button in page.of("button")] == ["theme"]
 
 
 def test_headlines_count_in_words_that_agree() -> None:
