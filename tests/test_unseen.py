@@ -167,8 +167,8 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
         assert unseen is not None
         assert unseen.novel == zero_shot.novel
         assert unseen.base == pytest.approx(rows[name].accuracy)
-        assert "fixed head" in rows[name].note
-    assert "fixed head" not in rows["zero-shot"].note and rows["coop"].unseen is not None
+        assert "no answer for the actions held out" in rows[name].note
+    assert "no answer" not in rows["zero-shot"].note and rows["coop"].unseen is not None
     written = {row["method"]: row for row in json.loads((tmp_path / "comparison.json").read_text())}
     assert set(written["zero-shot"]["unseen"]) == {"base", "novel", "harmonic"}
     argv = [

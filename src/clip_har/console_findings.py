@@ -131,7 +131,7 @@ def _unseen(found: Unseen) -> Table:
     for name in ("model", "base", "novel", "harmonic"):
         table.add_column(name, justify="left" if name == "model" else "right")
     table.add_row("zero-shot", *_base_novel(found.baseline))
-    table.add_row("run" + " (novel: zero-shot, its head is fixed)" * found.falls_back, *_base_novel(found.finetuned))
+    table.add_row("run" + " (novel: zero-shot's, it has no answer)" * found.falls_back, *_base_novel(found.finetuned))
     return table
 
 

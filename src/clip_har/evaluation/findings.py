@@ -166,7 +166,7 @@ class Unseen:
     finetuned: BaseNovel
     """Of the run."""
     falls_back: bool = False
-    """Whether the run's method has a fixed head, no answer for other names, and zero-shot's on the novel ones."""
+    """Whether the run has no answer for new names, such as for its fixed head, and zero-shot's stands in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ DEMO_TRAIN_PER_CLASS = 120
 DEMO_TEST_PER_CLASS = 40
 DEMO_METHODS = ("zero-shot", "linear-probe", "lora")
 WISE_FT_SOURCE = "full"
-UNSEEN_NOTE = "has a fixed head: on the actions held out, zero-shot answers in its place"
+UNSEEN_NOTE = "has no answer for the actions held out: zero-shot's stands in its place"
 SMALL_EPOCHS = 8
 """Epochs inside the towers with --budget small."""
 SMALL_VIEWS = 160 / 224

@@ -244,6 +244,7 @@ class _Explainer:
     def _plane(self, images: LabelledImages) -> EmbeddingMap | None:
         if self._config.plane == "none":
             return None
+        self._progress.note("Laying the test images out on a plane")  # UMAP takes its time
         method, before = nearness.plane(images.table.embedding, self._config.plane, self._config.seed)
         if self._answering.run is None:
             return EmbeddingMap(method=method, baseline=before, finetuned=None)
