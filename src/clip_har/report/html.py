@@ -85,12 +85,13 @@ def _templates(templates: str | Sequence[str]) -> str:
 def tile(result: EvalResult, model: Evaluated, index: int, pictures: Pictures, note: str = "") -> dict[str, Any]:
     """One photograph with its true class and a model's answer, for `parts.gallery`."""
     path = result.paths[index]
-    predicted = int(model.predictions[index])
+    scores_C = model.probabilities_NC[index]  # of this image alone: all images' answers would be worked out anew
+    predicted = int(scores_C.argmax())
     return {
         "true": result.classes[result.targets_N[index]],
         "answer": result.classes[predicted],
         "right": predicted == int(result.targets_N[index]),
-        "confidence": wording.percent(float(model.confidence[index]), 0),
+        "confidence": wording.percent(float(scores_C.max()), 0),
         "note": note,
         **photograph(path, pictures),
     }
