@@ -61,6 +61,8 @@ def test_only_the_culprits_are_listed_and_each_costs_few_processes(
 def test_a_crash_is_tried_again_next_time(tmp_path: Path) -> None:
     records = mixed(tmp_path, 2, {1})
     assert fingerprints(records, cache=tmp_path / "cache", workers=1)["reason"][1] == CRASHED.encode()
+    kept = np.concatenate([np.load(path) for path in (tmp_path / "cache").rglob("*.npy")])
+    assert kept["sha256"].tolist() == [records[0].sha256.encode()]
     mended = [records[0], record(Path(str(records[1].path)), 1)]
     assert fingerprints(mended, cache=tmp_path / "cache", workers=0)["reason"].tolist() == [b"", b""]
 

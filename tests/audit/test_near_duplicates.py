@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import scipy.fft
 from PIL import Image, ImageOps
 
 from clip_har.audit import fingerprints as module
-from clip_har.audit.fingerprints import CRASHED, FINGERPRINT, fingerprint, fingerprints, perceptual_hash
+from clip_har.audit.fingerprints import FINGERPRINT, fingerprint, fingerprints, perceptual_hash
 from clip_har.audit.hamming import pairs_within
 from clip_har.audit.near_duplicates import (
     Groups,
@@ -25,7 +24,6 @@ from clip_har.audit.near_duplicates import (
 )
 from clip_har.dataset import ImageRecord
 from clip_har.images.addresses import file_of
-from clip_har.progress import Silent
 
 
 def scene(seed: int, size: tuple[int, int] = (120, 80)) -> Image.Image:
@@ -176,24 +174,6 @@ def test_processes_and_this_process_agree(tmp_path: Path) -> None:
     by_processes = fingerprints(records, cache=tmp_path / "one", workers=2)
     assert by_processes.tobytes() == fingerprints(records, cache=tmp_path / "two", workers=0).tobytes()
     assert by_processes["reason"][-1] == b"ends early (truncated PNG)"
-
-
-class Deadly(type(Path())):  # type: ignore[misc]
-    """A path whose opening ends the process, as a decoder's crash would."""
-
-    def stat(self, **_: Any) -> os.stat_result:
-        os._exit(1)
-
-
-def test_an_image_that_kills_its_process_is_listed_and_the_rest_is_read(tmp_path: Path) -> None:
-    records = [saved(scene(seed), tmp_path / f"{seed}.jpg") for seed in range(3)]
-    deadly = ImageRecord(path=Deadly(tmp_path / "x.jpg"), name="x.jpg", sha256="f" * 64, label="a", split="train")
-    records.insert(1, deadly)
-    prints = fingerprints(records, cache=tmp_path / "cache", workers=1, progress=Silent())
-    assert [row.decode() for row in prints["reason"]] == ["", CRASHED, "", ""]
-    assert prints["width"].tolist() == [120, 0, 120, 120]
-    kept = np.concatenate([np.load(path) for path in (tmp_path / "cache").rglob("*.npy")])
-    assert CRASHED.encode() not in kept["reason"] and len(kept) == 3
 
 
 def test_sizes_are_exact_where_a_side_is_short(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def groups_of(records: Sequence[ImageRecord], groups: Mapping[str, str]) -> dict
 # Joining
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.dictionaries(st.integers(0, 11), st.sampled_from("xyz")), max_size=3))
 def test_groups_are_what_any_grouping_connects(groupings: list[dict[int, str]]) -> None:
     records = [record(number, "a") for number in range(12)]
