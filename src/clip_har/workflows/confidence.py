@@ -13,7 +13,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 
-from clip_har import checkpoint, distributed
+from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
 from clip_har.files import write_atomically
 from clip_har.methods import LabelledImages
@@ -45,8 +45,9 @@ def with_confidence(
 
 def run_calibration(run: checkpoint.Run, prepared: Prepared, progress: Progress) -> Calibration:
     """What the run's card holds; else fitted on the validation images, and kept if they are the run's own."""
-    if run.card.get("confidence"):
-        return Calibration.from_json(run.card["confidence"])
+    kept = predict.run_calibration(run)
+    if kept is not None:
+        return kept
     val = prepared.images("val")
     calibration = calibrate(run_probabilities(run, prepared, val, progress), val.labels_N.numpy())
     own = run.card.get("manifest_sha256") == prepared.dataset.manifest_hash()
