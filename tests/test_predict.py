@@ -180,6 +180,13 @@ def test_a_run_without_confidence_on_its_card_answers_but_promises_nothing(run: 
     assert "clip-har evaluate" in caught.value.remedy
 
 
+@pytest.mark.parametrize("damage", [{"selective": {}}, {"temperature": "warm"}, {"conformal": [1]}])
+def test_a_damaged_card_is_refused(sure_of: Callable[..., Path], images: list[Path], damage: dict[str, Any]) -> None:
+    predictor = Predictor(sure_of(**damage))
+    with pytest.raises(RunError, match=r'"confidence" in .*card\.json is not what clip-har writes'):
+        list(predictor.predict(images))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -169,15 +169,12 @@ class _Judge:
 
     def __init__(self, run: Run, caution: Caution) -> None:
         self._classes = run.classes
-        content = run.card.get("confidence")
-        if content is None and caution.asks():
+        self._calibration = run_calibration(run)
+        if self._calibration is None and caution.asks():
             raise RunError(
                 f"The card of {run.folder} does not say how far its confidence can be trusted",
                 remedy="Let clip-har evaluate --checkpoint measure it on the data it was trained on.",
             )
-        from clip_har.evaluation.certainty import Calibration  # slow to import
-
-        self._calibration = Calibration.from_json(content) if content else None
         self._sets_up_to: float | None = None
         self._answers_from = caution.abstain_below or 0.0
         if self._calibration is not None and caution.coverage is not None:
@@ -214,6 +211,26 @@ def _promised(run: Run, calibration: Calibration, accuracy: float) -> float:
             remedy="Ask for less, or give a threshold of your own with --abstain-below.",
         )
     return threshold
+
+
+def run_calibration(run: Run) -> Calibration | None:
+    """What the run's card says of its confidence, or None where it says nothing.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    content = run.card.get("confidence")
+    if content is None:
+        return None
+    from clip_har.evaluation.certainty import Calibration  # slow to import
+
+    try:
+        return Calibration.from_json(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f'"confidence" in {run.folder / "card.json"} is not what clip-har writes',
+            remedy="Remove it there and let clip-har evaluate measure it anew.",
+        ) from error
 
 
 def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Precision) -> Backbone:

@@ -109,7 +109,7 @@ class Calibration:
         return cls(
             images=int(content["images"]),
             temperature=float(content["temperature"]),
-            conformal={float(level): float(threshold) for level, threshold in content["conformal"].items()},
+            conformal={float(level): float(threshold) for level, threshold in dict(content["conformal"]).items()},
             selective=tuple(
                 SelectiveStep(threshold=float(threshold), answered=int(answered), right=int(right))
                 for threshold, answered, right in steps

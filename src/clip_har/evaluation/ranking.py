@@ -54,7 +54,7 @@ def rank(scores_N: npt.NDArray[Any], own_N: BoolArray) -> Ranking:
         scores_N: its probability for each image.
         own_N: whether the class is the true one.
     """
-    order_N = np.argsort(-scores_N, kind="stable")
+    order_N = np.argsort(-scores_N)  # the order among equal ones does not matter: they share a segment
     sorted_N, own_sorted_N = scores_N[order_N], own_N[order_N]
     ties = np.flatnonzero(sorted_N[1:] != sorted_N[:-1]) + 1
     tie_starts = np.concatenate([[0], ties])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-from clip_har import checkpoint, distributed
+from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
 from clip_har.progress import Progress
 from clip_har.workflows.answering import Answering
@@ -39,8 +39,9 @@ def with_confidence(
 
 def run_calibration(run: checkpoint.Run, prepared: Prepared, progress: Progress) -> Calibration:
     """What the run's card holds; else fitted on the validation images, and kept if they are the run's own."""
-    if run.card.get("confidence"):
-        return Calibration.from_json(run.card["confidence"])
+    kept = predict.run_calibration(run)
+    if kept is not None:
+        return kept
     val = prepared.images("val")
     answering = Answering(run, prepared, progress)
     answers_NC = answering.finetuned(val)
