@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from clip_har.images.preprocessing import PixelTransform, Preprocessing, image_pixels
+from clip_har.images.preprocessing import PixelTransform, Preprocessing, image_pixels, resize_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,7 @@ _CROP_AREA = {"light": (0.5, 1.0), "strong": (0.8, 1.0)}
 """Least and greatest share of the image's area that a crop keeps."""
 _CROP_ASPECT = (3 / 4, 4 / 3)
 """Least and greatest width / height of a crop (Szegedy et al. 2015, arXiv 1409.4842, section 6)."""
+_CROP_TRIALS = 10
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 0.2, 0.2, 0.2, 0.1
 _ROTATION = 10.0  # degrees to either side
 _TRANSLATION = 0.1  # of the side, in each direction
@@ -54,10 +56,10 @@ def _random_steps(preprocessing: Preprocessing, augment: Augment) -> Callable[[T
 
     bilinear = preprocessing.interpolation == "bilinear"
     interpolation = InterpolationMode.BILINEAR if bilinear else InterpolationMode.BICUBIC
-    size = list(preprocessing.image_size)
-    area = _CROP_AREA[augment]
-    steps = [  # torch resizes 8-bit pixels several times faster than Pillow
-        v2.RandomResizedCrop(size, scale=area, ratio=_CROP_ASPECT, interpolation=interpolation, antialias=True),
+    steps = [
+        RandomCrop(
+            size=preprocessing.image_size, area=_CROP_AREA[augment], interpolation="bilinear" if bilinear else "bicubic"
+        ),
         v2.RandomHorizontalFlip(),
     ]
     if augment == "strong":
@@ -74,6 +76,47 @@ def _random_steps(preprocessing: Preprocessing, augment: Augment) -> Callable[[T
         ]
     transform: Callable[[Tensor], Tensor] = v2.Compose(steps)
     return transform
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomCrop:
+    """A random part of an image, resized: torchvision's RandomResizedCrop, drawn in shares of the image's sides.
+
+    The same draws therefore show the same part of an image at any resolution. Draws from torch's global generator.
+    """
+
+    size: tuple[int, int]
+    """Height and width of the result in pixels."""
+    area: tuple[float, float]
+    """Least and greatest share of the image's area."""
+    interpolation: str
+
+    def __call__(self, pixels_CHW: Tensor) -> Tensor:
+        """Crop and resize uint8 pixels [3, H, W]."""
+        import torch
+
+        _, height, width = pixels_CHW.shape
+        high, wide = self._shares(width / height)
+        kept_height, kept_width = max(1, round(high * height)), max(1, round(wide * width))
+        down, right = torch.rand(2).tolist()
+        top, left = round(down * (height - kept_height)), round(right * (width - kept_width))
+        part_CHW = pixels_CHW[:, top : top + kept_height, left : left + kept_width]
+        return resize_pixels(part_CHW, self.size, self.interpolation)
+
+    def _shares(self, image_aspect: float) -> tuple[float, float]:
+        """Draw the crop's height and width as shares of the image's; the most of its centre if ten draws do not fit."""
+        import torch
+
+        least, most = (math.log(aspect) for aspect in _CROP_ASPECT)
+        for _ in range(_CROP_TRIALS):
+            area_draw, aspect_draw = torch.rand(2).tolist()
+            area = self.area[0] + area_draw * (self.area[1] - self.area[0])
+            aspect = math.exp(least + aspect_draw * (most - least)) / image_aspect
+            high, wide = math.sqrt(area / aspect), math.sqrt(area * aspect)
+            if high <= 1 and wide <= 1:
+                return high, wide
+        aspect = min(max(image_aspect, _CROP_ASPECT[0]), _CROP_ASPECT[1]) / image_aspect
+        return min(1.0, 1 / aspect), min(1.0, aspect)
 
 
 @dataclass(frozen=True, kw_only=True)
