@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--compared", type=int, default=100, help="images whose embeddings are compared")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for size, count in (((500, 333), given.images), ((1600, 1064), given.images // 10)):
+        for size, count in (((500, 333), given.images), ((3200, 2128), given.images // 20)):
             paths = write_photographs(Path(folder) / f"{size[0]}", count, size, given.photos)
             print(f"{count} JPEGs of {size[0]} x {size[1]}, {given.workers} workers, medians of {given.rounds} rounds")
             report_speed(paths, given.workers, given.rounds)

@@ -244,8 +244,8 @@ def test_the_shorter_side_must_be_enough_and_both_sides_divisible() -> None:
     assert decode(jpeg(801, 400), enough_side=1).size == (400, 801)
 
 
-def test_evaluation_pixels_keep_twice_the_models_resolution() -> None:
+def test_evaluation_pixels_keep_four_times_the_models_resolution() -> None:
     for transform in (MODEL.transform(), ViewTransform(preprocessing=MODEL, augment="none")):
-        assert transform.enough_side == 64
+        assert transform.enough_side == 128
     assert ViewTransform(preprocessing=MODEL, augment="none").enough_pixels is None
     assert ViewTransform(preprocessing=MODEL, augment="light").enough_side is None

@@ -49,7 +49,7 @@ def exact(paths: list[Path], backbone: Backbone) -> Tensor:
     return backbone.encode_images(images_BCHW).embedding_BD
 
 
-@pytest.mark.parametrize("size", [(500, 333), (640, 480), (600, 1200), (1201, 801)])
+@pytest.mark.parametrize("size", [(500, 333), (800, 600), (600, 1200), (1201, 801)])
 def test_embeddings_are_those_of_pillow_and_torchvision(tmp_path: Path, demo: Backbone, size: tuple[int, int]) -> None:
     paths = scenes(tmp_path, size)
     cosines_N = (fast(paths, demo) * exact(paths, demo)).sum(dim=-1)
@@ -58,6 +58,6 @@ def test_embeddings_are_those_of_pillow_and_torchvision(tmp_path: Path, demo: Ba
 
 def test_large_photographs_are_decoded_at_a_fraction(tmp_path: Path, demo: Backbone) -> None:
     side = demo.card.preprocessing.pixel_transform().enough_side
-    assert side == 144
-    shrunk = {size: decode(scenes(tmp_path, size)[0], enough_side=side).size for size in ((640, 480), (500, 333))}
-    assert shrunk == {(640, 480): (320, 240), (500, 333): (500, 333)}
+    assert side == 288
+    shrunk = {size: decode(scenes(tmp_path, size)[0], enough_side=side).size for size in ((800, 600), (640, 480))}
+    assert shrunk == {(800, 600): (400, 300), (640, 480): (640, 480)}

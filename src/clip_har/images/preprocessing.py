@@ -137,10 +137,10 @@ class PixelTransform:
     def enough_side(self) -> int:
         """Pixels of the shorter side from which on a larger JPEG may be decoded at a fraction of its size.
 
-        Twice what is needed, so that the filter still averages: embeddings keep a cosine above 0.999
-        (benchmarks/decode_speed.py).
+        Four times what is needed, so that the filter still averages: embeddings keep a cosine of 0.999 or more
+        (benchmarks/decode_speed.py); with twice as much, some fall to 0.996.
         """
-        return 2 * max(self.preprocessing.image_size)
+        return 4 * max(self.preprocessing.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)
