@@ -142,6 +142,8 @@ FULL: dict[str, Command] = {
         severities=(3, 5),
         robustness_images=20,
         shift=Path("other"),
+        explain=3,
+        audit=Path("audit.json"),
     ),
     "compare": CompareConfig(
         data=DATA,

@@ -90,6 +90,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "hard_margin": ("in [0, 1]", lambda x: 0 <= x <= 1),
     "save_steps": ("at least 1", lambda x: x >= 1),
     "robustness_images": ("0 or more", lambda x: x >= 0),
+    "explain": ("0 or more", lambda x: x >= 0),
     "corruptions": ("at least one kind", lambda x: len(x) > 0),
     "shots": ("at least 1", lambda x: x >= 1),
     "seeds": ("from 0 to 4294967295", lambda x: all(0 <= seed < 2**32 for seed in x)),

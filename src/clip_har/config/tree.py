@@ -379,6 +379,10 @@ class EvaluateConfig:
     """Test images to corrupt, drawn with the seed, each class by its share; 0 takes all."""
     shift: Path | None = None
     """Another dataset folder with classes of the same names, to score as well."""
+    explain: WholeNumber = 0
+    """Test images of the run to explain in the report, the most telling first, with a map of all embeddings."""
+    audit: Path | None = None
+    """JSON file of clip-har data audit on the same data, whose counts the report then shows."""
 
 
 @dataclass(frozen=True, kw_only=True)

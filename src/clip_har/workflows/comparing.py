@@ -25,8 +25,8 @@ from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.answering import Answering
-from clip_har.workflows.evaluating import evaluate_prepared, scored_split, shared_card, thumbnails
-from clip_har.workflows.prepare import Prepared, prepare
+from clip_har.workflows.evaluating import evaluate_prepared, shared_card, thumbnails
+from clip_har.workflows.prepare import Prepared, prepare, scored_split
 from clip_har.workflows.training import train_prepared
 from clip_har.workflows.unseen import mean_of, measure_unseen
 

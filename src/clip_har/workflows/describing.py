@@ -5,18 +5,24 @@ The run's own facts are in its card; how they look is in `clip_har.report`.
 
 from __future__ import annotations
 
+import json
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from clip_har import report
+from clip_har.audit.records import CHECKS, Check
 from clip_har.dataset import SPLITS, ActionDataset
+from clip_har.errors import ConfigError
 from clip_har.workflows.prepare import Prepared
 
+_AUDIT_REMEDY = "Write one with clip-har data audit DATA --json FILE."
 
-def data_summary(dataset: ActionDataset) -> report.DataSummary:
-    """Images of each class in each split that has any, and what was left out."""
+
+def data_summary(dataset: ActionDataset, checks: tuple[Check, ...] = ()) -> report.DataSummary:
+    """Images of each class in each split that has any, what was left out, and an audit's checks."""
     counts = {split: dict.fromkeys(dataset.classes, 0) for split in SPLITS}
     for record in dataset.records:
         counts[record.split][record.label] += 1
@@ -24,7 +30,31 @@ def data_summary(dataset: ActionDataset) -> report.DataSummary:
         counts={split: by_class for split, by_class in counts.items() if any(by_class.values())},
         unreadable=tuple((image.name, image.reason) for image in dataset.unreadable),
         warnings=dataset.warnings,
+        checks=checks,
     )
+
+
+def read_checks(path: Path) -> tuple[Check, ...]:
+    """The checks of an audit that was written as JSON.
+
+    Raises:
+        ConfigError: the file is not one.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["checks"]
+        return tuple(
+            Check(
+                name=name,
+                found=int(found[name]["found"] or 0),
+                limit=found[name]["limit"],
+                performed=found[name]["found"] is not None,
+            )
+            for name in CHECKS
+        )
+    except OSError as error:
+        raise ConfigError(f"The audit {path} cannot be read: {error.strerror}", remedy=_AUDIT_REMEDY) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not the JSON of an audit", remedy=_AUDIT_REMEDY) from error
 
 
 def environment(prepared: Prepared) -> dict[str, Any]:

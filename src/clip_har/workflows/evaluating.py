@@ -11,20 +11,22 @@ from typing import Any
 from PIL import Image
 
 from clip_har import checkpoint, distributed, report
+from clip_har.audit.records import Check
 from clip_har.config import EvaluateConfig, validate
-from clip_har.dataset import ActionDataset, SplitName
-from clip_har.errors import DataError, UnreadableImageError
+from clip_har.dataset import SPLITS, ActionDataset
+from clip_har.errors import ConfigError, UnreadableImageError
 from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
-from clip_har.evaluation.findings import Findings
+from clip_har.evaluation.findings import ExplainResult, Findings
 from clip_har.hard_pairs import HardPairs
 from clip_har.images import decode
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows import beyond
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.confidence import with_confidence
-from clip_har.workflows.describing import data_summary, environment
-from clip_har.workflows.prepare import Prepared, prepare
+from clip_har.workflows.describing import data_summary, environment, read_checks
+from clip_har.workflows.explaining import explain_dataset
+from clip_har.workflows.prepare import Prepared, prepare, scored_split
 from clip_har.workflows.training import versions
 
 THUMBNAIL_PIXELS = 224
@@ -44,10 +46,32 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
     distributed.initialise(config.backbone.device)
     run = checkpoint.load_run(config.checkpoint) if config.checkpoint else None
     out = config.out or (run.folder / "eval" if run else Path("eval"))
-    prepared = prepare(config.data, config.backbone, out=out, progress=progress, run=run, for_training=False)
+    if config.explain and run is None:
+        raise ConfigError("--explain explains a run, and there is none", remedy="Name one with --checkpoint.")
+    checks = read_checks(config.audit) if config.audit else ()
+    prepared = prepare(
+        config.data,
+        config.backbone,
+        out=out,
+        progress=progress,
+        run=run,
+        for_training=False,
+        encoded=SPLITS if config.explain else None,  # the nearest training images are shown
+    )
     findings = beyond.find(config, run, prepared, scored_split(prepared.dataset)[0], out, progress)
+    explained = None
+    if config.explain and run is not None:
+        explained = explain_dataset(run, prepared, out, limit=config.explain, seed=config.seed, progress=progress)
     result = evaluate_prepared(
-        run, prepared, out, seed=config.seed, progress=progress, command=command, findings=findings
+        run,
+        prepared,
+        out,
+        seed=config.seed,
+        progress=progress,
+        command=command,
+        findings=findings,
+        explained=explained,
+        checks=checks,
     )
     return result, out
 
@@ -61,6 +85,8 @@ def evaluate_prepared(
     progress: Progress,
     command: str,
     findings: Findings | None = None,
+    explained: ExplainResult | None = None,
+    checks: tuple[Check, ...] = (),
 ) -> EvalResult:
     """Score the run (if any) and the baseline on the test split, once, and write all files."""
     split, warnings = scored_split(prepared.dataset)
@@ -89,7 +115,7 @@ def evaluate_prepared(
             load_thumbnail=thumbnails(prepared.dataset),
             interpolation=_interpolation(run, history),
             hard_pairs=_hard_pairs(run, prepared) if run else None,
-            findings=_shown(result, prepared.dataset),
+            findings=_shown(result, data_summary(prepared.dataset, checks), explained),
         )
     for warning in result.warnings:
         if warning not in prepared.dataset.warnings:
@@ -97,7 +123,7 @@ def evaluate_prepared(
     return result
 
 
-def _shown(result: EvalResult, dataset: ActionDataset) -> report.Findings:
+def _shown(result: EvalResult, data: report.DataSummary, explained: ExplainResult | None) -> report.Findings:
     """What the report shows beside the metrics."""
     found = result.findings
     return report.Findings(
@@ -107,7 +133,9 @@ def _shown(result: EvalResult, dataset: ActionDataset) -> report.Findings:
         shifts=(found.shift,) if found.shift is not None else (),
         unseen=found.unseen,
         wise_curve=found.wise_curve,
-        data=data_summary(dataset),
+        explanations=explained.explanations if explained else (),
+        embedding_map=explained.embedding_map if explained else None,
+        data=data,
     )
 
 
@@ -146,18 +174,6 @@ def _hard_pairs(run: checkpoint.Run, prepared: Prepared) -> dict[str, Any] | Non
             for pair in pairs.images[:SHOWN_PAIRS]
         ],
     }
-
-
-def scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:
-    """The split that is scored, test where there is one, and what to warn about."""
-    counts = dataset.counts()
-    warnings = list(dataset.warnings)
-    if counts["test"]:
-        return "test", warnings
-    if counts["val"]:
-        warnings.append("There is no test split: these are validation images, on which the weights were chosen")
-        return "val", warnings
-    raise DataError(f"{dataset.root} has no test images of these classes", remedy="Give a folder with a test/ split.")
 
 
 def shared_card(prepared: Prepared, seed: int) -> dict[str, Any]:

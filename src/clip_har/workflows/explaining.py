@@ -36,8 +36,7 @@ from clip_har.methods import Classifier, LabelledImages
 from clip_har.predict import load_run_backbone
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.answering import Answering
-from clip_har.workflows.evaluating import scored_split
-from clip_har.workflows.prepare import Prepared, embed_captions, prepare, worker_count
+from clip_har.workflows.prepare import Prepared, embed_captions, prepare, scored_split, worker_count
 
 SHOWN_PROMPTS = 5
 LISTED = 50
@@ -85,6 +84,14 @@ def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[Expl
     checkpoint.write_json(out / "explain.json", dataclasses.asdict(result))
     write_atomically(out / "explain.csv", _csv(result))
     return result, out
+
+
+def explain_dataset(
+    run: checkpoint.Run, prepared: Prepared, out: Path, *, limit: int, seed: int, progress: Progress
+) -> ExplainResult:
+    """The most telling test images explained, with overlays in `out`; training images must be encoded."""
+    config = ExplainConfig(run=run.folder, limit=limit, seed=seed, plane="pca")
+    return _Explainer(run, prepared, config, out, progress).of_dataset()
 
 
 def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: Progress) -> Prepared:

@@ -186,6 +186,18 @@ def prepare(
     )
 
 
+def scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:
+    """The split that is scored, test where there is one, and what to warn about."""
+    counts = dataset.counts()
+    warnings = list(dataset.warnings)
+    if counts["test"]:
+        return "test", warnings
+    if counts["val"]:
+        warnings.append("There is no test split: these are validation images, on which the weights were chosen")
+        return "val", warnings
+    raise DataError(f"{dataset.root} has no test images of these classes", remedy="Give a folder with a test/ split.")
+
+
 def few_shot(labels_N: Tensor, shots: int, seed: int) -> list[int]:
     """Indices of at most `shots` images of each class, in their order.
 
