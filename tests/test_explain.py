@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +327,38 @@ def test_photographs_are_explained_without_a_dataset(
     assert (tmp_path / "why" / item["overlay"]).is_file()
     assert cli.main(["explain", str(run.folder)]) == 2
     assert "Nothing to explain. Give a dataset with --data, or name image files." in capsys.readouterr().err
+
+
+# --- in the report of an evaluation -----------------------------------------------------------------------
+
+
+def test_evaluate_shows_explanations_a_map_and_an_audit(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+    run = trained(photos, tiny_model, tmp_path / "run")
+    audit = tmp_path / "audit.json"
+    assert cli.main(["data", "audit", str(photos), "--no-embeddings", "--json", str(audit), "--workers", "0"]) in (0, 3)
+    argv = ["evaluate", "--data", str(photos), "--checkpoint", str(run.folder), "--workers", "0"]
+    assert cli.main([*argv, "--explain", "3", "--audit", str(audit)]) == 0
+    folder = run.folder / "eval"
+    overlays = [path.name for path in folder.glob("overlay_*.png") if not path.stem.endswith("_true")]
+    assert sorted(overlays) == ["overlay_000.png", "overlay_001.png", "overlay_002.png"]
+    page = (folder / "report.html").read_text()
+    assert page.count("<h3>Closest sentences</h3>") == page.count("<h3>Closest training images</h3>") == 3
+    assert page.count("figcaption>relevance for") == 3 and "Map of the embeddings" in page
+    assert re.search(r"<h3>Audit</h3>.*<th scope=\"row\">leaks</th><td>0</td><td>0</td>", page, re.DOTALL)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "not JSON", '{"checks": {"leaks": 3}}'])
+def test_a_file_that_is_no_audit_is_one_line(
+    content: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "audit.json"
+    wrong.write_text(content)
+    assert cli.main(["evaluate", "--data", str(photos), "--audit", str(wrong)]) == 2
+    assert capsys.readouterr().err == (
+        f"clip-har: {wrong} is not the JSON of an audit. Write one with clip-har data audit DATA --json FILE.\n"
+    )
+
+
+def test_explaining_needs_a_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "--data", str(photos), "--explain", "3"]) == 2
+    assert "--explain explains a run, and there is none. Name one with --checkpoint." in capsys.readouterr().err

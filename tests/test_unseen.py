@@ -171,6 +171,15 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
     assert "no answer" not in rows["zero-shot"].note and rows["coop"].unseen is not None
     written = {row["method"]: row for row in json.loads((tmp_path / "comparison.json").read_text())}
     assert set(written["zero-shot"]["unseen"]) == {"base", "novel", "harmonic"}
+    with (tmp_path / "comparison.csv").open() as stream:
+        in_table = {row["method"]: row for row in csv.DictReader(stream)}
+    coop = rows["coop"].unseen
+    assert coop is not None
+    assert float(in_table["coop"]["novel"]) == pytest.approx(coop.novel, abs=1e-6)
+    assert float(in_table["coop"]["harmonic"]) == pytest.approx(coop.harmonic, abs=1e-6)
+    assert "| method | base | novel | harmonic |" in (tmp_path / "comparison.md").read_text()
+    assert "held out of training (novel)" in (tmp_path / "comparison.txt").read_text()
+    assert '<h2 id="unseen">Unseen actions</h2>' in (tmp_path / "report.html").read_text()
     argv = [
         "compare",
         "--data",

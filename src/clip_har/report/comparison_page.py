@@ -13,6 +13,7 @@ import numpy as np
 from clip_har.evaluation import ClassMetrics, ComparisonRow, EvalResult, PairedTest, collapse_warnings
 from clip_har.report import standing, wording
 from clip_har.report.comparison_plots import timed_rows
+from clip_har.report.comparison_tables import with_unseen
 from clip_har.report.html import GALLERY_LIMIT, card_rows, environment, split_word, tile
 from clip_har.report.pictures import Pictures, ThumbnailLoader
 from clip_har.report.sections import environment_rows
@@ -66,6 +67,7 @@ def comparison_page(
             classes=_classes_by_method(list(results.values())),
             hardest=hardest,
             photographs=pictures.shown,
+            unseen=with_unseen(sorted(rows, key=lambda row: -row.accuracy)),
             pairwise=pairwise_table(rows, pairwise),
             spread=[
                 row

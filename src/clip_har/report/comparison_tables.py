@@ -32,6 +32,8 @@ COLUMNS = (
     "base_method",
     "note",
 )
+UNSEEN_COLUMNS = ("base", "novel", "harmonic")
+"""Added where actions were held out of training."""
 PAIRWISE_COLUMNS = ("first", "second", "difference", "p", "p_holm", "test")
 MARKDOWN_HEAD = (
     "method",
@@ -48,6 +50,8 @@ MARKDOWN_HEAD = (
 )
 TEXT_HEAD = ("method", "accuracy", "95 % interval", "macro F1", "ECE", "trained", "share", "training", "memory", "p")
 
+UNSEEN_TITLE = "Actions trained on (base) and held out of training (novel), each among its own names:"
+
 
 def comparison_json(rows: Sequence[ComparisonRow]) -> str:
     """comparison.json."""
@@ -56,7 +60,13 @@ def comparison_json(rows: Sequence[ComparisonRow]) -> str:
 
 def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
     """comparison.csv: the values of comparison.json; the interval in two columns, lists with spaces between."""
-    return as_csv([COLUMNS, *([_csv_cell(value) for value in _csv_values(row)] for row in rows)])
+    columns = (*COLUMNS, *(UNSEEN_COLUMNS if with_unseen(rows) else ()))
+    return as_csv([columns, *([_csv_cell(value) for value in _csv_values(row, columns)] for row in rows)])
+
+
+def with_unseen(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """The rows that were scored on held-out actions as well."""
+    return [row for row in rows if row.unseen is not None]
 
 
 def pairwise_csv(tests: Sequence[PairedTest]) -> str:
@@ -76,6 +86,10 @@ def comparison_markdown(rows: Sequence[ComparisonRow], result: EvalResult | None
     aligned = ["---", "---:", ":---:", "---:", "---:", "---", *["---:"] * 5]
     lines = [_markdown_line(MARKDOWN_HEAD), _markdown_line(aligned)]
     lines += [_markdown_line(_markdown_cells(row, level)) for row in rows]
+    if scored := with_unseen(rows):
+        lines += ["", UNSEEN_TITLE, "", _markdown_line(("method", *UNSEEN_COLUMNS))]
+        lines += [_markdown_line(("---", "---:", "---:", "---:"))]
+        lines += [_markdown_line((wording.method_label(row.name), *_unseen_cells(row))) for row in scored]
     return "\n".join([*lines, "", " ".join([_images(result), *standing.reading_notes(rows)]), ""])
 
 
@@ -89,7 +103,14 @@ def comparison_text(rows: Sequence[ComparisonRow], result: EvalResult | None, le
         lines.append("  ".join([line[0].ljust(widths[0]), *rest]).rstrip())
     lines.insert(1, "-" * max(map(len, lines)))
     verdicts = standing.verdict_lines(rows, level)
-    parts = [lines, *([verdicts] if verdicts else []), [_images(result), *standing.reading_notes(rows)]]
+    width = max(len(row.name) for row in rows)
+    unseen = [
+        f"{row.name:<{width}}  " + "  ".join(f"{head} {cell}" for head, cell in zip(UNSEEN_COLUMNS, cells, strict=True))
+        for row in with_unseen(rows)
+        if (cells := _unseen_cells(row))
+    ]
+    held_out = [[UNSEEN_TITLE, *unseen]] if unseen else []
+    parts = [lines, *([verdicts] if verdicts else []), *held_out, [_images(result), *standing.reading_notes(rows)]]
     text = "\n\n".join("\n".join(part) for part in parts) + "\n"
     return text.replace(wording.NARROW_SPACE, " ")
 
@@ -107,10 +128,16 @@ def macro_f1_text(row: ComparisonRow) -> str:
     return f"{row.macro_f1:.3f}" + ("" if row.macro_f1_std is None else f" ± {row.macro_f1_std:.3f}")
 
 
-def _csv_values(row: ComparisonRow) -> list[object]:
+def _unseen_cells(row: ComparisonRow) -> list[str]:
+    assert row.unseen is not None
+    return [wording.percent(getattr(row.unseen, name)) for name in UNSEEN_COLUMNS]
+
+
+def _csv_values(row: ComparisonRow, columns: Sequence[str]) -> list[object]:
     content = row.to_json()
     content["accuracy_ci95_low"], content["accuracy_ci95_high"] = row.accuracy_ci95
-    return [content[column] for column in COLUMNS]
+    content |= content.get("unseen") or dict.fromkeys(UNSEEN_COLUMNS)
+    return [content[column] for column in columns]
 
 
 def _csv_cell(value: object) -> str:
