@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
 	$(BIN)/pytest -m fuzz
