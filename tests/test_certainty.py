@@ -13,7 +13,7 @@ from sklearn.calibration import calibration_curve
 
 from clip_har.errors import ModelError
 from clip_har.evaluation import Calibration, calibrate, check_confidence, expected_calibration_error
-from clip_har.evaluation.calibration import fit_temperature, reliability, scaled
+from clip_har.evaluation.calibration import fit_temperature, reliability, scaled, trusted_temperature
 from clip_har.evaluation.certainty import (
     SHOWN_LEVELS,
     SelectiveStep,
@@ -84,6 +84,27 @@ def test_temperature_scaling_lowers_the_calibration_error_of_an_overconfident_mo
     found = check_confidence(calibrate(*val), *test)
     assert found.temperature == pytest.approx(2.5, rel=0.1)
     assert found.ece_before > 0.15 and found.ece_after < 0.05
+
+
+def test_a_temperature_that_only_the_unlikely_classes_want_is_not_used() -> None:
+    """The answer's confidence is true, but what is no answer comes true more evenly than the scores say."""
+    rng = np.random.default_rng(4)
+    n, n_classes = 2000, 10
+    scores = np.full((n, n_classes), 0.3 * 0.01 / 8)
+    scores[:, 0], scores[:, 1] = 0.7, 0.3 * 0.99
+    right = rng.uniform(size=n) < 0.7
+    targets = np.where(right, 0, rng.integers(1, n_classes, n))
+    assert fit_temperature(scores, targets) > 1.2
+    assert trusted_temperature(scores, targets) == 1.0
+    sure = scaled(scores, 0.4)  # now the confidence is wrong as well
+    assert trusted_temperature(sure, targets) == fit_temperature(sure, targets) > 1.5
+
+
+def test_a_temperature_within_chance_is_not_used() -> None:
+    honest = [drawn(seed, 200, 5) for seed in range(40)]
+    used = [trusted_temperature(*scores) != 1.0 for scores in honest]
+    assert sum(used) <= 6  # 2 of 40 in the mean
+    assert all(trusted_temperature(*drawn(seed, 200, 5, 2.5)) > 1.5 for seed in range(10))
 
 
 def test_reliability_bins_are_scikit_learns_and_give_the_calibration_error() -> None:

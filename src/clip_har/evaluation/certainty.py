@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta
 
-from clip_har.evaluation.calibration import fit_temperature, reliability, scaled
+from clip_har.evaluation.calibration import reliability, scaled, trusted_temperature
 from clip_har.evaluation.findings import Confidence, ConformalLevel, SelectivePoint
 from clip_har.evaluation.metrics import expected_calibration_error
 from clip_har.evaluation.records import BoolArray, FloatArray, IntArray
@@ -129,7 +129,7 @@ def calibrate(probabilities_NC: npt.ArrayLike, targets_N: IntArray) -> Calibrati
     """
     scores_NC = np.asarray(probabilities_NC)
     read_scores(scores_NC, targets_N, scores_NC.shape[1])
-    temperature = fit_temperature(probabilities_NC, targets_N)
+    temperature = trusted_temperature(probabilities_NC, targets_N)
     scaled_NC = scaled(probabilities_NC, temperature)
     scores_N = 1 - scaled_NC[np.arange(len(targets_N)), targets_N]
     correct_N = scaled_NC.argmax(axis=1) == targets_N
