@@ -342,6 +342,9 @@ def test_evaluate_shows_explanations_a_map_and_an_audit(photos: Path, tiny_model
     overlays = [path.name for path in folder.glob("overlay_*.png") if not path.stem.endswith("_true")]
     assert sorted(overlays) == ["overlay_000.png", "overlay_001.png", "overlay_002.png"]
     page = (folder / "report.html").read_text()
+    assert cli.main([*argv, "--explain", "1"]) == 0
+    left = [path.name for path in folder.glob("overlay_*.png") if not path.stem.endswith("_true")]
+    assert left == ["overlay_000.png"]
     assert page.count("<h3>Closest sentences</h3>") == page.count("<h3>Closest training images</h3>") == 3
     assert page.count("figcaption>relevance for") == 3 and "Map of the embeddings" in page
     assert re.search(r"<h3>Audit</h3>.*<th scope=\"row\">leaks</th><td>0</td><td>0</td>", page, re.DOTALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from clip_har import checkpoint, cli, workflows
 from clip_har.backbone import load_backbone
 from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
 from clip_har.dataset import held_out_classes, load_dataset
-from clip_har.errors import ConfigError
+from clip_har.errors import ConfigError, RunError
 from clip_har.evaluation.findings import Unseen, WiseCurve
 from clip_har.prompts import ACTION_TEMPLATES, sentences
 from clip_har.workflows.unseen import base_novel, mean_of
@@ -194,6 +195,38 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
     assert cli.main([*argv, "--hold-out", "drinking,using_laptop", "--workers", "0"]) == 0
     out = capsys.readouterr().out
     assert "Trained actions (base) and held-out ones (novel)" in out and "harmonic" in out
+
+
+def test_a_run_with_held_out_actions_keeps_what_is_known_of_its_confidence(run: checkpoint.Run) -> None:
+    assert run.card["confidence"]["images"] > 0
+    assert run.card["manifest_sha256"] in (run.folder / "card.json").read_text()
+
+
+def test_the_report_names_the_manifest_that_the_card_names(five: Path, run: checkpoint.Run, tmp_path: Path) -> None:
+    evaluated(five, run, out=tmp_path)
+    assert run.card["manifest_sha256"] in (tmp_path / "report.html").read_text()
+
+
+def test_damaged_weights_are_not_taken_for_names_without_an_answer(five: Path, tiny_model: str, tmp_path: Path) -> None:
+    broken = workflows.train(train_config(five, tiny_model, tmp_path / "run"))
+    (broken.folder / broken.method.weights_file).write_bytes(b"x")
+    with pytest.raises(RunError):
+        evaluated(five, broken)
+
+
+def test_held_out_images_that_cannot_be_read_are_not_scored(five: Path, tiny_model: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(five, data)
+    for name in NOVEL:
+        for path in (data / "test" / name).iterdir():
+            path.write_bytes(path.read_bytes()[:200])
+    held = workflows.train(train_config(data, tiny_model, tmp_path / "run"))
+    config = EvaluateConfig(
+        data=DataConfig(data=data, unreadable_limit=1.0),
+        backbone=BackboneConfig(workers=0, precision="float32"),
+        checkpoint=held.folder,
+    )
+    assert workflows.evaluate(config)[0].findings.unseen is None
 
 
 # --- WiSE-FT --------------------------------------------------------------------------------------------

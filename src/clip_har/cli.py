@@ -1,7 +1,7 @@
 """The command line: flags in, progress and tables out, exit codes. No logic; that is in workflows and predict.
 
 Exit codes: 0 done, 1 our fault (traceback), 2 the user's input (one line), 3 a check found something
-(data verify), 130 interrupted (state saved).
+(data audit, data verify), 130 interrupted (state saved).
 """
 
 from __future__ import annotations

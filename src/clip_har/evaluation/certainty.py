@@ -145,7 +145,8 @@ def conformal_threshold(scores_N: FloatArray, level: float) -> float:
     """The quantile of validation scores that a new image's score exceeds with probability at most 1 - level.
 
     The ceil((n + 1) level)-th smallest of n, so that the coverage holds for any n and any model, on average over the
-    draw of the validation images (split conformal prediction: Papadopoulos et al. 2002, doi 10.1007/3-540-36755-1_29;
+    draw of the validation images, as far as these had no part in training; a temperature and an epoch chosen on them
+    make it a little too good (split conformal prediction: Papadopoulos et al. 2002, doi 10.1007/3-540-36755-1_29;
     with these scores: Sadinle, Lei & Wasserman 2019, arXiv 1609.00451). Where n is too small, 1: every class.
     """
     rank = math.ceil((len(scores_N) + 1) * level - 1e-9)

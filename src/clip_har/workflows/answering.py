@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import torch
 from clip_har import checkpoint, distributed
 from clip_har.evaluation import BoolArray, FloatArray, IntArray
 from clip_har.files import write_atomically
+from clip_har.images import PIXELS_VERSION
 from clip_har.methods import Classifier, LabelledImages
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.prepare import Prepared
@@ -29,12 +31,17 @@ class Answering:
     Args:
         run: None, or a run; one of the method zero-shot counts as none.
         prepared: the backbone and the class prompts.
+        progress: shows a bar where images must be read.
+        keep: whether a tower's answers are kept in the run folder.
     """
 
-    def __init__(self, run: checkpoint.Run | None, prepared: Prepared, progress: Progress = SILENT) -> None:
+    def __init__(
+        self, run: checkpoint.Run | None, prepared: Prepared, progress: Progress = SILENT, *, keep: bool = True
+    ) -> None:
         self.run = run if run is not None and run.card["method"] != "zero-shot" else None
         self._prepared = prepared
         self._progress = progress
+        self._keep = keep
 
     def baseline(self, images: LabelledImages) -> FloatArray:
         """Zero-shot's class probabilities, float32 [N, C]."""
@@ -46,14 +53,15 @@ class Answering:
         if self.run is None:
             return None
         kept = self.run.folder / "answers" / f"{self._key(self.run, images)}.npy"
-        if distributed.gather_objects(kept.is_file())[0]:
-            with contextlib.suppress(OSError, ValueError):
-                return np.load(kept, allow_pickle=False)  # type: ignore[no-any-return]
+        known_NC = _read_array(kept)
+        if all(distributed.gather_objects(known_NC is not None)):  # all processes take the same way
+            return known_NC
         answers_NC: npt.NDArray[np.float32] = self.classifier.probabilities(images, progress=self._progress).numpy()
-        if self.classifier.reads == "image" and distributed.is_main():
+        if self._keep and self.classifier.reads == "image" and distributed.is_main():
             content = io.BytesIO()
             np.save(content, answers_NC)
-            write_atomically(kept, content.getvalue())
+            with contextlib.suppress(OSError):  # a run may lie where nothing can be written
+                write_atomically(kept, content.getvalue())
         return answers_NC
 
     @cached_property
@@ -67,9 +75,18 @@ class Answering:
         """A hash of all that decides the answers."""
         digest = hashlib.sha256("".join(images.table.hashes).encode())
         digest.update((run.folder / run.method.weights_file).read_bytes())
+        digest.update(str(PIXELS_VERSION).encode())
         if images.files is not None and images.files.corruption is not None:
             digest.update(json.dumps(images.files.corruption.key(), sort_keys=True).encode())
         return digest.hexdigest()[:32]
+
+
+def _read_array(path: Path) -> FloatArray | None:
+    try:
+        content: FloatArray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return content
 
 
 def rightly(probabilities_NC: FloatArray, targets_N: IntArray) -> BoolArray:

@@ -48,7 +48,7 @@ def run_calibration(run: checkpoint.Run, prepared: Prepared, progress: Progress)
     if answers_NC is None:
         answers_NC = answering.baseline(val)
     calibration = calibrate(answers_NC, val.labels_N.numpy())
-    own = run.card.get("manifest_sha256") == prepared.dataset.manifest_hash()
+    own = run.card.get("manifest_sha256") == prepared.whole.manifest_hash()
     if own and distributed.is_main():
         with contextlib.suppress(OSError):  # a run may lie where nothing can be written
             checkpoint.add_to_card(run.folder, "confidence", calibration.to_json())

@@ -63,7 +63,7 @@ def environment(prepared: Prepared) -> dict[str, Any]:
         "device": device_name(prepared.backbone.device),
         "precision": prepared.backbone.precision,
         "platform": platform.platform(terse=True),
-        "manifest_sha256": prepared.dataset.manifest_hash(),
+        "manifest_sha256": prepared.whole.manifest_hash(),
     }
 
 

@@ -28,6 +28,7 @@ from clip_har.workflows.describing import data_summary, environment, read_checks
 from clip_har.workflows.explaining import explain_dataset
 from clip_har.workflows.prepare import Prepared, prepare, scored_split
 from clip_har.workflows.training import versions
+from clip_har.workflows.wise_curve import chosen_alpha
 
 THUMBNAIL_PIXELS = 224
 SHOWN_PAIRS = 12
@@ -114,6 +115,7 @@ def evaluate_prepared(
             command=command,
             load_thumbnail=thumbnails(prepared.dataset),
             interpolation=_interpolation(run, history),
+            chosen_share=chosen_alpha(run) if run and run.card["method"] == "wise-ft" else None,
             hard_pairs=_hard_pairs(run, prepared) if run else None,
             findings=_shown(result, data_summary(prepared.dataset, checks), explained),
         )

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har import checkpoint
+from clip_har import checkpoint, distributed
 from clip_har.backbone import capture_hidden
 from clip_har.config import BackboneConfig, DataConfig
 from clip_har.dataset import ActionDataset, ImageRecord
@@ -131,7 +131,7 @@ class _Explainer:
     ) -> None:
         self._run, self._prepared, self._config, self._out = run, prepared, config, out
         self._progress = progress
-        self._answering = Answering(run, prepared, progress)
+        self._answering = Answering(run, prepared, progress, keep=not config.images)
         self._classifier: Classifier = prepared.zero_shot()
         if self._answering.run is not None:
             self._classifier = self._answering.classifier
@@ -264,6 +264,9 @@ class _Explainer:
     ) -> list[tuple[str | None, str | None]]:
         """File names of the maps for the answer and, where that is wrong, for the true class; the files are written."""
         names: list[tuple[str | None, str | None]] = [(None, None)] * len(records)
+        if distributed.is_main():
+            for stale in self._out.glob("overlay_*.png"):
+                stale.unlink()
         if not self._config.maps:
             return names
         logits_of, visual, device = self._differentiable()
@@ -297,7 +300,8 @@ class _Explainer:
         from PIL import Image
 
         assert isinstance(picture, Image.Image)
-        write_atomically(self._out / name, png(picture))
+        if distributed.is_main():
+            write_atomically(self._out / name, png(picture))
         return name
 
     def _differentiable(self) -> tuple[Callable[[Tensor], Tensor], nn.Module, torch.device]:

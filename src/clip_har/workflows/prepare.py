@@ -217,8 +217,9 @@ def _read_dataset(
 ) -> ActionDataset:
     """The dataset with its frozen splits: the given manifest's, the run's own, an earlier command's, or new ones."""
     folder = locate(data.data)
+    set_aside = _set_aside(data, folder, run)
     key = f"{folder.resolve()}|{data.val_fraction}|{data.test_fraction}|{data.split_seed}"
-    key += "".join(f"|without {split}" for split in sorted(data.set_aside or ()))
+    key += "".join(f"|without {split}" for split in sorted(set_aside))
     kept = cache_folder(backbone.cache) / "splits" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.csv"
     dataset = load_dataset(
         folder,
@@ -228,7 +229,7 @@ def _read_dataset(
         manifests=[run.folder / "manifest.csv", kept] if run else [] if data.manifest else [kept],
         classes=sorted((*run.classes, *run.held_out)) if run else None,
         manifest=_given_manifest(data, run, needed),
-        set_aside=data.set_aside or (),
+        set_aside=set_aside,
     )
     if not run and not data.manifest and distributed.is_main():
         write_manifest(dataset, kept)
@@ -238,6 +239,18 @@ def _read_dataset(
     for warning in dataset.warnings:
         progress.warn(warning)
     return dataset
+
+
+def _set_aside(data: DataConfig, folder: Path, run: checkpoint.Run | None) -> tuple[SplitName, ...]:
+    """The splits to leave out: those asked for, else on the same data those that the run was trained without."""
+    if data.set_aside is not None or run is None:
+        return data.set_aside or ()
+    settings = run.card["settings"]
+    try:
+        same_data = locate(Path(settings["data"])).resolve() == folder.resolve()
+    except DataError:  # it has gone from there
+        same_data = False
+    return tuple(settings.get("set_aside") or ()) if same_data else ()
 
 
 def _without_held_out(

@@ -159,7 +159,8 @@ def shifted_images(run: checkpoint.Run | None, prepared: Prepared, folder: Path,
     dataset = dataset.without(encoding.unreadable)
     if encoding.unreadable:
         progress.warn(f"{len(encoding.unreadable)} images of {folder} cannot be read and are left out")
-    shared = [index for index, name in enumerate(dataset.classes) if any(r.label == name for r in dataset.records)]
+    present = {record.label for record in dataset.records}
+    shared = [index for index, name in enumerate(dataset.classes) if name in present]
     if len(shared) < 2:
         raise DataError(
             f"--shift {folder} has {len(shared)} of the {len(dataset.classes)} classes with images to score",

@@ -82,6 +82,9 @@ def novel_images(
         dataset.split(split), batch_size=prepared.encode_batch_size, workers=prepared.workers, progress=progress
     )
     dataset = dataset.without(encoding.unreadable)
+    if not dataset.split(split):
+        progress.warn(f"No image of the held-out classes can be read: {', '.join(dataset.classes)} are not scored")
+        return None
     phrases = tuple(prepared.phrasing[name] for name in dataset.classes)
     captions_CTD = embed_captions(prepared.store, phrases, prepared.templates)
     card = prepared.backbone.card
@@ -105,8 +108,11 @@ def _restored(run: checkpoint.Run | None, frame: Frame, device: torch.device, pr
     """The run as a classifier of the frame's classes; None where its method cannot be one."""
     if run is None or not run.method.answers_new_names:
         return None
+    run.tensors()  # missing or damaged weights are an error, not a question of names
     try:
         return run.classifier(frame=frame).to(device)
     except RunError:  # CoOp's learned context, where the text tower is too short for it and the new names
+        if run.card["method"] != "coop":
+            raise
         progress.warn(f"{run.folder} has no answer for the names held out: they do not fit its learned prompts")
         return None

@@ -67,7 +67,7 @@ def measure_wise_curve(
         for alpha, tensors in _mixtures(run, frame, trained):
             points.append(places.point(alpha, tensors, frame))
             bar.advance()
-    return WiseCurve(points=tuple(points), chosen=_chosen(run), severity=outside.severity)
+    return WiseCurve(points=tuple(points), chosen=chosen_alpha(run), severity=outside.severity)
 
 
 class _Places:
@@ -132,6 +132,6 @@ def _mixtures(
         yield alpha, mixed(zero_shot, trained, alpha)
 
 
-def _chosen(run: checkpoint.Run) -> float:
+def chosen_alpha(run: checkpoint.Run) -> float:
     """The alpha whose weights the run kept."""
     return float(str(run.card["validation"]["candidate"]).removeprefix("alpha="))
