@@ -278,10 +278,12 @@ def p_text(p: float) -> str:
 
 def _confidence_text(confidence: Confidence) -> str:
     """What temperature scaling gives, and how the sets of 90 % hold."""
-    text = (
-        f"temperature {confidence.temperature:.2f} takes the calibration error from {confidence.ece_before:.3f} "
-        f"to {confidence.ece_after:.3f}"
-    )
+    text = f"its confidence needs no temperature (calibration error {confidence.ece_before:.3f})"
+    if confidence.temperature != 1:
+        text = (
+            f"temperature {confidence.temperature:.2f} takes the calibration error from {confidence.ece_before:.3f} "
+            f"to {confidence.ece_after:.3f}"
+        )
     sets = next((entry for entry in confidence.conformal if entry.level == 0.9), None)
     if sets is None:
         return text
