@@ -137,8 +137,8 @@ def _tar_members(archive: Path, opened: tarfile.TarFile, limits: UnpackLimits) -
 
 def _read_out(archive: Path, opened: tarfile.TarFile, limits: UnpackLimits) -> None:
     """Read a tar to its end, which is zeros: tarfile takes a damaged header for the end, and never sees a checksum."""
-    assert opened.fileobj is not None
-    for chunk in _rest(archive, opened.fileobj, limits):
+    stream: Any = opened.fileobj
+    for chunk in _rest(archive, stream, limits):
         if chunk.strip(b"\0"):
             raise _damaged(archive, "what follows its last readable file is no file")
 
