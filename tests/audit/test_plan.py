@@ -264,7 +264,7 @@ def test_nothing_is_overwritten_or_written_into_the_dataset(root: Path, tmp_path
         ConfigError, match=r"exists\. Apply it with --out MANIFEST\.csv, or delete it to make it anew\."
     ):
         propose_cleaning(root, plan, settings=NO_MODEL)
-    inside = r"lies in the dataset's folder, into which nothing is written\. Give a path elsewhere\."
+    inside = r"lies in the dataset's folder, into which nothing is written\. Give a path outside /.+/data\."
     with pytest.raises(ConfigError, match=inside):
         propose_cleaning(root, root / "plan.csv", settings=NO_MODEL)
     with pytest.raises(ConfigError, match=inside):
