@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +17,7 @@ from clip_har import checkpoint, workflows
 from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
 from clip_har.dataset import load_dataset, read_manifest
 from clip_har.dataset.manifests import ManifestRow
+from clip_har.dataset.sources import remember
 from clip_har.errors import ConfigError, DataError, RunError
 from clip_har.progress import Silent
 from clip_har.workflows import SplitConfig
@@ -192,6 +194,28 @@ def test_nothing_is_written_into_the_dataset(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lies in the dataset's folder"):
         workflows.verify_manifest(root, tmp_path / "m.csv", out=root / "a" / "differs.csv")
     assert {path.suffix for path in root.rglob("*") if path.is_file()} == {".jpg"}
+
+
+def test_nothing_is_written_into_a_dataset_that_is_named_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIP_HAR_CACHE", str(tmp_path / "cache"))
+    root = fill_classes(tmp_path / "data", {"a": 9, "b": 9})
+    before = set(root.rglob("*"))
+    remember("har", root)
+    outside = re.escape(f"into which nothing is written. Give a path outside {root}.")
+    with pytest.raises(ConfigError, match=outside):
+        split(Path("har"), root / "m.csv", NO_GROUPS)
+    assert set(root.rglob("*")) == before
+    split(root, tmp_path / "m.csv", NO_GROUPS)
+    table = root / "labels.csv"
+    lines = [f"{path.parent.name}/{path.name},{path.parent.name}\n" for path in root.rglob("*.jpg")]
+    table.write_text("path,class\n" + "".join(lines))
+    for inside in (root / "new.csv", root / "a" / "new.csv"):
+        with pytest.raises(ConfigError, match=outside):
+            split(table, inside, NO_GROUPS)
+    split(table, tmp_path / "of table.csv", NO_GROUPS)
+    assert set(root.rglob("*")) == {*before, table}
 
 
 def test_verify_writes_all_that_differs(tmp_path: Path) -> None:

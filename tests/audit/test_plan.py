@@ -6,11 +6,14 @@ import csv
 import hashlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audit.datasets import NO_MODEL, audited, file, fill, jpeg, put, scene
+from clip_har.audit.copies import CopyGroups, copy_findings
 from clip_har.audit.inventory import read_inventory
 from clip_har.audit.label_errors import LabelDoubt
 from clip_har.audit.plan import PLAN_COLUMNS, PlanRow, apply_plan, proposed_plan, read_plan, write_plan
@@ -116,6 +119,28 @@ def test_of_copies_over_three_splits_only_the_held_out_one_is_kept(tmp_path: Pat
         "train/cycling/a.jpg": "drop",
         "train/cycling/b.jpg": "drop",
     }
+
+
+def test_of_equal_bytes_one_is_kept_whatever_the_group_begins_with(tmp_path: Path) -> None:
+    """Six copies of one picture: the first alone in its bytes, then two pairs and one of another class."""
+    contents = {"run/a": "1", "run/b": "2", "run/c": "2", "run/d": "1", "sit/e": "2", "sit/f": "2"}
+    files = tuple(replace(file(name), sha256=sha256) for name, sha256 in contents.items())
+    content_N = np.array([int(sha256) for sha256 in contents.values()])
+    alike_N = np.zeros(len(files), dtype=int)
+    findings = tuple(copy_findings(files, CopyGroups(content_N=content_N, hash_N=alike_N, all_N=alike_N)))
+    plan = {row.path: row for row in proposed_plan(replace(audited(fill(tmp_path)), files=files, findings=findings))}
+    assert {name: row.action for name, row in plan.items()} == {
+        "run/a": "keep",
+        "run/b": "keep",
+        "run/c": "drop",
+        "run/d": "drop",
+        "sit/e": "keep",
+        "sit/f": "drop",
+    }
+    assert plan["run/b"].reason.endswith("; same picture as run/a")
+    assert plan["run/c"].reason.endswith("; same file as run/b")
+    assert plan["run/d"].reason.endswith("; same file as run/a")
+    assert plan["sit/f"].reason.endswith("; same file as sit/e")
 
 
 # Reading back and applying
@@ -264,7 +289,7 @@ def test_nothing_is_overwritten_or_written_into_the_dataset(root: Path, tmp_path
         ConfigError, match=r"exists\. Apply it with --out MANIFEST\.csv, or delete it to make it anew\."
     ):
         propose_cleaning(root, plan, settings=NO_MODEL)
-    inside = r"lies in the dataset's folder, into which nothing is written\. Give a path elsewhere\."
+    inside = r"lies in the dataset's folder, into which nothing is written\. Give a path outside /.+/data\."
     with pytest.raises(ConfigError, match=inside):
         propose_cleaning(root, root / "plan.csv", settings=NO_MODEL)
     with pytest.raises(ConfigError, match=inside):

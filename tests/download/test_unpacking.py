@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,8 +98,8 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     [
         ({"bomb.bin": bytes((2 << 20) - 1)}, "bomb.bin grows"),
         ({"large.bin": bytes((2 << 20) + 1)}, "large.bin has 2,097,153 bytes, above 2,097,152"),
-        ({f"{n}.jpg": b"x" for n in range(11)}, "11 files, above 10"),
-        ({f"{n}.bin": bytes(range(256)) * 4096 for n in range(4)}, "4,194,304 bytes in all, above 3,145,728"),
+        ({f"{n}.jpg": b"x" for n in range(11)}, "11 files or more, above 10"),
+        ({f"{n}.bin": bytes(range(256)) * 4096 for n in range(4)}, "4,194,304 bytes or more in all, above 3,145,728"),
     ],
 )
 def test_archives_that_grow_without_limit_are_refused(members: dict[str, bytes], said: str, tmp_path: Path) -> None:
@@ -121,6 +123,53 @@ def test_damage_is_found(tmp_path: Path) -> None:
     content[100] ^= 1
     archive.write_bytes(content)
     assert refused(archive, tmp_path / "out").startswith(f"The archive {archive} is damaged: Bad CRC-32")
+
+
+def photos_tar(path: Path, kind: str) -> bytes:
+    """A tar of eight members of noise, which no compression shrinks; its bytes."""
+    draw = random.Random(0)
+    mode: Any = f"w:{kind}"
+    with tarfile.open(path, mode) as tar:
+        for number in range(8):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.size = 20_000
+            tar.addfile(info, io.BytesIO(draw.randbytes(info.size)))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("place", ["head", "middle", "trailer", "cut"])
+def test_damage_of_a_compressed_tar_is_found(kind: str, place: str, tmp_path: Path) -> None:
+    archive = tmp_path / "x.tar"
+    content = bytearray(photos_tar(archive, kind))
+    assert unpack(archive, tmp_path / "whole", limits=LIMITS) == 8
+    # The checksum stands in the last eight bytes of a gz, the last five of a bz2, and well before the end of an xz.
+    first = {"head": 20, "middle": len(content) // 2, "trailer": len(content) - {"gz": 8, "bz2": 5, "xz": 24}[kind]}
+    if place == "cut":
+        del content[-3:]
+    else:
+        content[first[place] : first[place] + 4] = bytes(byte ^ 0xFF for byte in content[first[place] :][:4])
+    archive.write_bytes(content)
+    assert refused(archive, tmp_path / "out").startswith(f"The archive {archive} is damaged: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_header_is_not_the_end_of_a_tar(tmp_path: Path) -> None:
+    archive = tmp_path / "x.tar"
+    content = bytearray(photos_tar(archive, ""))
+    content[content.index(b"5.jpg")] ^= 1
+    archive.write_bytes(content)
+    assert refused(archive, tmp_path / "out").endswith("what follows its last readable file is no file")
+
+
+def test_a_tar_without_end_is_left_at_the_first_file_too_many(tmp_path: Path) -> None:
+    archive = tmp_path / "x.tar"
+    with tarfile.open(archive, "w") as tar:
+        for number in range(11):
+            tar.addfile(tarfile.TarInfo(f"{number}.jpg"))
+    content = archive.read_bytes()[: 11 * 512]
+    archive.write_bytes(content + b"no header at all" * 1000)  # would be found damaged, were it read
+    assert "11 files or more, above 10" in refused(archive, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -83,16 +83,19 @@ def _changes(finding: Finding, relabel_suspects: bool) -> Iterator[tuple[FoundFi
     if not finding.files:
         return
     first = finding.files[0]
+    kept: dict[tuple[str, str, str | None], FoundFile] = {}
     for place, file in enumerate(finding.files):
         row = PlanRow(path=file.name, sha256=file.sha256, label=file.label, split=file.split or "", action="keep")
         note = finding.notes[place] if finding.notes else ""
+        same = kept.setdefault((file.sha256, file.label, file.split), file)
         if finding.kind in ("unreadable", "truncated"):
             yield file, replace(row, action="drop", reason=f"cannot be read: {finding.why}")
         elif finding.kind == "leak" and file.split not in (None, first.split):
             yield file, replace(row, action="drop", reason=f"{_relation(note)} {first.name} in {first.split}")
+        elif finding.kind == "duplicate" and same is not file:
+            yield file, replace(row, action="drop", reason=f"{_relation(SAME_BYTES)} {same.name}")
         elif finding.kind == "duplicate" and place > 0:
-            same = note == SAME_BYTES and file.label == first.label
-            yield file, replace(row, action="drop" if same else "keep", reason=f"{_relation(note)} {first.name}")
+            yield file, replace(row, reason=f"{_relation(note)} {first.name}")
         elif finding.kind == "conflict":
             yield file, replace(row, reason=f"conflict: {finding.why}")
         elif finding.doubt is not None:

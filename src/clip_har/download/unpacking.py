@@ -5,12 +5,15 @@ Whether the content is the dataset that was asked for is checked afterwards, in 
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,13 @@ from clip_har.progress import SILENT, Progress
 _CHUNK = 1 << 20
 _BOMB_BYTES = 1 << 20
 _SPARE_BYTES = 64 << 20
+_COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+"""The first bytes of a compressed file, and what reads it."""
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +71,8 @@ def unpack(archive: Path, folder: Path, *, limits: UnpackLimits | None = None, p
     """
     limits = limits or UnpackLimits()
     try:
-        with _opened(archive) as (members, open_member):
-            _check(archive, members, limits)
+        with _opened(archive, limits) as (found, open_member):
+            members = list(_checked(archive, found, limits))
             _require_space(archive, members, folder)
             with progress.bar("unpacking", total=len(members), unit="files") as bar:
                 for member in members:
@@ -71,25 +81,33 @@ def unpack(archive: Path, folder: Path, *, limits: UnpackLimits | None = None, p
                     with open_member(member.handle) as source, path.open("xb") as target:
                         _copy(source, target, member, archive)
                     bar.advance()
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
-        raise DataError(f"The archive {archive} is damaged: {error}", remedy="Download it anew.") from error
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's; gzip and bz2 give no number
+            raise
+        raise _damaged(archive, str(error)) from error
     return len(members)
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[tuple[list[_Member], Any]]:
+def _opened(archive: Path, limits: UnpackLimits) -> Iterator[tuple[Iterator[_Member], Any]]:
     if not archive.is_file():
         raise DataError(f"There is no archive {archive}", remedy="Check --archive.")
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
-            yield list(_zip_members(archive, opened)), opened.open
+            yield _zip_members(archive, opened), opened.open
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
-            yield list(_tar_members(archive, tar)), tar.extractfile
+            yield _tar_members(archive, tar, limits), tar.extractfile
     else:
         with archive.open("rb") as stream:
-            head = stream.read(64).lstrip().lower()
-        what = "a web page, perhaps one that asks to log in" if head.startswith(b"<") else "no zip or tar archive"
+            head = stream.read(64)
+        for magic, open_compressed in _COMPRESSED.items():
+            if head.startswith(magic):
+                with open_compressed(archive) as stream:
+                    for _ in _rest(archive, stream, limits):
+                        pass  # where it is damaged this fails, and says how
+        page = head.lstrip().startswith(b"<")
+        what = "a web page, perhaps one that asks to log in" if page else "no zip or tar archive"
         raise DataError(f"{archive} is {what}", remedy="Download the dataset's archive and name it with --archive.")
 
 
@@ -106,17 +124,39 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
         yield _Member(name=item.orig_filename, size=item.file_size, packed=item.compress_size, handle=item)
 
 
-def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[_Member]:
+def _tar_members(archive: Path, opened: tarfile.TarFile, limits: UnpackLimits) -> Iterator[_Member]:
+    """Yield the files of a tar, and then read what follows: a compressed one has its checksum at the very end."""
     for item in opened:
         if item.isdir():
             continue
         if not item.isreg() or item.issparse():
             raise _forbidden(archive, item.name, "is a link or a device")
         yield _Member(name=item.name.removeprefix("./"), size=item.size, packed=0, handle=item)
+    _read_out(archive, opened, limits)
 
 
-def _check(archive: Path, members: Sequence[_Member], limits: UnpackLimits) -> None:
+def _read_out(archive: Path, opened: tarfile.TarFile, limits: UnpackLimits) -> None:
+    """Read a tar to its end, which is zeros: tarfile takes a damaged header for the end, and never sees a checksum."""
+    stream: Any = opened.fileobj
+    for chunk in _rest(archive, stream, limits):
+        if chunk.strip(b"\0"):
+            raise _damaged(archive, "what follows its last readable file is no file")
+
+
+def _rest(archive: Path, stream: IO[bytes], limits: UnpackLimits) -> Iterator[bytes]:
+    """Yield what is left of a stream, up to the limit of an archive's bytes."""
+    read = 0
+    while chunk := stream.read(_CHUNK):
+        read += len(chunk)
+        if read > limits.total_bytes:
+            raise _too_much(archive, f"{read:,} bytes or more that are no files", f"{limits.total_bytes:,}")
+        yield chunk
+
+
+def _checked(archive: Path, members: Iterable[_Member], limits: UnpackLimits) -> Iterator[_Member]:
+    """Yield the members, and stop at the first that must not be unpacked: a list without end is never held."""
     seen: set[str] = set()
+    total = 0
     for member in members:
         parts = member.name.split("/")
         if (
@@ -134,11 +174,12 @@ def _check(archive: Path, members: Sequence[_Member], limits: UnpackLimits) -> N
         if member.size > _BOMB_BYTES and member.packed and member.size > limits.ratio * member.packed:
             grown = f"{member.name} grows {member.size // member.packed:,} times"
             raise _too_much(archive, grown, f"{limits.ratio} times")
-    if len(members) > limits.files:
-        raise _too_much(archive, f"{len(members):,} files", f"{limits.files:,}")
-    total = sum(member.size for member in members)
-    if total > limits.total_bytes:
-        raise _too_much(archive, f"{total:,} bytes in all", f"{limits.total_bytes:,}")
+        if len(seen) > limits.files:
+            raise _too_much(archive, f"{len(seen):,} files or more", f"{limits.files:,}")
+        total += member.size
+        if total > limits.total_bytes:
+            raise _too_much(archive, f"{total:,} bytes or more in all", f"{limits.total_bytes:,}")
+        yield member
 
 
 def _require_space(archive: Path, members: Sequence[_Member], folder: Path) -> None:
@@ -163,6 +204,10 @@ def _copy(source: IO[bytes], target: IO[bytes], member: _Member, archive: Path) 
         target.write(chunk)
     if written < member.size:
         raise DataError(f"The archive {archive} ends in the middle of {member.name}", remedy="Download it anew.")
+
+
+def _damaged(archive: Path, how: str) -> DataError:
+    return DataError(f"The archive {archive} is damaged: {how}", remedy="Download it anew.")
 
 
 def _forbidden(archive: Path, name: str, what: str) -> DataError:

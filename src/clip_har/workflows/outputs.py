@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clip_har.dataset.sources import locate
 from clip_har.errors import ConfigError
 
 
@@ -14,15 +15,18 @@ def refuse_inside(data: Path, **files: Path | None) -> None:
     """Refuse files that would lie in the dataset's folder, where the next command would find them.
 
     Args:
-        data: the dataset.
+        data: the dataset: its folder, its name, or a file, whose folder it then is.
         files: flag -> file; None is not written.
 
     Raises:
         ConfigError: naming the first that does.
+        DataError: the dataset is called by a name, and was not fetched.
     """
+    located = locate(data).resolve()
+    folder = located.parent if located.is_file() else located
     for flag, path in files.items():
-        if path is not None and data.is_dir() and path.resolve().is_relative_to(data.resolve()):
+        if path is not None and folder.is_dir() and path.resolve().is_relative_to(folder):
             raise ConfigError(
                 f"--{flag} {path} lies in the dataset's folder, into which nothing is written",
-                remedy="Give a path elsewhere.",
+                remedy=f"Give a path outside {folder}.",
             )
