@@ -6,10 +6,7 @@ What counts as a fault is in audit/, how it looks is in report/ and console.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-
-from PIL import Image
 
 from clip_har import report
 from clip_har.audit.auditing import audit, read_images
@@ -22,15 +19,13 @@ from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.backbone import load_backbone
 from clip_har.config import DEFAULT_MODEL
 from clip_har.dataset.layout import FoundFile
-from clip_har.errors import ConfigError, ModelError, UnreadableImageError
+from clip_har.errors import ConfigError, ModelError
 from clip_har.features import FeatureStore, FeatureTable
 from clip_har.files import cache_folder, write_atomically
-from clip_har.images import decode
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.outputs import refuse_inside
+from clip_har.workflows.thumbnails import thumbnail_loader
 from clip_har.workflows.training import versions
-
-THUMBNAIL_PIXELS = 224
 
 
 def audit_data(
@@ -71,7 +66,11 @@ def audit_data(
         write_atomically(json_file, json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
     if html_file is not None:
         report.write_audit(
-            found, html_file, command=command, versions=versions(), load_thumbnail=_thumbnail_loader(found)
+            found,
+            html_file,
+            command=command,
+            versions=versions(),
+            load_thumbnail=thumbnail_loader({file.name: file.path for file in found.files}),
         )
     return found
 
@@ -167,18 +166,3 @@ def _features(
     kept = [place for place, file in enumerate(readable) if file.sha256 not in encoding.unreadable]
     table = store.table([records[place] for place in kept])
     return tuple(readable[place] for place in kept), prints[kept], table
-
-
-def _thumbnail_loader(found: Audit) -> Callable[[str], Image.Image | None]:
-    """What loads an image by its name, at a size that will do for a page."""
-    files = {file.name: file for file in found.files}
-
-    def load(name: str) -> Image.Image | None:
-        try:
-            image = decode(files[name].path, enough_pixels=THUMBNAIL_PIXELS * THUMBNAIL_PIXELS)
-        except UnreadableImageError:
-            return None
-        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        return image
-
-    return load

@@ -8,18 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from clip_har import checkpoint, distributed, report
 from clip_har.audit.records import Check
 from clip_har.config import EvaluateConfig, validate
 from clip_har.dataset import SPLITS, ActionDataset
-from clip_har.errors import ConfigError, UnreadableImageError
+from clip_har.errors import ConfigError
 from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
 from clip_har.evaluation.findings import ExplainResult, Findings
 from clip_har.hard_pairs import HardPairs
-from clip_har.images import decode
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows import beyond
 from clip_har.workflows.answering import Answering
@@ -27,10 +24,10 @@ from clip_har.workflows.confidence import with_confidence
 from clip_har.workflows.describing import data_summary, environment, read_checks
 from clip_har.workflows.explaining import explain_dataset
 from clip_har.workflows.prepare import Prepared, prepare, scored_split
+from clip_har.workflows.thumbnails import thumbnail_loader
 from clip_har.workflows.training import versions
 from clip_har.workflows.wise_curve import chosen_alpha
 
-THUMBNAIL_PIXELS = 224
 SHOWN_PAIRS = 12
 
 
@@ -212,14 +209,5 @@ def _epoch_record(entry: Mapping[str, Any]) -> EpochRecord:
 
 
 def thumbnails(dataset: ActionDataset) -> report.ThumbnailLoader:
-    addresses = {record.name: record.path for record in dataset.records}
-
-    def load(name: str) -> Image.Image | None:
-        try:
-            image = decode(addresses[name])
-        except UnreadableImageError:
-            return None
-        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        return image
-
-    return load
+    """What loads the dataset's images for a page."""
+    return thumbnail_loader({record.name: record.path for record in dataset.records})
