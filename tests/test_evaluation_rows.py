@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from clip_har.evaluation import (
     sign_flip_p,
     stratified_weights,
 )
+from clip_har.evaluation.statistics import flip_p
 
 Bools = npt.NDArray[np.bool_]
 N_CLASSES = 4
@@ -172,6 +174,37 @@ def test_sign_flips_of_many_images_neither_overflow_nor_vanish() -> None:
     assert sign_flip_p(before, np.stack([before] * 5)) == 1.0
     with pytest.raises(ValueError, match="shape"):
         sign_flip_p(before, after[:, 1:])
+
+
+@pytest.mark.parametrize("skill", [0.6, 0.62, 0.75])
+def test_sign_flips_of_some_thousand_images_against_the_whole_distribution(skill: float) -> None:
+    before, after = random_bools(0, 0.6, 4000), random_bools(1, skill, 3, 4000)
+    differences = after.sum(axis=0) - 3 * before.astype(int)
+    chances = np.ones(1)  # of every sum, with nothing left out
+    for size in np.abs(differences)[differences != 0]:
+        chances = np.concatenate([chances, np.zeros(size)]) / 2 + np.concatenate([np.zeros(size), chances]) / 2
+    sums = 2 * np.arange(len(chances)) - (len(chances) - 1)
+    expected = chances[np.abs(sums) >= abs(differences.sum())].sum()
+    assert sign_flip_p(before, after) == pytest.approx(expected, rel=1e-8)
+
+
+def test_sign_flips_take_time_by_the_images_and_not_by_their_square() -> None:
+    counted = 0
+
+    def convolve(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        nonlocal counted
+        counted += len(a) * len(b)
+        return original(a, b)
+
+    original = np.convolve
+    differences = np.random.default_rng(0).integers(-5, 6, 100_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "convolve", convolve)
+        p = flip_p(differences)
+    # As good as normal with so many: P(|Z| >= the sum in units of its deviation).
+    deviation = math.sqrt((differences**2).sum())
+    assert p == pytest.approx(math.erfc(abs(differences.sum()) / deviation / math.sqrt(2)), rel=0.02)
+    assert counted < 3e8  # all of them would be above 1e10
 
 
 def test_sign_flips_reject_about_one_true_null_in_twenty() -> None:

@@ -19,6 +19,7 @@ from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateC
 from clip_har.dataset import held_out_classes, load_dataset
 from clip_har.errors import ConfigError, RunError
 from clip_har.evaluation.findings import Unseen, WiseCurve
+from clip_har.progress import Silent
 from clip_har.prompts import ACTION_TEMPLATES, sentences
 from clip_har.workflows.unseen import base_novel, mean_of
 from samples import write_image
@@ -255,3 +256,32 @@ def test_the_wise_ft_curve_runs_from_zero_shot_to_the_trained_run(
     assert kept.novel == pytest.approx(found.unseen.finetuned.novel)
     written = json.loads((tmp_path / "eval" / "results.json").read_text())["wise_curve"]
     assert len(written["points"]) == 11
+
+
+def test_no_curve_is_drawn_from_a_run_that_was_trained_anew(
+    five: Path, run: checkpoint.Run, tiny_model: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(run.folder, folder)
+    mixed = workflows.train(train_config(five, tiny_model, tmp_path / "wise", method="wise-ft", start_from=folder))
+    assert evaluated(five, mixed, out=tmp_path / "before").findings.wise_curve is not None
+    shutil.rmtree(folder)
+    workflows.train(train_config(five, tiny_model, folder, seed=1))
+    heard: list[str] = []
+
+    class Heard(Silent):
+        def warn(self, text: str) -> None:
+            heard.append(text)
+
+    config = EvaluateConfig(
+        data=DataConfig(data=five),
+        backbone=BackboneConfig(workers=0, precision="float32"),
+        checkpoint=mixed.folder,
+        out=tmp_path / "after",
+    )
+    (result, *_) = workflows.evaluate(config, progress=Heard())
+    assert result.findings.wise_curve is None and result.findings.unseen is not None
+    assert [text for text in heard if "WiSE-FT" in text] == [
+        f"No WiSE-FT curve: the run that it mixes cannot be used ({folder} does not hold the weights that "
+        f"{mixed.folder} was mixed from. Train the wise-ft run again.)"
+    ]

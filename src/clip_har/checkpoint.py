@@ -92,6 +92,20 @@ class Run:
         path = self.folder / self.method.weights_file
         return {} if self.card["method"] == "zero-shot" else _load_tensors(path)
 
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights' file in hex; empty where the method has none.
+
+        Raises:
+            RunError: it is missing.
+        """
+        path = self.folder / self.method.weights_file
+        if self.card["method"] == "zero-shot":
+            return ""
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise RunError(f"{path} cannot be read", remedy="Train the run again.") from error
+
     def as_source(self) -> Source:
         """What a method that starts from this run needs."""
         return Source(method=self.method, tensors=self.tensors())

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import gammaln
 
 from clip_har.evaluation.records import BoolArray, FloatArray, IntArray, Interval
 
 EXACT_BELOW = 25
 RESAMPLES = 2000
+_NEGLIGIBLE = 1e-100
 
 
 def bootstrap_accuracy(correct_N: BoolArray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
@@ -83,26 +85,39 @@ def sign_flip_p(correct_a_N: BoolArray, correct_b_SN: BoolArray) -> float:
 def flip_p(differences_N: IntArray) -> float:
     """Two-sided p that whole-numbered differences of images could as well have the other sign, each for itself.
 
-    Exact: the distribution of their sum over all flips, as `sign_flip_p` explains.
+    Exact: the distribution of their sum over all flips, as `sign_flip_p` explains. Only chances below 1e-100 at both
+    ends are left out, so that the work grows with the images and not with their square; a p below about 1e-98 is 0.
     """
-    chances = np.ones(1)  # of each sum of the positive differences
-    for size in range(1, int(np.abs(differences_N).max(initial=0)) + 1):
-        flips = int((np.abs(differences_N) == size).sum())
-        chances_of_size = np.zeros(flips * size + 1)
-        chances_of_size[::size] = _fair_coin(flips)
-        chances = np.convolve(chances, chances_of_size)
-    middle = (len(chances) - 1) / 2
-    observed = int(differences_N[differences_N > 0].sum())
-    extreme = np.abs(np.arange(len(chances)) - middle) >= abs(observed - middle)
+    sizes_N = np.abs(differences_N)
+    chances = np.ones(1)  # of each sum of the positive differences, about the middle one
+    for size in range(1, int(sizes_N.max(initial=0)) + 1):
+        chances = _without_ends(_spread(chances, _without_ends(_fair_coin(int((sizes_N == size).sum()))), size))
+    # Sums are told by their distance from the middle, which leaving out both ends alike does not move.
+    observed = abs(int(differences_N[differences_N > 0].sum()) - int(sizes_N.sum()) / 2)
+    extreme = np.abs(np.arange(len(chances)) - (len(chances) - 1) / 2) >= observed
     return min(1.0, float(chances[extreme].sum()))
+
+
+def _spread(chances: FloatArray, coin: FloatArray, size: int) -> FloatArray:
+    """Chances of a sum plus `size` for each head: a convolution, without the zeros between multiples of `size`."""
+    spread = np.zeros(len(chances) + size * (len(coin) - 1))
+    for offset in range(min(size, len(chances))):
+        own = np.convolve(chances[offset::size], coin)
+        spread[offset::size][: len(own)] = own
+    return spread
+
+
+def _without_ends(chances: FloatArray) -> FloatArray:
+    """Chances that rise to the middle and fall again, without the same number at both ends that are below 1e-100."""
+    kept = np.flatnonzero(chances >= _NEGLIGIBLE)
+    cut = min(int(kept[0]), len(chances) - 1 - int(kept[-1]))
+    return chances[cut : len(chances) - cut]
 
 
 def _fair_coin(tosses: int) -> FloatArray:
     """Probability of 0 to `tosses` heads: binomial with 1/2, by logarithms so that large counts do not overflow."""
-    logs = [
-        math.lgamma(tosses + 1) - math.lgamma(heads + 1) - math.lgamma(tosses - heads + 1) - tosses * math.log(2)
-        for heads in range(tosses + 1)
-    ]
+    heads = np.arange(tosses + 1)
+    logs = gammaln(tosses + 1) - gammaln(heads + 1) - gammaln(tosses - heads + 1) - tosses * math.log(2)
     chances: FloatArray = np.exp(logs)
     return chances
 

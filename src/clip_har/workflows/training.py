@@ -129,6 +129,7 @@ def _settings(
         "source_method": run.card["method"],
         "source_settings": resolve(run.card["settings"], {}),
         "source_trainable_params": run.card["trainable_params"],
+        "source_weights_sha256": run.weights_sha256(),
     }
 
 

@@ -56,9 +56,9 @@ def measure_wise_curve(
     if novel is None and not outside.kinds and outside.shift is None:
         return None
     try:
-        trained = checkpoint.load_run(Path(run.card["settings"]["start_from"])).tensors()
+        trained = _source_run(run).tensors()
     except (RunError, TypeError) as error:
-        progress.warn(f"No WiSE-FT curve: the run that it mixes cannot be read ({error})")
+        progress.warn(f"No WiSE-FT curve: the run that it mixes cannot be used ({error})")
         return None
     frame = run.frame(model=prepared.backbone.card.name, device=str(prepared.backbone.device))
     places = _Places(run, prepared, split, outside, novel, progress)
@@ -130,6 +130,22 @@ def _mixtures(
     zero_shot = method.origin().zero_shot_tensors(frame, trained)
     for alpha in ALPHAS:
         yield alpha, mixed(zero_shot, trained, alpha)
+
+
+def _source_run(run: checkpoint.Run) -> checkpoint.Run:
+    """The run that was mixed, if it still has the weights that it had then: only its path is known.
+
+    Raises:
+        RunError: it is gone, or trained anew.
+    """
+    settings = run.card["settings"]
+    source = checkpoint.load_run(Path(settings["start_from"]))
+    if source.weights_sha256() != settings.get("source_weights_sha256"):
+        raise RunError(
+            f"{source.folder} does not hold the weights that {run.folder} was mixed from",
+            remedy="Train the wise-ft run again.",
+        )
+    return source
 
 
 def chosen_alpha(run: checkpoint.Run) -> float:
