@@ -29,17 +29,6 @@ def bootstrap_accuracy(correct_N: BoolArray, *, seed: int, resamples: int = RESA
     return _percentile_interval(counts / n)
 
 
-def bootstrap_difference(
-    correct_a_N: BoolArray, correct_b_N: BoolArray, *, seed: int, resamples: int = RESAMPLES
-) -> Interval:
-    """95 % percentile bootstrap interval of accuracy b minus accuracy a, resampling images, so in pairs."""
-    n = len(correct_a_N)
-    gained, lost = _discordant(correct_a_N, correct_b_N)
-    shares = np.array([gained, lost, n - gained - lost]) / n
-    counts = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
-    return _percentile_interval((counts[:, 0] - counts[:, 1]) / n)
-
-
 def mcnemar_p(correct_a_N: BoolArray, correct_b_N: BoolArray) -> float:
     """Two-sided p of McNemar's test that two models are right equally often on the same images.
 
