@@ -78,7 +78,7 @@ def flip_p(differences_N: IntArray) -> float:
     ends are left out, so that the work grows with the images and not with their square; a p below about 1e-98 is 0.
     """
     sizes_N = np.abs(differences_N)
-    chances = np.ones(1)  # of each sum of the positive differences, about the middle one
+    chances: FloatArray = np.ones(1)  # of each sum of the positive differences, about the middle one
     for size in range(1, int(sizes_N.max(initial=0)) + 1):
         chances = _without_ends(_spread(chances, _without_ends(_fair_coin(int((sizes_N == size).sum()))), size))
     # Sums are told by their distance from the middle, which leaving out both ends alike does not move.
