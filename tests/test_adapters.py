@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_har.methods.base import Batch, Classifier, GradientMethod, LabelledImages, Method, Task, frame_of
+from clip_har.methods.base import Batch, Classifier, GradientMethod, LabelledImages, Method, Task
 from clip_har.methods.clip_adapter import REDUCTION, RESIDUAL_RATIO, ClipAdapter
 from clip_har.methods.tip_adapter import BETAS, CacheClassifier, TipAdapter, TipAdapterF, held_out_loss, search
 from tasks import Table, make_task, settings
@@ -63,11 +63,11 @@ def test_a_restored_run_answers_exactly_as_the_trained_one(kind: type[Method]) -
     task = make_task()
     method = kind(settings())
     classifier = trained(method, task)
-    restored = method.restore(frame_of(task), method.tensors(classifier))
+    restored = method.restore(task, method.tensors(classifier))
     torch.testing.assert_close(restored.probabilities(task.val), classifier.probabilities(task.val), rtol=0, atol=0)
     assert method.trainable_params(restored) == method.trainable_params(classifier)
     with pytest.raises((KeyError, RuntimeError)):
-        method.restore(frame_of(task), {})
+        method.restore(task, {})
 
 
 @pytest.mark.parametrize("kind", METHODS)

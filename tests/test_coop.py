@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.methods.base import Batch, Frame, LabelledImages, Task, frame_of
+from clip_har.methods.base import Batch, Frame, LabelledImages, Task
 from clip_har.methods.coop import CONTEXT_VECTORS, CoOp, PromptLearner, context_tokens
 from samples import MODEL_CONFIG, write_model
 from tasks import Table, settings
@@ -183,7 +183,7 @@ def test_the_words_themselves_as_context_give_the_sentence(bert_model: str) -> N
 def test_towers_that_see_the_padding_get_the_whole_context(config: dict[str, Any], tmp_path: Path) -> None:
     """The placeholder's own vectors in the context must give the model's own answer for the same tokens."""
     backbone = open_model(write_model(tmp_path, config, seed=0))
-    classifier = PromptLearner(frame_of(make_task(f"local-dir:{tmp_path}")), torch.Generator())
+    classifier = PromptLearner(make_task(f"local-dir:{tmp_path}"), torch.Generator())
     tokens_CL, start, count = context_tokens(backbone.tokenizer, CLASSES)
     holder: Any = getattr(backbone.model, "text", backbone.model)
     with torch.no_grad():
@@ -221,10 +221,10 @@ def test_it_learns_beats_zero_shot_and_restores_exactly(model: str, request: pyt
     answers_N = classifier.probabilities(task.val).argmax(dim=1)
     before, after = ((answer_N == task.val.labels_N).float().mean() for answer_N in (zero_shot_N, answers_N))
     assert after >= before + 0.1
-    restored = method.restore(frame_of(task), method.tensors(classifier))
+    restored = method.restore(task, method.tensors(classifier))
     torch.testing.assert_close(restored.probabilities(task.val), classifier.probabilities(task.val), rtol=0, atol=0)
     with pytest.raises((KeyError, RuntimeError)):
-        method.restore(frame_of(task), {})
+        method.restore(task, {})
 
 
 def test_the_context_alone_is_trained_and_saved(tiny_model: str) -> None:

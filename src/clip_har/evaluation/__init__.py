@@ -15,10 +15,9 @@ from clip_har.evaluation.metrics import (
     compute_metrics,
     confused_pairs,
     expected_calibration_error,
-    top_k_accuracy,
     validation_figures,
 )
-from clip_har.evaluation.pairwise import PairedTest, p_matrix, pairwise_tests
+from clip_har.evaluation.pairwise import PairedTest, pairwise_tests
 from clip_har.evaluation.records import (
     LOWER_IS_BETTER,
     SCALARS,
@@ -39,7 +38,6 @@ from clip_har.evaluation.statistics import (
     EXACT_BELOW,
     RESAMPLES,
     bootstrap_accuracy,
-    bootstrap_difference,
     mcnemar_p,
     sign_flip_p,
 )
@@ -70,7 +68,6 @@ __all__ = [
     "adaptive_calibration_error",
     "baseline_row",
     "bootstrap_accuracy",
-    "bootstrap_difference",
     "calibrate",
     "check_confidence",
     "collapse_of",
@@ -82,11 +79,9 @@ __all__ = [
     "expected_calibration_error",
     "interval_over_seeds",
     "mcnemar_p",
-    "p_matrix",
     "pairwise_tests",
     "predictions_from",
     "sign_flip_p",
     "stratified_weights",
-    "top_k_accuracy",
     "validation_figures",
 ]

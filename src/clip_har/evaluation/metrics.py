@@ -25,7 +25,7 @@ from clip_har.evaluation.records import (
     Metrics,
 )
 from clip_har.evaluation.resampling import Contributions, Resampled, interval, resample, stratified_spread
-from clip_har.evaluation.scoring import ImageScores, ahead_of_target, checked_targets, read_scores
+from clip_har.evaluation.scoring import ImageScores, checked_targets, read_scores
 from clip_har.evaluation.statistics import RESAMPLES
 
 CALIBRATION_BINS = 15
@@ -243,14 +243,6 @@ def _per_class(
         values |= {f"{key}_ci95": tuple(intervals[key][index].tolist()) for key in CLASS_METRICS}
         entries.append(ClassMetrics(name=name, support=int(support_C[index]), **values))
     return tuple(entries)
-
-
-def top_k_accuracy(scores_NC: FloatArray, targets_N: IntArray, *, k: int) -> float:
-    """Fraction of images whose true class is among the k highest scores.
-
-    On a tie the class with the lower index ranks first, as for the prediction itself, so k=1 is the accuracy.
-    """
-    return float((ahead_of_target(scores_NC, targets_N) < k).mean())
 
 
 def expected_calibration_error(

@@ -58,20 +58,6 @@ def pairwise_tests(results: Mapping[str, Mapping[int, EvalResult]]) -> tuple[Pai
     )
 
 
-def p_matrix(tests: Sequence[PairedTest], *, corrected: bool) -> dict[str, dict[str, float | None]]:
-    """The tests as a matrix of p: entry -> entry -> p, None on the diagonal.
-
-    Args:
-        corrected: Holm's in place of the raw ones.
-    """
-    names = list(dict.fromkeys(name for test in tests for name in (test.first, test.second)))
-    matrix: dict[str, dict[str, float | None]] = {name: dict.fromkeys(names) for name in names}
-    for test in tests:
-        p = test.p_holm if corrected else test.p
-        matrix[test.first][test.second] = matrix[test.second][test.first] = p
-    return matrix
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected so that the chance of any false rejection among them stays below the level.
 

@@ -29,17 +29,6 @@ def bootstrap_accuracy(correct_N: BoolArray, *, seed: int, resamples: int = RESA
     return _percentile_interval(counts / n)
 
 
-def bootstrap_difference(
-    correct_a_N: BoolArray, correct_b_N: BoolArray, *, seed: int, resamples: int = RESAMPLES
-) -> Interval:
-    """95 % percentile bootstrap interval of accuracy b minus accuracy a, resampling images, so in pairs."""
-    n = len(correct_a_N)
-    gained, lost = _discordant(correct_a_N, correct_b_N)
-    shares = np.array([gained, lost, n - gained - lost]) / n
-    counts = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
-    return _percentile_interval((counts[:, 0] - counts[:, 1]) / n)
-
-
 def mcnemar_p(correct_a_N: BoolArray, correct_b_N: BoolArray) -> float:
     """Two-sided p of McNemar's test that two models are right equally often on the same images.
 
@@ -89,7 +78,7 @@ def flip_p(differences_N: IntArray) -> float:
     ends are left out, so that the work grows with the images and not with their square; a p below about 1e-98 is 0.
     """
     sizes_N = np.abs(differences_N)
-    chances = np.ones(1)  # of each sum of the positive differences, about the middle one
+    chances: FloatArray = np.ones(1)  # of each sum of the positive differences, about the middle one
     for size in range(1, int(sizes_N.max(initial=0)) + 1):
         chances = _without_ends(_spread(chances, _without_ends(_fair_coin(int((sizes_N == size).sum()))), size))
     # Sums are told by their distance from the middle, which leaving out both ends alike does not move.

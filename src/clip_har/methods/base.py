@@ -5,7 +5,6 @@ A new method is one file beside this one and one line in `METHODS`. Training loo
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -324,8 +323,3 @@ class Candidate:
     description: str
     """What distinguishes it, such as "C=0.1"."""
     train_loss: float
-
-
-def frame_of(task: Task) -> Frame:
-    """The part of a task that a finished run keeps."""
-    return Frame(**{item.name: getattr(task, item.name) for item in dataclasses.fields(Frame)})
