@@ -239,3 +239,9 @@ def test_verify_exits_with_3_where_images_are_missing_or_altered(
     assert f"{copy} does not have all 12 images of {manifest}" in out and f"All that differs {differs}" in out
     with differs.open(newline="") as stream:
         assert [row["finding"] for row in csv.DictReader(stream)] == ["moved", "missing", "extra"]
+
+
+@pytest.mark.parametrize("words", [["data", "audit"], ["data", "fetch", "har"], ["data", "split"]])
+def test_a_wrong_flag_names_the_help_of_its_own_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--bogus", "1"]) == 2
+    assert capsys.readouterr().err.endswith(f"See clip-har {words[0]} {words[1]} --help.\n")

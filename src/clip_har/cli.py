@@ -210,7 +210,8 @@ def explain(
         run: Run folder.
         images: Image files to explain, in place of the dataset's most telling test images.
         data: The dataset: its test images are explained, its training images are the neighbours.
-        out: Folder for explain.json, explain.csv and the overlays. Default: explain/ in the run folder.
+        out: Folder for explain.json, explain.csv and the overlays. Default: explain/ in the run folder, or
+            explain-images/ for images that are named.
         limit: Test images to explain one by one.
         neighbours: Nearest training images to name for each.
         maps: Draw which pixels speak for the answer.
@@ -378,12 +379,23 @@ def _image_files(given: Iterable[Path]) -> Iterator[Path]:
 
 def _flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App) -> str:
     """What cyclopts found wrong, as one line; a misspelt flag before the required one it hides."""
-    command = tokens[0] if tokens and tokens[0] in set(app) else ""
+    command = " ".join(_command_words(tokens, app))
     what = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, cyclopts.MissingArgumentError) and command in _CONFIG_TYPES:
         what = _unknown_flag(tokens, _CONFIG_TYPES[command]) or "--data is needed"
     ending = "" if what.endswith("?") else "."
     return f"{what}{ending} See {' '.join([*app.name, command]).strip()} --help."
+
+
+def _command_words(tokens: Sequence[str], app: App) -> list[str]:
+    """The words that name a command, such as data and audit."""
+    words: list[str] = []
+    for token in tokens:
+        if token.startswith("-") or token not in set(app):
+            break
+        words.append(token)
+        app = app[token]
+    return words
 
 
 def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:

@@ -31,7 +31,7 @@ data_app = App(
 
 
 @data_app.command
-def fetch(name: str, /, *, source: SourceName, out: Path, archive: Path | None = None) -> int:
+def fetch(name: str, /, *, source: SourceName = "kaggle", out: Path = Path("har"), archive: Path | None = None) -> int:
     """Fetch the HAR dataset and arrange it as class folders; --data har then finds it.
 
     A connection that is cut, or a full disk, costs nothing: the same command goes on where it stopped.

@@ -240,14 +240,18 @@ class Output:
         if not answered:
             return
         sets = any(prediction.possible is not None for prediction in answered)
+        judged = sets or any(prediction.unsure for prediction in answered)
+        added = (*(("confidence",) if judged else ()), *(("possible",) if sets else ()))
         table = Table()
-        for name in ("image", "action", "probability", *(("confidence", "possible") if sets else ()), "next"):
+        for name in ("image", "action", "probability", *added, "next"):
             right = name in ("probability", "confidence")
             table.add_column(name, justify="right" if right else "left", overflow="fold")
         for prediction in answered:
-            rest = ", ".join(f"{label} {probability:.1%}" for label, probability in prediction.top[1:])
+            others = prediction.top if prediction.unsure else prediction.top[1:]
+            rest = ", ".join(f"{label} {probability:.1%}" for label, probability in others)
             possible = ", ".join(prediction.possible or ()) or "none is likely enough"
-            trust = [f"{prediction.confidence:.1%}", escape(possible)] if sets else []
+            confidence = prediction.probability if prediction.confidence is None else prediction.confidence
+            trust = [*([f"{confidence:.1%}"] if judged else []), *([escape(possible)] if sets else [])]
             table.add_row(
                 escape(prediction.image),
                 Text("unsure", style="italic") if prediction.unsure else escape(prediction.label or ""),

@@ -8,10 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageOps
 
-from audit.datasets import audited, file, fill, found, names, put, scene
+from audit.datasets import NO_MODEL, audited, file, fill, found, names, put, scene
+from clip_har.audit.auditing import audit as examine
+from clip_har.audit.auditing import read_images
 from clip_har.audit.copies import LOOKS_ALIKE, SAME_BYTES, SAME_PICTURE, CopyGroups, copy_findings
-from clip_har.audit.records import Finding
+from clip_har.audit.inventory import read_inventory
+from clip_har.audit.plan import proposed_plan
+from clip_har.audit.records import Audit, Finding
+from clip_har.audit.settings import Limits
 from clip_har.dataset import SplitName
+from clip_har.progress import SILENT
 
 
 def findings(images: Sequence[tuple[str, SplitName | None]], content: str, hashes: str, likeness: str) -> list[Finding]:
@@ -96,3 +102,33 @@ def test_altered_copies_in_folders_are_found_and_clean_folders_are_clean(tmp_pat
         "conflicts": 2,
         "duplicates": 2,
     }
+
+
+def test_leaks_that_only_look_alike_are_left_to_a_person(tmp_path: Path) -> None:
+    images: list[tuple[str, SplitName | None]] = [("test/run/a.jpg", "test"), ("train/run/b.jpg", "train")]
+    images.append(("val/run/c.jpg", "val"))
+    found_now = findings(images, "abc", "aab", "aaa")
+    audit = Audit(
+        root=tmp_path,
+        files=tuple(file(name, split=split) for name, split in images),
+        findings=tuple(found_now),
+        checks=(),
+        warnings=(),
+        model="demo",
+    )
+    actions = {row.path: (row.action, row.reason.partition(";")[0]) for row in proposed_plan(audit)}
+    assert actions["train/run/b.jpg"] == ("drop", "same picture as test/run/a.jpg in test")
+    assert actions["val/run/c.jpg"] == ("keep", "looks like test/run/a.jpg in test")
+
+
+def test_a_model_to_which_most_images_look_alike_is_doubted(tmp_path: Path) -> None:
+    root = fill(tmp_path)
+    inventory = read_inventory(root)
+    readable, prints, reasons = read_images(inventory, NO_MODEL, tmp_path / "cache", SILENT)
+    pairs = np.repeat(np.eye(len(readable) // 2, dtype=np.float32), 2, axis=0)  # every two alike
+    for features_NH, doubted in ((pairs, True), (np.eye(len(readable), dtype=np.float32), False)):
+        made = examine(
+            inventory, readable, prints, reasons, settings=NO_MODEL, limits=Limits(), features_NH=features_NH, model="m"
+        )
+        said = [warning for warning in made.warnings if "look like others to m though their hashes differ" in warning]
+        assert bool(said) is doubted

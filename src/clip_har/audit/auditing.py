@@ -24,6 +24,8 @@ from clip_har.progress import Progress
 
 GREY_SPREAD = 8
 """Levels of 255 between red, green and blue up to which a cell of the thumbnail counts as grey."""
+IMPLAUSIBLE_LIKENESS = 0.1
+"""Share of the images that may look like others to a model before the model is doubted."""
 IMBALANCE = 10
 """A class is far smaller than others if the median class has more than so many times its images."""
 _ENDS_EARLY = "ends early"
@@ -86,9 +88,21 @@ def audit(
         files=files,
         findings=tuple(findings),
         checks=_checks(findings, limits, with_model=features_NH is not None),
-        warnings=inventory.warnings,
+        warnings=(*inventory.warnings, *_likeness_warnings(groups, model)),
         model=model,
     )
+
+
+def _likeness_warnings(groups: CopyGroups, model: str | None) -> Iterator[str]:
+    """What to say where likeness groups more images than copies explain."""
+    sizes = Counter(groups.all_N.tolist())
+    within = Counter(groups.hash_N.tolist())
+    alike = sum(sizes[a] > within[h] for a, h in zip(groups.all_N.tolist(), groups.hash_N.tolist(), strict=True))
+    if alike > IMPLAUSIBLE_LIKENESS * len(groups.all_N):
+        yield (
+            f"{alike:,} of {len(groups.all_N):,} images look like others to {model} though their hashes differ, more "
+            "than copies explain: raise --similarity, or leave the model out with --no-embeddings"
+        )
 
 
 def _copy_groups(

@@ -61,7 +61,8 @@ class PlanRow:
 def proposed_plan(audit: Audit, *, relabel_suspects: bool = False) -> list[PlanRow]:
     """A row for every image, those with a reason first.
 
-    What cannot be read is dropped, and of every leak the copies that are not in the split held out first; of files
+    What cannot be read is dropped, and of every leak the copies that are not in the split held out first, unless they
+    only look alike to the model; of files
     with equal bytes, class and split one is kept. All else is kept and says what to look at.
 
     Args:
@@ -91,7 +92,9 @@ def _changes(finding: Finding, relabel_suspects: bool) -> Iterator[tuple[FoundFi
         if finding.kind in ("unreadable", "truncated"):
             yield file, replace(row, action="drop", reason=f"cannot be read: {finding.why}")
         elif finding.kind == "leak" and file.split not in (None, first.split):
-            yield file, replace(row, action="drop", reason=f"{_relation(note)} {first.name} in {first.split}")
+            # What only looks alike to the model is for a person to judge.
+            action = "keep" if note == LOOKS_ALIKE else "drop"
+            yield file, replace(row, action=action, reason=f"{_relation(note)} {first.name} in {first.split}")
         elif finding.kind == "duplicate" and same is not file:
             yield file, replace(row, action="drop", reason=f"{_relation(SAME_BYTES)} {same.name}")
         elif finding.kind == "duplicate" and place > 0:

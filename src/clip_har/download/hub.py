@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_har.download.har import FetchSource
+from clip_har.download.network import first_line, is_offline
 from clip_har.errors import DataError
 from clip_har.progress import SILENT, Progress
 
@@ -56,11 +57,15 @@ def download_hub(
         except HfHubHTTPError as error:
             raise _refused(source, error) from error
         except OSError as error:
+            if is_offline(error):
+                raise _offline() from error
             if error.errno is not None:
                 raise  # the disk's, not the network's
-            problem = _first_line(error)
+            problem = first_line(error)
         except network_errors as error:
-            problem = _first_line(error)
+            if is_offline(error):
+                raise _offline() from error
+            problem = first_line(error)
         else:
             damaged = list(_damaged(folder, _checksums(info)))
             if not damaged:
@@ -108,6 +113,10 @@ def _damaged(folder: Path, checksums: Mapping[str, str]) -> Iterator[Path]:
             yield path
 
 
+def _offline() -> DataError:
+    return DataError("The hub cannot be reached: there is no network", remedy="Connect and repeat the command.")
+
+
 def _refused(source: FetchSource, error: Any) -> DataError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
@@ -119,10 +128,6 @@ def _refused(source: FetchSource, error: Any) -> DataError:
             ),
         )
     return DataError(
-        f"The hub refused to send {source.handle}: {_first_line(error)}",
+        f"The hub refused to send {source.handle}: {first_line(error)}",
         remedy="Try again later, or another --source.",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:160]

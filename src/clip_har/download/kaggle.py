@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_har.download.har import FetchSource
+from clip_har.download.network import first_line, is_offline
 from clip_har.errors import DataError
 from clip_har.progress import SILENT, Progress
 
@@ -44,7 +45,9 @@ def download_kaggle(
             problem = "what came does not have the checksum that Kaggle names"
             cause: Exception = error
         except kaggle.cuts as error:
-            problem = f"the connection was cut ({_first_line(error)})"
+            if is_offline(error):
+                raise DataError("Kaggle cannot be reached: there is no network", remedy=_offline(source)) from error
+            problem = f"the connection was cut ({first_line(error)})"
             cause = error
         if attempt < ATTEMPTS:
             progress.warn(f"Attempt {attempt} of {ATTEMPTS}: {problem}; trying again")
@@ -104,13 +107,13 @@ def _refused(source: FetchSource, error: Any) -> DataError:
     if status == HTTPStatus.NOT_FOUND:
         return DataError(f"Kaggle has no dataset {source.handle} (404)", remedy="Try another --source.")
     return DataError(
-        f"Kaggle refused to send {source.handle}: {_first_line(error)}", remedy=f"Try again later; {_by_hand(source)}"
+        f"Kaggle refused to send {source.handle}: {first_line(error)}", remedy=f"Try again later; {_by_hand(source)}"
     )
+
+
+def _offline(source: FetchSource) -> str:
+    return f"Connect and repeat the command; {_by_hand(source)}"
 
 
 def _by_hand(source: FetchSource) -> str:
     return f"or download the archive from {source.page} in a browser and add --archive FILE."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:160]

@@ -130,7 +130,7 @@ def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, prog
     if settings.embeddings and readable:
         model = settings.model or DEFAULT_MODEL
         readable, prints, table = _features(readable, prints, reasons, model, settings, cache, progress)
-    return audit(
+    found = audit(
         inventory,
         readable,
         prints,
@@ -140,6 +140,10 @@ def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, prog
         features_NH=None if table is None else table.hidden.numpy(),
         model=model,
     )
+    for warning in found.warnings:
+        if warning not in inventory.warnings:
+            progress.warn(warning)
+    return found
 
 
 def _features(

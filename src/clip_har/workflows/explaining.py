@@ -55,7 +55,7 @@ class ExplainConfig:
     """Photographs to explain in place of the dataset's."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     out: Path | None = None
-    """Default: explain/ in the run folder."""
+    """Default: explain/ in the run folder, or explain-images/ for photographs that are named."""
     limit: int = 24
     """Test images to explain one by one."""
     neighbours: int = 5
@@ -77,7 +77,7 @@ def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[Expl
     if config.data is None and not config.images:
         raise ConfigError("Nothing to explain", remedy="Give a dataset with --data, or name image files.")
     run = checkpoint.load_run(config.run)
-    out = config.out or run.folder / "explain"
+    out = config.out or run.folder / ("explain-images" if config.images else "explain")
     prepared = _prepared(run, config, out, progress)
     explainer = _Explainer(run, prepared, config, out, progress)
     result = explainer.of_files(config.images) if config.images else explainer.of_dataset()
