@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from packed import hub_features, hub_table, jpeg, labelled, write_jpegs, write_kaggle_flat, write_parquet, write_tar
 from PIL import Image
 
 from clip_har.audit.inventory import read_inventory
@@ -21,6 +20,7 @@ from clip_har.errors import DataError, UnreadableImageError
 from clip_har.images import PackedImage, ParquetImage, decode, decode_batches
 from clip_har.images.addresses import address_text, parse_address
 from image_folders import class_counts, fill_classes, names, refusal
+from packed import hub_features, hub_table, jpeg, labelled, write_jpegs, write_kaggle_flat, write_parquet, write_tar
 
 CLASSES = ("running", "sitting")
 ROWS = labelled(CLASSES, 6)
