@@ -81,10 +81,11 @@ def _corruptions(findings: Findings) -> list[CardRow]:
         return []
     kinds = len({score.kind for score in found.scores})
     severities = len({score.severity for score in found.scores})
+    word = "severity" if severities == 1 else "severities"
     return [
         CardRow(
             name="Mean accuracy",
-            note=f"{kinds} kinds, {severities} severities, {found.images:,} images",
+            note=f"{kinds} kinds, {severities} {word}, {found.images:,} images",
             before=found.mean_baseline,
             after=found.mean_finetuned,
         )
