@@ -39,14 +39,15 @@ def _read_head(file: FoundFile) -> FoundFile | str:
     try:
         if sniff(file.path) is None:
             decode(file.path)  # says what it is instead, from the head alone
-        return replace(file, sha256=_sha256(file.path))
+        return replace(file, sha256=content_hash(file.path))
     except UnreadableImageError as error:
         return error.reason
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
 
 
-def _sha256(path: ImageAddress) -> str:
+def content_hash(path: ImageAddress) -> str:
+    """The SHA-256 of an image's bytes, as manifests and caches know it by; the file is read in pieces."""
     if not isinstance(path, Path):
         return hashlib.sha256(path.read()).hexdigest()
     digest = hashlib.sha256()

@@ -98,7 +98,7 @@ class ActionDataset:
         return hashlib.sha256(self.manifest_csv().encode()).hexdigest()
 
 
-def csv_text(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def csv_text(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """A table as CSV, with "\\n" at the end of every line."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

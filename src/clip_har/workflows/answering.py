@@ -64,6 +64,14 @@ class Answering:
                 write_atomically(kept, content.getvalue())
         return answers_NC
 
+    def accuracies(self, images: LabelledImages) -> tuple[float, float | None]:
+        """Of zero-shot, and of the run if there is one."""
+        targets, tuned = images.labels_N.numpy(), self.finetuned(images)
+        return (
+            float(rightly(self.baseline(images), targets).mean()),
+            None if tuned is None else float(rightly(tuned, targets).mean()),
+        )
+
     @cached_property
     def classifier(self) -> Classifier:
         """The run's own, on the backbone's device."""

@@ -21,7 +21,7 @@ from clip_har.workflows.wise_curve import Outside, measure_wise_curve
 
 def find(
     config: EvaluateConfig,
-    run: checkpoint.Run | None,
+    answering: Answering,
     prepared: Prepared,
     split: SplitName,
     out: Path,
@@ -32,7 +32,6 @@ def find(
     Raises:
         DataError: the other dataset cannot be used.
     """
-    answering = Answering(run, prepared, progress)
     robustness = _robustness(config, answering, prepared, split, out, progress) if config.robustness else None
     shift = None
     if config.shift is not None:
@@ -48,7 +47,7 @@ def find(
         robustness=robustness,
         shift=shift,
         unseen=measure_unseen(answering, prepared, split, progress),
-        wise_curve=measure_wise_curve(run, prepared, split, outside, progress),
+        wise_curve=measure_wise_curve(answering.run, prepared, split, outside, progress),
     )
 
 

@@ -77,11 +77,11 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
             continue
         runs.setdefault(name, []).append(run)
         shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
-        unseen = measure_unseen(
-            Answering(run, prepared, progress), prepared, scored_split(prepared.dataset)[0], progress
-        )
+        answering = Answering(run, prepared, progress)
+        unseen = measure_unseen(answering, prepared, scored_split(prepared.dataset)[0], progress)
         result = evaluate_prepared(
             run,
+            answering,
             prepared,
             run.folder / "eval",
             seed=shared,

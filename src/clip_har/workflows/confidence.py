@@ -10,13 +10,12 @@ import dataclasses
 
 from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
-from clip_har.progress import Progress
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.prepare import Prepared
 
 
 def with_confidence(
-    result: EvalResult, run: checkpoint.Run | None, prepared: Prepared, progress: Progress
+    result: EvalResult, run: checkpoint.Run | None, answering: Answering, prepared: Prepared
 ) -> EvalResult:
     """The result with both models' confidence checked on its images.
 
@@ -25,8 +24,8 @@ def with_confidence(
     if result.split == "val" or not prepared.dataset.counts()["val"]:
         return result
     val = prepared.images("val")
-    zero_shot = calibrate(prepared.zero_shot().probabilities(val).numpy(), val.labels_N.numpy())
-    calibration = None if run is None else run_calibration(run, prepared, progress)
+    zero_shot = calibrate(answering.baseline(val), val.labels_N.numpy())
+    calibration = None if run is None else run_calibration(run, answering, prepared)
     finetuned = None
     if result.finetuned is not None and calibration is not None:
         finetuned = check_confidence(calibration, result.finetuned.probabilities_NC, result.targets_N)
@@ -37,13 +36,12 @@ def with_confidence(
     )
 
 
-def run_calibration(run: checkpoint.Run, prepared: Prepared, progress: Progress) -> Calibration:
+def run_calibration(run: checkpoint.Run, answering: Answering, prepared: Prepared) -> Calibration:
     """What the run's card holds; else fitted on the validation images, and kept if they are the run's own."""
     kept = predict.run_calibration(run)
     if kept is not None:
         return kept
     val = prepared.images("val")
-    answering = Answering(run, prepared, progress)
     answers_NC = answering.finetuned(val)
     if answers_NC is None:
         answers_NC = answering.baseline(val)

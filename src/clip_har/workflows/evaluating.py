@@ -56,12 +56,16 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
         for_training=False,
         encoded=SPLITS if config.explain else None,  # the nearest training images are shown
     )
-    findings = beyond.find(config, run, prepared, scored_split(prepared.dataset)[0], out, progress)
+    answering = Answering(run, prepared, progress)  # one for all: it loads the run's weights
+    findings = beyond.find(config, answering, prepared, scored_split(prepared.dataset)[0], out, progress)
     explained = None
     if config.explain and run is not None:
-        explained = explain_dataset(run, prepared, out, limit=config.explain, seed=config.seed, progress=progress)
+        explained = explain_dataset(
+            run, answering, prepared, out, limit=config.explain, seed=config.seed, progress=progress
+        )
     result = evaluate_prepared(
         run,
+        answering,
         prepared,
         out,
         seed=config.seed,
@@ -76,6 +80,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
 
 def evaluate_prepared(
     run: checkpoint.Run | None,
+    answering: Answering,
     prepared: Prepared,
     out: Path,
     *,
@@ -93,14 +98,14 @@ def evaluate_prepared(
         classes=prepared.dataset.classes,
         paths=[record.name for record in prepared.dataset.split(split)],
         targets_N=held_out.labels_N.numpy(),
-        baseline_NC=prepared.zero_shot().probabilities(held_out).numpy(),
-        finetuned_NC=Answering(run, prepared, progress).finetuned(held_out),
+        baseline_NC=answering.baseline(held_out),
+        finetuned_NC=answering.finetuned(held_out),
         finetuned_name=run.card["method"] if run else "",
         split=split,
         warnings=warnings,
         seed=seed,
     )
-    result = with_confidence(result, run, prepared, progress)
+    result = with_confidence(result, run, answering, prepared)
     result = dataclasses.replace(result, findings=findings or Findings())
     history = run.history() if run else []
     if distributed.is_main():

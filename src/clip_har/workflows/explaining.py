@@ -5,10 +5,7 @@ How each thing is found is in explain/; this reads, ties together and writes.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +19,8 @@ from clip_har import checkpoint, distributed
 from clip_har.backbone import capture_hidden
 from clip_har.config import BackboneConfig, DataConfig
 from clip_har.dataset import ActionDataset, ImageRecord
+from clip_har.dataset.reading import content_hash
+from clip_har.dataset.records import csv_text
 from clip_har.errors import ConfigError, DataError
 from clip_har.evaluation import FloatArray
 from clip_har.evaluation.findings import EmbeddingMap, ExplainResult, Explanation, Neighbour
@@ -79,7 +78,8 @@ def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[Expl
     run = checkpoint.load_run(config.run)
     out = config.out or run.folder / ("explain-images" if config.images else "explain")
     prepared = _prepared(run, config, out, progress)
-    explainer = _Explainer(run, prepared, config, out, progress)
+    answering = Answering(run, prepared, progress, keep=not config.images)
+    explainer = _Explainer(run, answering, prepared, config, out, progress)
     result = explainer.of_files(config.images) if config.images else explainer.of_dataset()
     checkpoint.write_json(out / "explain.json", dataclasses.asdict(result))
     write_atomically(out / "explain.csv", _csv(result))
@@ -87,11 +87,18 @@ def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[Expl
 
 
 def explain_dataset(
-    run: checkpoint.Run, prepared: Prepared, out: Path, *, limit: int, seed: int, progress: Progress
+    run: checkpoint.Run,
+    answering: Answering,
+    prepared: Prepared,
+    out: Path,
+    *,
+    limit: int,
+    seed: int,
+    progress: Progress,
 ) -> ExplainResult:
     """The most telling test images explained, with overlays in `out`; training images must be encoded."""
     config = ExplainConfig(run=run.folder, limit=limit, seed=seed, plane="pca")
-    return _Explainer(run, prepared, config, out, progress).of_dataset()
+    return _Explainer(run, answering, prepared, config, out, progress).of_dataset()
 
 
 def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: Progress) -> Prepared:
@@ -127,11 +134,17 @@ def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: P
 
 class _Explainer:
     def __init__(
-        self, run: checkpoint.Run, prepared: Prepared, config: ExplainConfig, out: Path, progress: Progress
+        self,
+        run: checkpoint.Run,
+        answering: Answering,
+        prepared: Prepared,
+        config: ExplainConfig,
+        out: Path,
+        progress: Progress,
     ) -> None:
         self._run, self._prepared, self._config, self._out = run, prepared, config, out
         self._progress = progress
-        self._answering = Answering(run, prepared, progress, keep=not config.images)
+        self._answering = answering
         self._classifier: Classifier = prepared.zero_shot()
         if self._answering.run is not None:
             self._classifier = self._answering.classifier
@@ -326,19 +339,18 @@ class _Explainer:
 
 def _hash(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return content_hash(path)
     except OSError as error:
         raise DataError(f"The image {path} cannot be read: {error.strerror}", remedy="Name a file.") from error
 
 
 def _csv(result: ExplainResult) -> str:
     """A row per explained image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "true", "predicted", "confidence", "overlay", "prompt", "neighbour", "neighbour_label"])
+    rows = []
     for item in result.explanations:
         near = item.neighbours[0] if item.neighbours else None
         named = (near.path, near.label) if near else ("", "")
         answer = (item.predicted, f"{item.confidence:.6f}", item.overlay or "")
-        writer.writerow([item.path, item.true or "", *answer, item.prompts[0][0], *named])
-    return text.getvalue()
+        rows.append((item.path, item.true or "", *answer, item.prompts[0][0], *named))
+    header = ["path", "true", "predicted", "confidence", "overlay", "prompt", "neighbour", "neighbour_label"]
+    return csv_text(header, rows)

@@ -157,7 +157,7 @@ def prepare(
     )
     store = FeatureStore(cache_folder(backbone.cache), model)
     encoding = store.encode(
-        [r for r in dataset.records if r.split in (encoded or (SPLITS if for_training else ("val", "test")))],
+        [r for r in dataset.records if r.split in (encoded or needed)],
         batch_size=backbone.encode_batch_size,
         workers=worker_count(backbone.workers),
         progress=progress,

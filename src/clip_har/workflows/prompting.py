@@ -5,9 +5,7 @@ The sentences themselves are in prompts.py.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from clip_har import checkpoint
 from clip_har.config import PromptsConfig, validate
+from clip_har.dataset.records import csv_text
 from clip_har.errors import ConfigError
 from clip_har.evaluation import compute_metrics, mcnemar_p
 from clip_har.evaluation.findings import PromptScore, PromptTrial
@@ -120,14 +119,10 @@ def _trial(
 
 def _csv(trial: PromptTrial) -> str:
     """A row per wording, with the recall of each class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["templates", "phrasings", "sentences", "accuracy", "ci95_low", "ci95_high", "macro_f1", "mcnemar_p"]
-        + [f"recall {name}" for name in trial.classes]
-    )
+    header = ["templates", "phrasings", "sentences", "accuracy", "ci95_low", "ci95_high", "macro_f1", "mcnemar_p"]
+    rows = []
     for score in trial.scores:
         p = "" if score.mcnemar_p is None else score.mcnemar_p
         figures = (score.accuracy, *score.accuracy_ci95, score.macro_f1, p, *score.recall)
-        writer.writerow([score.templates, score.phrasings, score.sentences, *figures])
-    return text.getvalue()
+        rows.append((score.templates, score.phrasings, score.sentences, *figures))
+    return csv_text([*header, *(f"recall {name}" for name in trial.classes)], rows)

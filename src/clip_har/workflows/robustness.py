@@ -22,7 +22,7 @@ from clip_har.features import FeatureStore
 from clip_har.images import Corruption, ImageFiles
 from clip_har.methods import LabelledImages
 from clip_har.progress import Progress
-from clip_har.workflows.answering import Answering, rightly, stratified
+from clip_har.workflows.answering import Answering, stratified
 from clip_har.workflows.prepare import Prepared
 
 
@@ -55,9 +55,9 @@ def measure_robustness(
         for severity in severities:
             corruption = Corruption(kind=kind, severity=severity, seed=seed)
             images = corrupted_images(prepared, records, plain.labels_N, corruption, progress)
-            baseline, finetuned = accuracies(answering, images)
+            baseline, finetuned = answering.accuracies(images)
             scores.append(CorruptionScore(kind=kind, severity=severity, baseline=baseline, finetuned=finetuned))
-    clean_baseline, clean_finetuned = accuracies(answering, plain)
+    clean_baseline, clean_finetuned = answering.accuracies(plain)
     tuned = [score.finetuned for score in scores if score.finetuned is not None]
     return Robustness(
         images=len(records),
@@ -87,16 +87,6 @@ def corrupted_images(
         seeds=tuple(corruption.image_seed(record.sha256) for record in records),
     )
     return LabelledImages(table=store.table(records), labels_N=labels_N, files=files)
-
-
-def accuracies(answering: Answering, images: LabelledImages) -> tuple[float, float | None]:
-    """Of zero-shot, and of the run if there is one."""
-    targets = images.labels_N.numpy()
-    finetuned = answering.finetuned(images)
-    return (
-        float(rightly(answering.baseline(images), targets).mean()),
-        None if finetuned is None else float(rightly(finetuned, targets).mean()),
-    )
 
 
 def measure_shift(

@@ -5,12 +5,12 @@ How groups are dealt out is in dataset/dealing.py, which images are near-duplica
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clip_har.audit.near_duplicates import DISTANCE, near_duplicate_groups
 from clip_har.dataset import (
     ActionDataset,
     ImageRecord,
@@ -31,6 +31,7 @@ from clip_har.errors import ConfigError, RunError
 from clip_har.files import cache_folder, write_atomically
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.outputs import refuse_inside
+from clip_har.workflows.prepare import worker_count
 
 NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
 UNEVEN = 0.05
@@ -182,18 +183,13 @@ def _groups(
 def _near_duplicates(
     dataset: ActionDataset, distance: int | None, cache: Path | None, workers: int, progress: Progress
 ) -> dict[str, str]:
-    # slow to import, and not always needed
-    from clip_har.audit.near_duplicates import near_duplicate_groups
-
-    options = {} if distance is None else {"distance": distance}
-    groups: dict[str, str] = near_duplicate_groups(
+    return near_duplicate_groups(
         dataset.records,
         cache=cache_folder(cache),
-        workers=workers if workers >= 0 else os.cpu_count() or 1,
+        workers=worker_count(workers),
         progress=progress,
-        **options,
+        distance=DISTANCE if distance is None else distance,
     )
-    return groups
 
 
 def _validate(config: SplitConfig) -> None:

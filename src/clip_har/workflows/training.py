@@ -19,6 +19,7 @@ from clip_har.errors import ConfigError, RunError
 from clip_har.methods import Method, Source, Task, create_method, method_class
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import filled
+from clip_har.workflows.answering import Answering
 from clip_har.workflows.confidence import run_calibration
 from clip_har.workflows.decoded import with_decoded_cache
 from clip_har.workflows.fitting import Fitting
@@ -92,7 +93,8 @@ def train_prepared(
         card |= {"peak_memory_bytes": peak.bytes(), "command": command}
         checkpoint.write_json(folder / "card.json", card)
     distributed.barrier()
-    run_calibration(checkpoint.load_run(folder), prepared, progress)
+    finished = checkpoint.load_run(folder)
+    run_calibration(finished, Answering(finished, prepared, progress), prepared)
     distributed.barrier()
     return checkpoint.load_run(folder)
 

@@ -44,19 +44,15 @@ def measure_unseen(answering: Answering, prepared: Prepared, split: SplitName, p
     novel = novel_images(answering.run, prepared, split, progress)
     if novel is None or prepared.novel is None:
         return None
-    base = prepared.images(split)
     zero_shot = accuracy(ZeroShotClassifier(novel.frame.prompts_CD, novel.frame.logit_scale), novel.images)
     own = _restored(answering.run, novel.frame, prepared.backbone.device, progress)
     tuned = zero_shot if own is None else accuracy(own, novel.images)
-    targets = base.labels_N.numpy()
-    before = float((answering.baseline(base).argmax(axis=1) == targets).mean())
-    answers = answering.finetuned(base)
-    after = before if answers is None else float((answers.argmax(axis=1) == targets).mean())
+    before, after = answering.accuracies(prepared.images(split))
     return Unseen(
         base_classes=prepared.dataset.classes,
         novel_classes=prepared.novel.classes,
         baseline=base_novel(before, zero_shot),
-        finetuned=base_novel(after, tuned),
+        finetuned=base_novel(before if after is None else after, tuned),
         falls_back=answering.run is not None and own is None,
     )
 
