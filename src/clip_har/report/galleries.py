@@ -5,11 +5,13 @@ How they look is in templates/; the photographs of a confusion matrix's cells ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from clip_har.evaluation import BoolArray, EvalResult, IntArray
+from clip_har.evaluation import BoolArray, EvalResult
+from clip_har.explain import telling
 from clip_har.report import wording
 from clip_har.report.html import GALLERY_LIMIT, tile
 from clip_har.report.pictures import Pictures
@@ -51,7 +53,7 @@ def _right(result: EvalResult) -> tuple[BoolArray, BoolArray]:
 
 
 def _surest(result: EvalResult, label: str, pictures: Pictures) -> dict[str, Any]:
-    wrong = np.flatnonzero(result.best.predictions != result.targets_N)
+    wrong = telling.confidently_wrong(result.best.probabilities_NC, result.targets_N)
     text = (
         "All wrong answers, surest first."
         if len(wrong) <= GALLERY_LIMIT
@@ -61,29 +63,27 @@ def _surest(result: EvalResult, label: str, pictures: Pictures) -> dict[str, Any
         "id": "mistakes",
         "title": "Surest mistakes",
         "text": f"{text} Among them are often images whose label is wrong, or that show both actions.",
-        "tiles": _tiles(result, _by_confidence(result, wrong), pictures),
+        "tiles": _tiles(result, wrong, pictures),
     }
 
 
 def _fixed(result: EvalResult, label: str, pictures: Pictures) -> dict[str, Any]:
-    before, after = _right(result)
-    images = np.flatnonzero(~before & after)
+    images = _changed(result)[0]
     return {
         "id": "fixed",
         "title": "Fixed by tuning",
         "text": f"{_of(images)} zero-shot gets wrong and {label} right, surest first.",
-        "tiles": _tiles(result, _by_confidence(result, images), pictures, GALLERY_LIMIT // 2, notes=True),
+        "tiles": _tiles(result, images, pictures, GALLERY_LIMIT // 2, notes=True),
     }
 
 
 def _broken(result: EvalResult, label: str, pictures: Pictures) -> dict[str, Any]:
-    before, after = _right(result)
-    images = np.flatnonzero(before & ~after)
+    images = _changed(result)[1]
     return {
         "id": "broken",
         "title": "Broken by tuning",
         "text": f"{_of(images)} zero-shot gets right and {label} wrong, surest first.",
-        "tiles": _tiles(result, _by_confidence(result, images), pictures, GALLERY_LIMIT // 2),
+        "tiles": _tiles(result, images, pictures, GALLERY_LIMIT // 2),
     }
 
 
@@ -99,22 +99,22 @@ def _hardest(result: EvalResult, label: str, pictures: Pictures) -> dict[str, An
         "id": "hardest",
         "title": "Hardest images",
         "text": f"{who} these {wrong}; the least probable truth comes first.",
-        "tiles": _tiles(result, images[np.argsort(truth_N, kind="stable")], pictures, GALLERY_LIMIT // 2),
+        "tiles": _tiles(result, images[np.argsort(truth_N, kind="stable")].tolist(), pictures, GALLERY_LIMIT // 2),
     }
 
 
-def _of(images: IntArray) -> str:
+def _of(images: Sequence[int]) -> str:
     limit = GALLERY_LIMIT // 2
     return f"The {len(images):,} images that" if len(images) <= limit else f"{limit} of {len(images):,} images that"
 
 
-def _by_confidence(result: EvalResult, images: IntArray) -> IntArray:
-    order: IntArray = images[np.argsort(-result.best.confidence[images], kind="stable")]
-    return order
+def _changed(result: EvalResult) -> tuple[list[int], list[int]]:
+    """The images fixed and broken, surest first."""
+    return telling.changed(result.baseline.probabilities_NC, result.best.probabilities_NC, result.targets_N)
 
 
 def _tiles(
-    result: EvalResult, images: IntArray, pictures: Pictures, limit: int = GALLERY_LIMIT, *, notes: bool = False
+    result: EvalResult, images: Sequence[int], pictures: Pictures, limit: int = GALLERY_LIMIT, *, notes: bool = False
 ) -> list[dict[str, Any]]:
     """Tiles of the first images; with notes, each says what zero-shot answered."""
     answers = result.baseline.predictions
@@ -126,5 +126,5 @@ def _tiles(
             pictures,
             note=f"zero-shot: {result.classes[answers[index]]}" if notes else "",
         )
-        for index in images[:limit].tolist()
+        for index in images[:limit]
     ]
