@@ -24,7 +24,7 @@ from cyclopts import App, Parameter
 from cyclopts.config import Dict as ConfigValues
 
 from clip_har import __version__
-from clip_har.cli_data import data_app
+from clip_har.cli_data import EXIT_DONE, data_app, shown_progress, speaks
 from clip_har.config import (
     BackboneConfig,
     CompareConfig,
@@ -38,11 +38,10 @@ from clip_har.config import (
     load_config_file,
 )
 from clip_har.errors import UserError
-from clip_har.progress import SILENT, Progress
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
 
-EXIT_DONE, EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 # Failures of the file system that the user can mend; others are our fault.
 USER_ERRNOS = frozenset(
     getattr(errno, name)
@@ -90,7 +89,7 @@ def quickstart(
     from clip_har import workflows
     from clip_har.console import Output
 
-    progress = _progress()
+    progress = shown_progress()
     comparison = workflows.quickstart(
         out, methods=methods, seed=seed, cache=cache, progress=progress, command=_command()
     )
@@ -113,8 +112,8 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
     from clip_har.console import Output
 
     del config_file  # read before the flags are; see _run
-    run = workflows.train(config, progress=_progress(), command=_command())
-    if not _speaks():
+    run = workflows.train(config, progress=shown_progress(), command=_command())
+    if not speaks():
         return EXIT_DONE
     figures = run.card["validation"]
     kept = figures.get("candidate") or (f"epoch {figures['epoch']}" if "epoch" in figures else "zero-shot")
@@ -138,8 +137,8 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_f
     from clip_har.console import Output
 
     del config_file
-    result, out = workflows.evaluate(config, progress=_progress(), command=_command())
-    if not _speaks():
+    result, out = workflows.evaluate(config, progress=shown_progress(), command=_command())
+    if not speaks():
         return EXIT_DONE
     output = Output()
     output.evaluation(result)
@@ -158,8 +157,8 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
     from clip_har.console import Output
 
     del config_file
-    comparison = workflows.compare(config, progress=_progress(), command=_command())
-    if not _speaks():
+    comparison = workflows.compare(config, progress=shown_progress(), command=_command())
+    if not speaks():
         return EXIT_DONE
     output = Output()
     output.comparison(comparison.rows, comparison.results)
@@ -177,7 +176,7 @@ def prompts(config: Annotated[PromptsConfig, Parameter(name="*")], *, config_fil
     from clip_har.console import Output
 
     del config_file
-    trial, out = workflows.try_prompts(config, progress=_progress())
+    trial, out = workflows.try_prompts(config, progress=shown_progress())
     output = Output()
     output.prompts(trial)
     output.files(("Tables", out / "prompts.csv"), ("Sentences", out / "prompts.json"))
@@ -240,7 +239,7 @@ def explain(
         plane=embedding_map,
         seed=seed,
     )
-    result, folder = workflows.explain(config, progress=_progress())
+    result, folder = workflows.explain(config, progress=shown_progress())
     output = Output()
     output.explanation(result)
     output.files(("Everything", folder / "explain.json"), ("Image by image", folder / "explain.csv"))
@@ -343,17 +342,6 @@ _CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": Co
 _COMMAND_LINE: list[str] = []
 
 
-def _speaks() -> bool:
-    """Whether this process is the one of several that talks to the user."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _progress() -> Progress:
-    from clip_har.console import ConsoleProgress
-
-    return ConsoleProgress() if _speaks() else SILENT
-
-
 def _command() -> str:
     """The command line as one would type it again, for reports and cards."""
     return shlex.join(" ".join(_COMMAND_LINE[:1]).split() + _COMMAND_LINE[1:])
@@ -430,7 +418,7 @@ def _interrupted(tokens: Sequence[str], run_folder: str = "") -> int:
 
 
 def _say(line: str) -> None:
-    if not _speaks():
+    if not speaks():
         return
     print(line, file=sys.stderr, flush=True)
 

@@ -48,7 +48,7 @@ def fetch(name: str, /, *, source: SourceName = "kaggle", out: Path = Path("har"
     from clip_har import workflows
     from clip_har.console import Output
 
-    fetched = workflows.fetch(name, source, out, archive=archive, progress=_progress())
+    fetched = workflows.fetch(name, source, out, archive=archive, progress=shown_progress())
     output, arranged = Output(), fetched.arranged
     output.line(f"{fetched.folder}: {arranged.labelled:,} labelled images")
     if arranged.unlabelled:
@@ -88,7 +88,7 @@ def audit(
         limits=limits,
         json_file=json_file,
         html_file=html,
-        progress=_progress(),
+        progress=shown_progress(),
         command=_audit_command(data, settings, limits, {"json": json_file, "html": html}),
     )
     output = Output()
@@ -128,7 +128,7 @@ def clean(
     from clip_har.console import Output
     from clip_har.workflows.auditing import apply_cleaning, propose_cleaning
 
-    progress, output = _progress(), Output()
+    progress, output = shown_progress(), Output()
     if out is not None:
         if settings is not None or relabel_suspects:
             raise ConfigError(
@@ -201,7 +201,7 @@ def split(
         pool=pool,
         set_aside=set_aside or (),
     )
-    made = workflows.split(data, out, config, cache=cache, workers=workers, progress=_progress())
+    made = workflows.split(data, out, config, cache=cache, workers=workers, progress=shown_progress())
     output = Output()
     for path, dataset in zip(made.files, made.datasets, strict=True):
         counts = ", ".join(f"{name} {count:,}" for name, count in dataset.counts().items())
@@ -240,10 +240,16 @@ def verify(data: Path, /, *, manifest: Path, out: Path | None = None, strict: bo
     return EXIT_DONE if same else EXIT_FINDINGS
 
 
-def _progress() -> Progress:
+def speaks() -> bool:
+    """Whether this process is the one of several that talks to the user."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def shown_progress() -> Progress:
+    """Where progress goes: to the terminal, or nowhere from all processes but the first."""
     from clip_har.console import ConsoleProgress
 
-    return ConsoleProgress() if os.environ.get("RANK", "0") == "0" else SILENT
+    return ConsoleProgress() if speaks() else SILENT
 
 
 def _audit_command(data: Path, settings: AuditSettings, limits: Limits, files: dict[str, Path | None]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from cyclopts import App, Parameter
 
 from clip_har import cli
+from clip_har.cli_data import EXIT_DONE
 from clip_har.errors import RunError
 
 
@@ -152,7 +153,7 @@ def main_clip(
         output_csv: Table to write; NAME_confusion_matrix.csv is written beside it.
     """
     code = train_clip_lora(data_dir=data_dir, model_name=model_name, epochs=epochs, checkpoint_dir=checkpoint_dir)
-    if code != cli.EXIT_DONE:
+    if code != EXIT_DONE:
         return code
     return evaluate_lora_clip(
         data_dir=data_dir, checkpoint=checkpoint_dir, model_name=model_name, output_csv=output_csv
