@@ -19,18 +19,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from clip_har import evaluation
 from clip_har.errors import DataError, ModelError
 from clip_har.evaluation import compute_metrics, evaluate, mcnemar_p
-
-Scores = npt.NDArray[np.float64]
-Targets = npt.NDArray[np.int64]
-
-
-def random_case(seed: int, n: int, n_classes: int, skill: float = 2.0) -> tuple[Scores, Targets]:
-    rng = np.random.default_rng(seed)
-    targets = rng.integers(0, n_classes, n)
-    logits = rng.normal(size=(n, n_classes))
-    logits[np.arange(n), targets] += skill
-    exponentials = np.exp(logits)
-    return exponentials / exponentials.sum(axis=1, keepdims=True), targets
+from scores import Scores, random_case
 
 
 def names(n_classes: int) -> list[str]:

@@ -24,18 +24,7 @@ from clip_har.evaluation import metrics as metrics_module
 from clip_har.evaluation import scoring as scoring_module
 from clip_har.evaluation.ranking import average_precision, influence, rank, resampled_average_precision
 from clip_har.evaluation.scoring import read_scores
-
-Scores = npt.NDArray[np.float64]
-Targets = npt.NDArray[np.int64]
-
-
-def random_case(seed: int, n: int, n_classes: int, skill: float = 2.0) -> tuple[Scores, Targets]:
-    rng = np.random.default_rng(seed)
-    targets = rng.integers(0, n_classes, n)
-    logits = rng.normal(size=(n, n_classes))
-    logits[np.arange(n), targets] += skill
-    exponentials = np.exp(logits)
-    return exponentials / exponentials.sum(axis=1, keepdims=True), targets
+from scores import Scores, Targets, random_case
 
 
 def coarse_case(seed: int, n: int, n_classes: int) -> tuple[Scores, Targets]:
