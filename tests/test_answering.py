@@ -70,7 +70,7 @@ def test_a_run_where_nothing_can_be_written_still_answers(
         raise PermissionError(13, "Permission denied", str(path))
 
     first = answers(inside, photos, tmp_path)
-    monkeypatch.setattr(answering, "write_atomically", refused)
+    monkeypatch.setattr(answering, "write_sealed", refused)
     monkeypatch.setattr(answering, "PIXELS_VERSION", 98)
     np.testing.assert_allclose(answers(inside, photos, tmp_path), first, atol=1e-6)
 

@@ -11,9 +11,14 @@ import torch
 
 from clip_har import checkpoint
 from clip_har.errors import RunError
+from clip_har.integrity import SEAL_KEY
 from clip_har.methods.lora import Lora
+from clip_har.run_card import add_to_card, write_card
 from clip_har.trainer import fit
+from clip_har.training_states import Start, load_state, save_state
 from tasks import make_task, settings
+
+START = Start(weights="abc", manifest="def", prompts="012")
 
 
 def save_three(folder: Path) -> list[dict[str, torch.Tensor]]:
@@ -26,15 +31,15 @@ def save_three(folder: Path) -> list[dict[str, torch.Tensor]]:
             snapshot = state.snapshot()
             weights.append(snapshot.tensors)
             history = [{"epoch": state.epoch}]
-            checkpoint.save_state(folder, snapshot, history, seconds=1.5 * state.epoch, weights_hash="abc")
+            save_state(folder, snapshot, history, seconds=1.5 * state.epoch, start=START)
     return weights
 
 
 def test_the_newest_state_comes_back_whole(tmp_path: Path) -> None:
     weights = save_three(tmp_path)
-    saved = checkpoint.load_state(tmp_path)
+    saved = load_state(tmp_path)
     assert saved is not None
-    assert saved.weights_hash == "abc"
+    assert saved.start == START
     assert (saved.epoch, saved.seconds, saved.history) == (3, 4.5, [{"epoch": 3}])
     assert saved.snapshot.tensors.keys() == weights[-1].keys()
     assert all(torch.equal(saved.snapshot.tensors[key], weights[-1][key]) for key in weights[-1])
@@ -52,7 +57,7 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path: Path, dam
     if damage == "flip":
         content[-5] ^= 0x40
     newest.write_bytes(content[: len(content) // 2] if damage == "cut" else b"" if damage == "empty" else content)
-    saved = checkpoint.load_state(tmp_path)
+    saved = load_state(tmp_path)
     assert saved is not None and saved.epoch == 2
     assert all(torch.equal(saved.snapshot.tensors[key], weights[1][key]) for key in weights[1])
 
@@ -64,7 +69,7 @@ def test_only_the_two_newest_states_are_kept(tmp_path: Path) -> None:
 
 
 def test_no_state_is_none(tmp_path: Path) -> None:
-    assert checkpoint.load_state(tmp_path) is None
+    assert load_state(tmp_path) is None
 
 
 # --- folders --------------------------------------------------------------------------------------------
@@ -79,7 +84,7 @@ def finished(folder: Path, **card: Any) -> Path:
     checkpoint.save_prompts(folder, task.prompts_CD)
     checkpoint.write_json(folder / "config.json", settings())
     content = {
-        "format_version": 1,
+        "format_version": 2,
         "method": "lora",
         "backbone": {"name": "demo", "weights_hash": "0" * 64, "logit_scale": 20.0},
         "classes": list(task.classes),
@@ -89,7 +94,7 @@ def finished(folder: Path, **card: Any) -> Path:
         "seed": 0,
         "trainable_params": 769,
     }
-    checkpoint.write_json(folder / "card.json", {**content, **card})
+    write_card(folder, {**content, **card}, checkpoint.recorded_files(method, ()))
     return folder
 
 
@@ -115,8 +120,10 @@ def test_what_is_no_run_is_refused_with_a_remedy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ({"method": "telepathy"}, "not a card"),
-        ({"format_version": "one"}, "not a card"),
+        ({"method": "telepathy"}, "not the card of a run: there is no method 'telepathy'"),
+        ({"format_version": "one"}, "not the card of a run: format_version missing or invalid"),
+        ({"classes": [1, 2]}, "not the card of a run: classes missing or invalid"),
+        ({"backbone": {}, "seed": -1}, "backbone, seed missing or invalid"),
         ({"format_version": 99, "package_version": "7.0"}, r"written by clip-har 7\.0"),
     ],
 )
@@ -130,11 +137,12 @@ def test_a_card_with_missing_keys_or_no_json_is_refused(tmp_path: Path) -> None:
     card = json.loads((run / "card.json").read_text())
     del card["classes"]
     (run / "card.json").write_text(json.dumps(card))
-    with pytest.raises(RunError, match="not a card"):
+    with pytest.raises(RunError, match="classes missing"):
         checkpoint.load_run(run)
-    (run / "card.json").write_text("{")
-    with pytest.raises(RunError, match="cannot be read"):
-        checkpoint.load_run(run)
+    for content in ("{", "[" * 200_000, "7"):
+        (run / "card.json").write_text(content)
+        with pytest.raises(RunError, match="is not the card" if content == "7" else "is not valid JSON"):
+            checkpoint.load_run(run)
 
 
 def test_damaged_missing_or_foreign_weights_are_refused(tmp_path: Path) -> None:
@@ -145,12 +153,32 @@ def test_damaged_missing_or_foreign_weights_are_refused(tmp_path: Path) -> None:
     weights.write_bytes(content[:-10])
     with pytest.raises(RunError, match="is damaged"):
         run.classifier()
-    weights.write_bytes((tmp_path / "prompts.safetensors").read_bytes())
-    with pytest.raises(RunError, match="does not hold the weights of the method 'lora'"):
-        run.classifier()
     weights.unlink()
     with pytest.raises(RunError, match="is missing"):
         run.classifier()
+    weights.write_bytes((tmp_path / "prompts.safetensors").read_bytes())
+    write_card(tmp_path, run.card, ["adapter_model.safetensors"])  # whole, but of something else
+    with pytest.raises(RunError, match="does not hold the weights of the method 'lora'"):
+        checkpoint.load_run(tmp_path).classifier()
+
+
+def test_a_run_of_format_1_loads_and_warns_that_it_has_no_checksums(tmp_path: Path) -> None:
+    run = checkpoint.load_run(finished(tmp_path))
+    assert run.caution is None
+    card = {key: value for key, value in run.card.items() if key not in ("files", SEAL_KEY)}
+    (tmp_path / "card.json").write_text(json.dumps({**card, "format_version": 1}))
+    older = checkpoint.load_run(tmp_path)
+    assert older.caution is not None and "no checksums" in older.caution
+    assert older.classifier().training is False
+    (tmp_path / "card.json").write_text(json.dumps(card))  # of format 2, which has a seal
+    with pytest.raises(RunError, match="checksum does not match"):
+        checkpoint.load_run(tmp_path)
+
+
+def test_adding_to_a_card_seals_it_again(tmp_path: Path) -> None:
+    finished(tmp_path)
+    add_to_card(tmp_path, "confidence", {"temperature": 1.5})
+    assert checkpoint.load_run(tmp_path).card["confidence"] == {"temperature": 1.5}
 
 
 def test_a_pickle_under_the_weights_name_is_not_executed(tmp_path: Path) -> None:

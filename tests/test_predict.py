@@ -14,7 +14,9 @@ from PIL import Image
 from clip_har import workflows
 from clip_har.config import BackboneConfig, DataConfig, TrainConfig
 from clip_har.errors import ConfigError, RunError
+from clip_har.integrity import sealed
 from clip_har.predict import Caution, Predictor
+from clip_har.run_card import add_to_card
 from samples import CLASSES, HUES, write_image
 
 
@@ -110,8 +112,7 @@ def sure_of(run: Path, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "copy"
         shutil.copytree(run, folder)
         card = json.loads((folder / "card.json").read_text())
-        card["confidence"] |= changes
-        (folder / "card.json").write_text(json.dumps(card))
+        add_to_card(folder, "confidence", {**card["confidence"], **changes})
         return folder
 
     return copy
@@ -171,7 +172,8 @@ def test_a_run_without_confidence_on_its_card_answers_but_promises_nothing(run: 
     card = json.loads((run / "card.json").read_text())
     bare = images[0].parent / "bare"
     shutil.copytree(run, bare)
-    (bare / "card.json").write_text(json.dumps({key: value for key, value in card.items() if key != "confidence"}))
+    rest = {key: value for key, value in card.items() if key != "confidence"}
+    (bare / "card.json").write_text(json.dumps(sealed(rest)))
     predictor = Predictor(bare)
     (answer,) = predictor.predict(images[:1])
     assert answer.label in CLASSES and set(answer.to_json()) == {"image", "label", "probability", "top"}
@@ -210,7 +212,7 @@ def test_an_evaluation_checks_the_confidence_and_gives_older_runs_theirs(
     shutil.copytree(run, older)
     card = json.loads((older / "card.json").read_text())
     kept = card.pop("confidence")
-    (older / "card.json").write_text(json.dumps(card))
+    (older / "card.json").write_text(json.dumps(sealed(card)))
     config = EvaluateConfig(data=DataConfig(data=photos), backbone=BackboneConfig(workers=0), checkpoint=older)
     result, out = workflows.evaluate(config)
     again = json.loads((older / "card.json").read_text())["confidence"]

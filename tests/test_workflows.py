@@ -28,6 +28,7 @@ from clip_har.config import (
 from clip_har.errors import DataError, RunError
 from clip_har.evaluation import SCALARS
 from clip_har.progress import Silent
+from clip_har.run_card import write_card
 from clip_har.workflows import fitting
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
@@ -270,7 +271,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
 ) -> None:
     whole = workflows.train(train_config(photos, tiny_model, tmp_path / "whole"))
     saves = []
-    original = checkpoint.save_state
+    original = fitting.save_state
 
     def dying(*arguments: Any, **options: Any) -> None:
         original(*arguments, **options)
@@ -279,7 +280,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
             raise SystemExit("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_state", dying)
+        patch.setattr(fitting, "save_state", dying)
         with pytest.raises(SystemExit):
             workflows.train(train_config(photos, tiny_model, tmp_path / "killed"))
     with pytest.raises(RunError, match="not finished"):
@@ -392,6 +393,7 @@ def test_collapse_is_a_loud_warning(photos: Path, tiny_model: str, tmp_path: Pat
     path = run.folder / "classifier.safetensors"
     tensors = {key: tensor * 0 for key, tensor in load_file(path).items()}
     save_file(tensors, path)
+    write_card(run.folder, run.card, [path.name])
     heard = Heard()
     config = EvaluateConfig(data=DataConfig(data=photos), backbone=BackboneConfig(workers=0), checkpoint=run.folder)
     result, _ = workflows.evaluate(config, progress=heard)

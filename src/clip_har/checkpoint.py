@@ -1,21 +1,19 @@
 """Run folders: safe, atomic and self-describing. Writes and reads them; decides nothing about training.
 
 RUN/config.json, card.json (last of all: a run without it is not finished), weights, prompts.safetensors,
-manifest.csv, unreadable.csv, log.jsonl and last/ (the newest training states, for --resume).
+manifest.csv, unreadable.csv and log.jsonl. The card is run_card.py's, RUN/last/ is training_states.py's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -24,11 +22,11 @@ from clip_har.config import resolve
 from clip_har.errors import RunError
 from clip_har.files import write_atomically
 from clip_har.images import Preprocessing
+from clip_har.integrity import file_sha256
 from clip_har.methods import METHODS, Classifier, Frame, Method, Source, create_method
 from clip_har.prompts import class_phrase
-from clip_har.trainer import Snapshot
+from clip_har.run_card import CARD_NAME, check_files, has_checksums, read_card
 
-FORMAT_VERSION = 1
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 """File names that the historic commands give as a checkpoint; they mean the run folder they would lie in."""
 # Settings that say where and how fast a run is made, not what comes out of it.
@@ -36,7 +34,8 @@ _FREE_SETTINGS = frozenset(
     {"out", "resume", "data", "device", "workers", "encode_batch_size", "cache", "save_steps", "tensorboard", "wandb"}
 )
 _WITH_FILES = [method for method in METHODS.values() if isinstance(method.weights_file, str)]
-_CARD_KEYS = ("method", "backbone", "classes", "templates", "preprocessing", "settings", "seed")
+_RECORDED = ("config.json", "prompts.safetensors", "manifest.csv", "unreadable.csv", "log.jsonl", "hard_pairs.json")
+_RESTORE = "Restore it from a copy, or train the run again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +63,30 @@ class Run:
     @property
     def method(self) -> Method:
         settings = resolve(self.card["settings"], {})  # a run of an earlier version lacks what came later
-        return create_method(self.card["method"], settings)
+        try:
+            return create_method(self.card["method"], settings)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._not_of_the_method() from error
+
+    @property
+    def weights_file(self) -> str:
+        """Name of the file that holds the trained weights."""
+        return self.method.weights_file
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return Preprocessing.from_json(self.card["preprocessing"])
+        try:
+            return Preprocessing.from_json(self.card["preprocessing"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f'"preprocessing" in {self.folder / CARD_NAME} is not what clip-har writes'
+            raise RunError(what, remedy=_RESTORE) from error
+
+    @property
+    def caution(self) -> str | None:
+        """What to warn of before the run is trusted, if anything."""
+        if has_checksums(self.card):
+            return None
+        return f"{self.folder} was written by an earlier version and has no checksums: damage would go unnoticed"
 
     def config(self) -> dict[str, Any]:
         """The resolved flat configuration."""
@@ -80,8 +98,16 @@ class Run:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
     def prompts(self) -> Tensor:
-        """The class prompts' embeddings [C, D] that the run was trained with."""
-        return load_prompts(self.folder)
+        """The class prompts' embeddings [C, D] that the run was trained with.
+
+        Raises:
+            RunError: they are missing, damaged, or not of these classes.
+        """
+        prompts_CD = _load_tensors(self.folder / "prompts.safetensors").get("prompts_CD")
+        if prompts_CD is None or prompts_CD.ndim != 2 or len(prompts_CD) != len(self.classes):
+            what = f"{self.folder / 'prompts.safetensors'} does not have an embedding for each class of the run"
+            raise RunError(what, remedy=_RESTORE)
+        return prompts_CD
 
     def tensors(self) -> dict[str, Tensor]:
         """The trained weights, as the method names them.
@@ -89,8 +115,10 @@ class Run:
         Raises:
             RunError: they are missing or damaged.
         """
-        path = self.folder / self.method.weights_file
-        return {} if self.card["method"] == "zero-shot" else _load_tensors(path)
+        if self.card["method"] == "zero-shot":
+            return {}
+        check_files(self.folder, self.card, [self.weights_file])
+        return _load_tensors(self.folder / self.weights_file)
 
     def weights_sha256(self) -> str:
         """SHA-256 of the weights' file in hex; empty where the method has none.
@@ -98,13 +126,13 @@ class Run:
         Raises:
             RunError: it is missing.
         """
-        path = self.folder / self.method.weights_file
         if self.card["method"] == "zero-shot":
             return ""
+        check_files(self.folder, self.card, [self.weights_file])
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
+            return file_sha256(self.folder / self.weights_file)
         except OSError as error:
-            raise RunError(f"{path} cannot be read", remedy="Train the run again.") from error
+            raise RunError(f"{self.folder / self.weights_file} cannot be read", remedy=_RESTORE) from error
 
     def as_source(self) -> Source:
         """What a method that starts from this run needs."""
@@ -140,32 +168,15 @@ class Run:
         tensors = self.tensors()
         try:
             classifier = self.method.restore(frame or self.frame(model=model, device=device), tensors)
-        except (KeyError, RuntimeError, ValueError) as error:
-            weights = self.folder / self.method.weights_file
-            raise RunError(
-                f"{weights} does not hold the weights of the method {self.card['method']!r}",
-                remedy="Train the run again.",
-            ) from error
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError) as error:
+            raise self._not_of_the_method() from error
         return classifier.eval().requires_grad_(False)
 
-
-@dataclass(frozen=True, kw_only=True)
-class SavedState:
-    """A training between two steps, as `save_state` wrote it."""
-
-    snapshot: Snapshot
-    weights_hash: str
-    """Of the backbone that it was trained on."""
-    history: list[dict[str, Any]]
-    seconds: float
-    """Time of the training's finished epochs."""
-    hard_pairs: dict[str, Any] | None
-    """The mined pairs that the current epoch is composed of."""
-
-    @property
-    def epoch(self) -> int:
-        """Epochs finished."""
-        return int(self.snapshot.values["epoch"])
+    def _not_of_the_method(self) -> RunError:
+        name = self.card["method"]
+        known = METHODS[name].weights_file  # a property where it depends on the settings
+        weights = self.folder / known if isinstance(known, str) else self.folder
+        return RunError(f"{weights} does not hold the weights of the method {name!r}", remedy="Train the run again.")
 
 
 def resolve_run(path: Path) -> Path:
@@ -187,23 +198,21 @@ def resolve_run(path: Path) -> Path:
 
 
 def load_run(path: Path) -> Run:
-    """Open a finished run.
+    """Open a finished run, its card and small files checked; its weights are when they are first read.
 
     Raises:
-        RunError: no run there, or its card is damaged or from a newer version.
+        RunError: no run there, or its card or a file is missing, damaged or from a newer version.
     """
     folder = resolve_run(path)
-    card = _read_json(folder / "card.json")
-    missing = [key for key in (*_CARD_KEYS, "trainable_params") if key not in card]
-    version = card.get("format_version")
-    if missing or not isinstance(version, int) or card["method"] not in METHODS:
-        raise RunError(f"{folder / 'card.json'} is not a card of a run", remedy="Train the run again.")
-    if version > FORMAT_VERSION:
+    card = read_card(folder)
+    if card["method"] not in METHODS:
         raise RunError(
-            f"{folder} was written by clip-har {card.get('package_version', 'of a later version')}",
-            remedy="Install that version or a later one.",
+            f"{folder / 'card.json'} is not the card of a run: there is no method {card['method']!r}",
+            remedy="Train the run again.",
         )
-    return Run(folder=folder, card=card)
+    run = Run(folder=folder, card=card)
+    check_files(folder, card, [name for name in card.get("files", {}) if name != run.weights_file])
+    return run
 
 
 def check_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
@@ -245,13 +254,21 @@ def is_finished(folder: Path) -> bool:
     return (folder / "card.json").is_file()
 
 
-def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> None:
-    """Write the classifier's weights, in the method's own format, whole or not at all."""
+def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> tuple[str, ...]:
+    """Write a classifier's weights and what other tools need beside them; returns the other files' names."""
     tensors = method.tensors(classifier)
-    if tensors:
-        for name, content in method.extra_files(classifier, backbone_name).items():
-            write_json(folder / name, content)
-        write_atomically(folder / method.weights_file, save(tensors, {"format": "pt"}))
+    if not tensors:
+        return ()
+    write_atomically(folder / method.weights_file, save(tensors, {"format": "pt"}))
+    return save_extra_files(folder, method, classifier, backbone_name)
+
+
+def save_extra_files(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> tuple[str, ...]:
+    """Write what other tools need beside the weights, and return the files' names."""
+    contents = method.extra_files(classifier, backbone_name)
+    for name, content in contents.items():
+        write_json(folder / name, content)
+    return tuple(contents)
 
 
 def save_prompts(folder: Path, prompts_CD: Tensor) -> None:
@@ -259,13 +276,9 @@ def save_prompts(folder: Path, prompts_CD: Tensor) -> None:
     write_atomically(folder / "prompts.safetensors", save({"prompts_CD": prompts_CD.contiguous()}))
 
 
-def load_prompts(folder: Path) -> Tensor:
-    """What `save_prompts` wrote.
-
-    Raises:
-        RunError: it is missing or damaged.
-    """
-    return _load_tensors(folder / "prompts.safetensors")["prompts_CD"]
+def recorded_files(method: Method, extra: Iterable[str]) -> tuple[str, ...]:
+    """Names of the files whose checksums are on the card of a finished run, where they exist."""
+    return (*_RECORDED, method.weights_file, *extra)
 
 
 def clear(folder: Path) -> None:
@@ -281,72 +294,9 @@ def save_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(folder / "log.jsonl", "".join(json.dumps(dict(entry)) + "\n" for entry in history))
 
 
-def save_state(
-    folder: Path,
-    snapshot: Snapshot,
-    history: Sequence[Mapping[str, Any]],
-    seconds: float,
-    *,
-    weights_hash: str,
-    hard_pairs: Mapping[str, Any] | None = None,
-) -> None:
-    """Write all that `fit` needs to continue from here; the state before it is kept beside it."""
-    metadata = {
-        "weights_hash": weights_hash,
-        "seconds": repr(seconds),
-        "history": json.dumps([dict(entry) for entry in history]),
-        "values": json.dumps(snapshot.values),
-        "hard_pairs": json.dumps(hard_pairs),
-    }
-    metadata["checksum"] = _checksum(snapshot.tensors, metadata)
-    name = f"step-{snapshot.values['step']:08d}.safetensors"
-    write_atomically(folder / "last" / name, save(snapshot.tensors, metadata))
-    others = sorted(path for path in (folder / "last").glob("step-*.safetensors") if path.name != name)
-    before = [path for path in others if path.name < name]
-    for old in set(others) - set(before[-1:]):  # also any that claims to be newer: it was passed over
-        old.unlink()
-
-
-def load_state(folder: Path) -> SavedState | None:
-    """The newest state that is whole, or None: a damaged one is passed over for the one before it."""
-    for path in sorted((folder / "last").glob("step-*.safetensors"), reverse=True):
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            if metadata.pop("checksum") == _checksum(tensors, metadata):
-                return _saved_state(tensors, metadata)
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
-            continue
-    return None
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as readable JSON, whole or not at all."""
     write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def add_to_card(folder: Path, key: str, content: Mapping[str, Any]) -> None:
-    """Add to the card of a finished run, or replace what it says there."""
-    write_json(folder / "card.json", {**_read_json(folder / "card.json"), key: content})
-
-
-def _saved_state(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> SavedState:
-    return SavedState(
-        snapshot=Snapshot(tensors=tensors, values=json.loads(metadata["values"])),
-        weights_hash=metadata["weights_hash"],
-        history=json.loads(metadata["history"]),
-        seconds=float(metadata["seconds"]),
-        hard_pairs=json.loads(metadata["hard_pairs"]),
-    )
-
-
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.blake2b(json.dumps(dict(metadata), sort_keys=True).encode(), digest_size=16)
-    for key, tensor in sorted(tensors.items()):
-        digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
@@ -361,7 +311,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}", remedy="Train the run again.") from error
     if not isinstance(content, dict):
         raise RunError(f"{path} is not what clip-har writes", remedy="Train the run again.")

@@ -35,6 +35,7 @@ from clip_har.images import (
     decode_batches,
     view_seed,
 )
+from clip_har.integrity import DamagedError, file_sha256, read_sealed_json, write_sealed_json
 from clip_har.progress import SILENT, Progress
 
 SHARD_ROWS = 1024
@@ -107,11 +108,20 @@ class FeatureStore:
         folder: the cache folder; the store makes a subfolder of its own in it.
         backbone: what computes the features that are missing.
         view: encode this augmented view of each image, or the image so corrupted, in place of the image as it is.
+        progress: told of damaged files, whose content is computed again.
     """
 
-    def __init__(self, folder: Path, backbone: Backbone, *, view: View | Corruption | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        backbone: Backbone,
+        *,
+        view: View | Corruption | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
         self._backbone = backbone
         self._view = view
+        self._progress = progress
         self.folder = folder / "features" / store_key(backbone, view)
         self._shards: list[_Shard] = []
         self._index: dict[str, tuple[int, int]] = {}
@@ -175,7 +185,7 @@ class FeatureStore:
             try:
                 return torch.from_numpy(np.array(_Shard(path).arrays["embedding"]))
             except _DamagedShardError:
-                path.unlink()
+                self._say_damaged(path)
         embedding = self._backbone.encode_text(sentences)
         _write_shard(path, {"embedding": embedding.numpy()}, sentences)
         return embedding
@@ -208,7 +218,7 @@ class FeatureStore:
         for unreadable in distributed.gather_objects(self._unreadable):
             self._unreadable.update(unreadable)
         if distributed.is_main():
-            write_atomically(self._unreadable_path, json.dumps(self._unreadable, indent=1))
+            write_sealed_json(self._unreadable_path, self._unreadable)
         distributed.barrier()
         self._shards, self._index = [], {}
         for path in sorted(self.folder.glob("*-*.json")):
@@ -230,11 +240,15 @@ class FeatureStore:
         try:
             shard = _Shard(path)
         except _DamagedShardError:
+            self._say_damaged(path)
             path.unlink(missing_ok=True)  # its images are simply encoded again
             return
         for row, sha256 in enumerate(shard.hashes):
             self._index[sha256] = (len(self._shards), row)
         self._shards.append(shard)
+
+    def _say_damaged(self, path: Path) -> None:
+        self._progress.warn(f"Cached embeddings in {path} are damaged or have no checksums: they are computed again")
 
     @property
     def _unreadable_path(self) -> Path:
@@ -242,13 +256,16 @@ class FeatureStore:
 
     def _read_unreadable(self) -> None:
         try:
-            self._unreadable = dict(json.loads(self._unreadable_path.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            self._unreadable = read_sealed_json(self._unreadable_path)
+        except FileNotFoundError:
+            self._unreadable = {}
+        except DamagedError:
+            self._progress.warn(f"{self._unreadable_path} is damaged: images that cannot be read are tried again")
             self._unreadable = {}
 
     def _remember_unreadable(self, sha256: str, reason: str) -> None:
         self._unreadable[sha256] = reason
-        write_atomically(self._unreadable_path, json.dumps(self._unreadable, indent=1))
+        write_sealed_json(self._unreadable_path, self._unreadable)
 
 
 def store_key(backbone: Backbone, view: View | Corruption | None = None) -> str:
@@ -311,36 +328,37 @@ class _DamagedShardError(Exception):
 class _Shard:
     """Some images' features: one memory-mapped .npy per kind, and a .json with their content hashes.
 
-    The .json is written last and holds the checksums: a shard without it, or not matching it, does not count.
+    The .json is written last, sealed, and holds the checksums of the whole files: a shard without it, or not matching
+    it, does not count.
     """
 
     def __init__(self, path: Path) -> None:
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
+            index = read_sealed_json(path)
             self.hashes: list[str] = index["sha256"]
             self.arrays: dict[str, np.ndarray] = {}
             for kind, checksum in index["checksums"].items():
-                array = np.load(_array_path(path, kind), mmap_mode="r", allow_pickle=False)
-                if len(array) != len(self.hashes) or _checksum(array) != checksum:
-                    raise _DamagedShardError(path)
+                file = _array_path(path, kind)
+                if file_sha256(file) != checksum:
+                    raise DamagedError(file)
+                array = np.load(file, mmap_mode="r", allow_pickle=False)
+                if len(array) != len(self.hashes):
+                    raise DamagedError(file)
                 self.arrays[kind] = array
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (DamagedError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _DamagedShardError(path) from error
 
 
 def _write_shard(path: Path, arrays: Mapping[str, np.ndarray], hashes: Sequence[str]) -> Path:
+    checksums = {}
     for kind, array in arrays.items():
         content = io.BytesIO()
         np.save(content, np.ascontiguousarray(array))
+        checksums[kind] = hashlib.sha256(content.getvalue()).hexdigest()
         write_atomically(_array_path(path, kind), content.getvalue())
-    index = {"sha256": list(hashes), "checksums": {kind: _checksum(array) for kind, array in arrays.items()}}
-    write_atomically(path, json.dumps(index))
+    write_sealed_json(path, {"sha256": list(hashes), "checksums": checksums})
     return path
 
 
 def _array_path(path: Path, kind: str) -> Path:
     return path.with_name(f"{path.stem}.{kind}.npy")
-
-
-def _checksum(array: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()

@@ -14,6 +14,7 @@ from pathlib import Path
 from clip_har.dataset.records import MANIFEST_COLUMNS, SPLITS, ActionDataset, SplitName, csv_text
 from clip_har.errors import DataError
 from clip_har.files import write_atomically
+from clip_har.integrity import SEAL_MARK
 
 _SHOWN_LENGTH = 60
 
@@ -90,7 +91,7 @@ def _rows(path: Path, *, remedy: str) -> Iterator[ManifestRow]:
                 found = _shortened(",".join(header)) if header else "empty"
                 raise ValueError(f"its first line is {found}, not {','.join(MANIFEST_COLUMNS)}")
             for row in rows:
-                if not row:  # a blank line
+                if not row or (len(row) == 1 and row[0].startswith(SEAL_MARK)):  # a blank line, or a seal
                     continue
                 line = f"line {rows.line_num}"
                 if len(row) != len(MANIFEST_COLUMNS):

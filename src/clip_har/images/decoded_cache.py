@@ -5,7 +5,6 @@ Which images of which size are wanted is for the caller to say; views of them ar
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -23,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_har.errors import ConfigError, UnreadableImageError
-from clip_har.files import write_atomically
 from clip_har.images.addresses import ImageAddress
 from clip_har.images.batches import decode_each
 from clip_har.images.decoding import header_size
 from clip_har.images.preprocessing import PIXELS_VERSION, image_pixels, resize_pixels
+from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 from clip_har.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -64,16 +63,19 @@ def stored_size(size: tuple[int, int], enough_pixels: int) -> tuple[int, int]:
 class DecodedCache:
     """Images at one size, by content hash, in a folder that several runs may share.
 
-    A shard is a .bin of pixels and a .json written last, with a checksum. One that is cut off or altered does not
-    count, and its images are decoded again.
+    A shard is a .bin of pixels and a .json written last, sealed, with a checksum of the .bin. One that is cut off or
+    altered does not count, and its images are decoded again.
 
     Args:
         folder: the cache folder; this cache makes a subfolder of its own in it.
         enough_pixels: width times height above which images are made smaller, as `PixelView.enough_pixels` says.
+        verify: compare the pixels with their checksum.
+        progress: told of damaged shards.
     """
 
-    def __init__(self, folder: Path, enough_pixels: int, *, verify: bool = True) -> None:
+    def __init__(self, folder: Path, enough_pixels: int, *, verify: bool = True, progress: Progress = SILENT) -> None:
         self._root, self.enough_pixels = folder, enough_pixels
+        self._progress = progress
         self.folder = folder / "decoded" / f"{PIXELS_VERSION}-{enough_pixels}"
         self._places: dict[str, tuple[NDArray[np.uint8], int, int, int]] = {}
         for path in sorted(self.folder.glob("*.json")):
@@ -148,13 +150,14 @@ class DecodedCache:
 
     def _open_shard(self, path: Path, *, verify: bool) -> None:
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
+            index = read_sealed_json(path)
             content = np.memmap(path.with_suffix(".bin"), dtype=np.uint8, mode="r")
             if len(content) != index["bytes"] or (verify and _checksum(content) != index["crc32"]):
                 raise ValueError("damaged")
             for sha256, start, height, width in index["images"]:
                 self._places[sha256] = (content, start, height, width)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (DamagedError, OSError, ValueError, KeyError, TypeError):
+            self._progress.warn(f"Decoded images in {path} are damaged or have no checksum: they are decoded again")
             path.unlink(missing_ok=True)
             path.with_suffix(".bin").unlink(missing_ok=True)
 
@@ -229,7 +232,7 @@ class _ShardWriter:
         self._stream.close()
         path = self._folder / f"{self._name}.json"
         self._temporary.replace(path.with_suffix(".bin"))
-        write_atomically(path, json.dumps({"bytes": self._bytes, "crc32": self._crc, "images": self._images}))
+        write_sealed_json(path, {"bytes": self._bytes, "crc32": self._crc, "images": self._images})
         self.finished.append(path)
         self._start()
 

@@ -18,8 +18,8 @@ import torch
 
 from clip_har import checkpoint, distributed
 from clip_har.evaluation import BoolArray, FloatArray, IntArray
-from clip_har.files import write_atomically
 from clip_har.images import PIXELS_VERSION
+from clip_har.integrity import DamagedError, read_sealed, write_sealed
 from clip_har.methods import Classifier, LabelledImages
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.prepare import Prepared
@@ -53,7 +53,7 @@ class Answering:
         if self.run is None:
             return None
         kept = self.run.folder / "answers" / f"{self._key(self.run, images)}.npy"
-        known_NC = _read_array(kept)
+        known_NC = self._known(kept, images)
         if all(distributed.gather_objects(known_NC is not None)):  # all processes take the same way
             return known_NC
         answers_NC: npt.NDArray[np.float32] = self.classifier.probabilities(images, progress=self._progress).numpy()
@@ -61,7 +61,7 @@ class Answering:
             content = io.BytesIO()
             np.save(content, answers_NC)
             with contextlib.suppress(OSError):  # a run may lie where nothing can be written
-                write_atomically(kept, content.getvalue())
+                write_sealed(kept, content.getvalue())
         return answers_NC
 
     def accuracies(self, images: LabelledImages) -> tuple[float, float | None]:
@@ -79,22 +79,25 @@ class Answering:
         device = self._prepared.backbone.device
         return self.run.classifier(model=self._prepared.backbone.card.name, device=str(device)).to(device)
 
+    def _known(self, path: Path, images: LabelledImages) -> FloatArray | None:
+        """The predictions saved earlier, if they are whole."""
+        try:
+            known_NC: FloatArray = np.load(io.BytesIO(read_sealed(path)), allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (DamagedError, ValueError):
+            self._progress.warn(f"The saved predictions in {path} are damaged and are computed again")
+            return None
+        return known_NC if known_NC.shape == (len(images), len(self._prepared.dataset.classes)) else None
+
     def _key(self, run: checkpoint.Run, images: LabelledImages) -> str:
         """A hash of all that decides the answers."""
         digest = hashlib.sha256("".join(images.table.hashes).encode())
-        digest.update((run.folder / run.method.weights_file).read_bytes())
+        digest.update(run.weights_sha256().encode())
         digest.update(str(PIXELS_VERSION).encode())
         if images.files is not None and images.files.corruption is not None:
             digest.update(json.dumps(images.files.corruption.key(), sort_keys=True).encode())
         return digest.hexdigest()[:32]
-
-
-def _read_array(path: Path) -> FloatArray | None:
-    try:
-        content: FloatArray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return content
 
 
 def rightly(probabilities_NC: FloatArray, targets_N: IntArray) -> BoolArray:

@@ -161,7 +161,7 @@ def _features(
     except ModelError as error:
         remedy = f"{error.remedy.rstrip('.')}. Or audit without a model: --no-embeddings."
         raise ModelError(error.what, remedy=remedy) from error
-    store = FeatureStore(cache, backbone)
+    store = FeatureStore(cache, backbone, progress=progress)
     records = as_records(readable)
     encoding = store.encode(
         records, batch_size=settings.encode_batch_size, workers=settings.processes(), progress=progress

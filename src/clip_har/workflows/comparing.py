@@ -21,6 +21,7 @@ from clip_har.dataset import write_manifest
 from clip_har.errors import RunError, TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
+from clip_har.locking import exclusive
 from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
 from clip_har.progress import SILENT, Progress
@@ -60,6 +61,11 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
     """
     validate(config)
     distributed.initialise(config.backbone.device)
+    with exclusive(config.out):
+        return _compare(config, progress, command)
+
+
+def _compare(config: CompareConfig, progress: Progress, command: str) -> Comparison:
     prepared = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
     for name in config.methods:
         validate(_train_config(config, name, config.seeds[0], prepared))
@@ -79,16 +85,17 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
         shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
         answering = Answering(run, prepared, progress)
         unseen = measure_unseen(answering, prepared, scored_split(prepared.dataset)[0], progress)
-        result = evaluate_prepared(
-            run,
-            answering,
-            prepared,
-            run.folder / "eval",
-            seed=shared,
-            progress=progress,
-            command=command,
-            findings=Findings(unseen=unseen),
-        )
+        with exclusive(run.folder / "eval"):
+            result = evaluate_prepared(
+                run,
+                answering,
+                prepared,
+                run.folder / "eval",
+                seed=shared,
+                progress=progress,
+                command=command,
+                findings=Findings(unseen=unseen),
+            )
         results.setdefault(name, {})[seed] = result
     if failure is not None and not results:
         raise failure
@@ -126,18 +133,20 @@ def quickstart(
     Args:
         methods: what to compare in place of those three; those inside the towers get the small budget.
     """
-    data = draw_demo(out / "data", seed=seed, progress=progress)
-    config = CompareConfig(
-        data=DataConfig(data=data),
-        backbone=BackboneConfig(model="demo", cache=cache),
-        methods=methods,
-        budget="small",
-        seeds=(seed,),
-        out=out,
-    )
-    comparison = compare(config, progress=progress, command=command)
-    _write_contact_sheets(comparison, data, out)
-    return comparison
+    with exclusive(out):
+        data = draw_demo(out / "data", seed=seed, progress=progress)
+        config = CompareConfig(
+            data=DataConfig(data=data),
+            backbone=BackboneConfig(model="demo", cache=cache),
+            methods=methods,
+            budget="small",
+            seeds=(seed,),
+            out=out,
+        )
+        validate(config)
+        comparison = _compare(config, progress, command)
+        _write_contact_sheets(comparison, data, out)
+        return comparison
 
 
 def draw_demo(out: Path, *, seed: int, progress: Progress) -> Path:
@@ -172,10 +181,13 @@ def run_of_comparison(
         full = run_of_comparison(config, WISE_FT_SOURCE, seed, prepared, progress, command)
         train_config = dataclasses.replace(train_config, start_from=full.folder)
     folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")
-    checkpoint.check_folder(folder, to_flat_json(train_config), resume=checkpoint.has_run(folder))
-    if not checkpoint.is_finished(folder):
-        return train_prepared(train_config, folder, prepared, progress, command)
+    with exclusive(folder):
+        checkpoint.check_folder(folder, to_flat_json(train_config), resume=checkpoint.has_run(folder))
+        if not checkpoint.is_finished(folder):
+            return train_prepared(train_config, folder, prepared, progress, command)
     run = checkpoint.load_run(folder)
+    if run.caution:
+        progress.warn(run.caution)
     same_images = run.card.get("manifest_sha256") == prepared.whole.manifest_hash()
     if not same_images or run.card["backbone"]["weights_hash"] != prepared.backbone.card.weights_hash:
         changed = "model's weights" if same_images else "images"

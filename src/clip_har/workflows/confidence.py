@@ -10,6 +10,7 @@ import dataclasses
 
 from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
+from clip_har.run_card import add_to_card
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.prepare import Prepared
 
@@ -41,13 +42,18 @@ def run_calibration(run: checkpoint.Run, answering: Answering, prepared: Prepare
     kept = predict.run_calibration(run)
     if kept is not None:
         return kept
+    calibration = fit_calibration(run, answering, prepared)
+    own = run.card.get("manifest_sha256") == prepared.whole.manifest_hash()
+    if own and distributed.is_main():
+        with contextlib.suppress(OSError):  # a run may lie where nothing can be written
+            add_to_card(run.folder, "confidence", calibration.to_json())
+    return calibration
+
+
+def fit_calibration(run: checkpoint.Run, answering: Answering, prepared: Prepared) -> Calibration:
+    """The run's calibration, fitted on the validation images."""
     val = prepared.images("val")
     answers_NC = answering.finetuned(val)
     if answers_NC is None:
         answers_NC = answering.baseline(val)
-    calibration = calibrate(answers_NC, val.labels_N.numpy())
-    own = run.card.get("manifest_sha256") == prepared.whole.manifest_hash()
-    if own and distributed.is_main():
-        with contextlib.suppress(OSError):  # a run may lie where nothing can be written
-            checkpoint.add_to_card(run.folder, "confidence", calibration.to_json())
-    return calibration
+    return calibrate(answers_NC, val.labels_N.numpy())

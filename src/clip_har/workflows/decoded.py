@@ -31,7 +31,7 @@ def with_decoded_cache(
         return images
     if distributed.is_main():
         files = dict(zip(images.table.hashes, images.files.paths, strict=True))
-        cache = DecodedCache(prepared.cache, view.enough_pixels)
+        cache = DecodedCache(prepared.cache, view.enough_pixels, progress=progress)
         cache.fill(files, workers=prepared.workers, progress=progress)
     distributed.barrier()
     if not distributed.is_main():

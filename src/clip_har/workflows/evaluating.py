@@ -17,6 +17,7 @@ from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
 from clip_har.evaluation.findings import ExplainResult, Findings
 from clip_har.hard_pairs import HardPairs
+from clip_har.locking import exclusive
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows import beyond
 from clip_har.workflows.answering import Answering
@@ -47,6 +48,18 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
     if config.explain and run is None:
         raise ConfigError("--explain explains a run, and there is none", remedy="Name one with --checkpoint.")
     checks = read_checks(config.audit) if config.audit else ()
+    with exclusive(out):
+        return _evaluate(config, run, out, checks, progress, command), out
+
+
+def _evaluate(
+    config: EvaluateConfig,
+    run: checkpoint.Run | None,
+    out: Path,
+    checks: tuple[Check, ...],
+    progress: Progress,
+    command: str,
+) -> EvalResult:
     prepared = prepare(
         config.data,
         config.backbone,
@@ -63,7 +76,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
         explained = explain_dataset(
             run, answering, prepared, out, limit=config.explain, seed=config.seed, progress=progress
         )
-    result = evaluate_prepared(
+    return evaluate_prepared(
         run,
         answering,
         prepared,
@@ -75,7 +88,6 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
         explained=explained,
         checks=checks,
     )
-    return result, out
 
 
 def evaluate_prepared(

@@ -115,7 +115,7 @@ def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: P
         )
     given = config.backbone
     backbone = load_run_backbone(run, model=given.model, device=given.device, precision=given.precision)
-    store = FeatureStore(cache_folder(given.cache), backbone)
+    store = FeatureStore(cache_folder(given.cache), backbone, progress=progress)
     templates = tuple(run.card["templates"])
     return Prepared(
         dataset=ActionDataset(root=Path(), classes=run.classes, records=()),

@@ -24,13 +24,16 @@ from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, T
 from clip_har.progress import Bar, Progress
 from clip_har.tracking import Tracker, trackers
 from clip_har.trainer import Engine, TrainState, fit
+from clip_har.training_states import BestWeights, SavedState, Start, place_best, save_best, save_state
 from clip_har.workflows.prepare import Prepared
 
 
 class Fitting:
     """Trains one method, keeps the weights that are best on validation, and leaves states to continue from."""
 
-    def __init__(self, folder: Path, method: Method, task: Task, prepared: Prepared, progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, method: Method, task: Task, prepared: Prepared, start: Start, progress: Progress
+    ) -> None:
         self.folder = folder
         self.method = method
         self.task = task
@@ -39,12 +42,14 @@ class Fitting:
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.pairs: HardPairs | None = None
+        self._best_weights: BestWeights | None = None
+        self._start = start
         self._backbone = prepared.backbone
         self._zero_shot = prepared.zero_shot()
         self._progress = progress
         self._trackers: list[Tracker] = []
 
-    def fit(self, saved: checkpoint.SavedState | None) -> None:
+    def fit(self, saved: SavedState | None) -> None:
         """Train to the end, from `saved` on."""
         engine = self._engine()
         if saved is not None:
@@ -99,8 +104,15 @@ class Fitting:
             fsdp=self.settings["fsdp"],
         )
 
-    def _continue(self, saved: checkpoint.SavedState) -> None:
-        self.history, self.seconds = saved.history, saved.seconds
+    def place_weights(self) -> tuple[str, ...]:
+        """Give the best weights their place in the run, with the files that other tools need; returns their names."""
+        place_best(self.folder, self.method, self._best_weights)
+        if not (self.folder / self.method.weights_file).is_file():
+            return ()
+        return checkpoint.save_extra_files(self.folder, self.method, self.classifier, self._backbone.card.name)
+
+    def _continue(self, saved: SavedState) -> None:
+        self.history, self.seconds, self._best_weights = saved.history, saved.seconds, saved.best
         if saved.hard_pairs is not None:
             self.pairs = HardPairs.from_json(saved.hard_pairs)
         within = saved.snapshot.values["step_in_epoch"]
@@ -144,7 +156,7 @@ class Fitting:
             if last is not None:
                 if self._best() is None:
                     with last.kept_weights():
-                        self._keep(last.classifier)
+                        self._keep(last.classifier, last.step)
                 self._save_state(last)
             raise
 
@@ -168,7 +180,7 @@ class Fitting:
         with state.kept_weights():
             entry = self._entry(state, rate)
             if entry["best"]:
-                self._keep(state.classifier)
+                self._keep(state.classifier, state.step)
             due = state.epoch % self.settings["hard_pairs_every"] == 0 and state.epoch < self.settings["epochs"]
             if self.settings["hard_pairs"] > 0 and due and isinstance(self.method, GradientMethod):
                 self._mine(state.classifier)
@@ -199,9 +211,9 @@ class Fitting:
             best["best"] = False
         return entry
 
-    def _keep(self, classifier: Classifier) -> None:
+    def _keep(self, classifier: Classifier, step: int) -> None:
         if distributed.is_main():
-            checkpoint.save_weights(self.folder, self.method, classifier, self._backbone.card.name)
+            self._best_weights = save_best(self.folder, self.method, classifier, step)
 
     def _rank(self, entry: Mapping[str, Any]) -> tuple[float, float]:
         return rank(entry, self.method.chosen_by if isinstance(self.method, SolvedMethod) else "val_macro_f1")
@@ -217,12 +229,13 @@ class Fitting:
     def _save_state(self, state: TrainState) -> None:
         snapshot = state.snapshot()
         if distributed.is_main():
-            checkpoint.save_state(
+            save_state(
                 self.folder,
                 snapshot,
                 self.history,
                 self.seconds,
-                weights_hash=self._backbone.card.weights_hash,
+                start=self._start,
+                best=self._best_weights,
                 hard_pairs=self.pairs.to_json() if self.pairs else None,
             )
 

@@ -25,9 +25,9 @@ from clip_har.dataset import (
     held_out_classes,
     load_dataset,
     united,
-    write_manifest,
     write_unreadable,
 )
+from clip_har.dataset.saved_split import SavedSplit
 from clip_har.dataset.sources import locate
 from clip_har.errors import DataError
 from clip_har.features import Encoding, FeatureStore, FeatureTable, View
@@ -114,7 +114,8 @@ class Prepared:
         records = [record for record in self.dataset.split("train") if record.sha256 in wanted]
         tables = []
         for number in range(count):
-            store = FeatureStore(self.cache, self.backbone, view=View(augment=augment, number=number))
+            view = View(augment=augment, number=number)
+            store = FeatureStore(self.cache, self.backbone, view=view, progress=progress)
             store.encode(records, batch_size=self.encode_batch_size, workers=self.workers, progress=progress)
             tables.append(FeatureTable(store, images.table.hashes))
         return dataclasses.replace(images, views=tuple(tables))
@@ -147,6 +148,8 @@ def prepare(
     Raises:
         UserError: data or model cannot be used, or too many images cannot be read.
     """
+    if run is not None and run.caution:
+        progress.warn(run.caution)
     needed: tuple[SplitName, ...] = SPLITS if for_training else ("val", "test")
     whole = _read_dataset(data, backbone, run, needed, progress)
     dataset, novel = _without_held_out(whole, data, run, hold_out, progress)
@@ -155,7 +158,7 @@ def prepare(
         f"Model {model.card.name}: {model.card.parameters / 1e6:.1f} M parameters, "
         f"{model.card.embed_dim}-d embeddings, {model.precision} on {model.device}"
     )
-    store = FeatureStore(cache_folder(backbone.cache), model)
+    store = FeatureStore(cache_folder(backbone.cache), model, progress=progress)
     encoding = store.encode(
         [r for r in dataset.records if r.split in (encoded or needed)],
         batch_size=backbone.encode_batch_size,
@@ -220,19 +223,20 @@ def _read_dataset(
     set_aside = _set_aside(data, folder, run)
     key = f"{folder.resolve()}|{data.val_fraction}|{data.test_fraction}|{data.split_seed}"
     key += "".join(f"|without {split}" for split in sorted(set_aside))
-    kept = cache_folder(backbone.cache) / "splits" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.csv"
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.csv"
+    kept = SavedSplit(cache_folder(backbone.cache) / "splits" / name, progress)
     dataset = load_dataset(
         folder,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         split_seed=data.split_seed,
-        manifests=[run.folder / "manifest.csv", kept] if run else [] if data.manifest else [kept],
+        manifests=[run.folder / "manifest.csv", *kept.paths()] if run else [] if data.manifest else kept.paths(),
         classes=sorted((*run.classes, *run.held_out)) if run else None,
         manifest=_given_manifest(data, run, needed),
         set_aside=set_aside,
     )
     if not run and not data.manifest and distributed.is_main():
-        write_manifest(dataset, kept)
+        kept.save(dataset)
     counts = ", ".join(f"{split} {count:,}" for split, count in dataset.counts().items() if count)
     progress.note(f"Data {dataset.root}: {len(dataset.classes)} classes; {counts} images")
     progress.note(f"Read as {dataset.form}")

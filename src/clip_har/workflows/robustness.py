@@ -77,7 +77,7 @@ def corrupted_images(
     progress: Progress,
 ) -> LabelledImages:
     """Some images under one corruption; features that are missing are computed and cached."""
-    store = FeatureStore(prepared.cache, prepared.backbone, view=corruption)
+    store = FeatureStore(prepared.cache, prepared.backbone, view=corruption, progress=progress)
     store.encode(records, batch_size=prepared.encode_batch_size, workers=prepared.workers, progress=progress)
     files = ImageFiles(
         paths=tuple(record.path for record in records),

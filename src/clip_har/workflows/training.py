@@ -9,18 +9,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from clip_har import checkpoint, distributed, tracking
 from clip_har.config import TrainConfig, apply_preset, resolve, to_flat_json, validate
 from clip_har.cost import PeakMemory, keep_freed_memory
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
+from clip_har.locking import exclusive
 from clip_har.methods import Method, Source, Task, create_method, method_class
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import filled
+from clip_har.run_card import FORMAT_VERSION, write_card
+from clip_har.training_states import Start, load_state, prompts_sha256
 from clip_har.workflows.answering import Answering
-from clip_har.workflows.confidence import run_calibration
+from clip_har.workflows.confidence import fit_calibration
 from clip_har.workflows.decoded import with_decoded_cache
 from clip_har.workflows.fitting import Fitting
 from clip_har.workflows.prepare import Prepared, prepare
@@ -40,11 +41,15 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     distributed.initialise(config.backbone.device)
     folder = config.out or _default_folder(config)
     checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)
-    if config.resume and checkpoint.is_finished(folder):
-        progress.note(f"{folder} is finished already")
-        return checkpoint.load_run(folder)
-    prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
-    return train_prepared(config, folder, prepared, progress, command)
+    with exclusive(folder):
+        checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)  # nobody else changes it now
+        if config.resume and checkpoint.is_finished(folder):
+            progress.note(f"{folder} is finished already")
+            finished = checkpoint.load_run(folder)
+            finished.weights_sha256()
+            return finished
+        prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
+        return train_prepared(config, folder, prepared, progress, command)
 
 
 def _default_folder(config: TrainConfig) -> Path:
@@ -63,15 +68,19 @@ def train_prepared(
 ) -> checkpoint.Run:
     """Train into a run folder that `check_folder` allows, from its last saved state if there is one.
 
+    The caller is the folder's only writer.
+
     Args:
         config: with a method's name, its preset applied.
     """
     given = {key: value for key, value in to_flat_json(config).items() if key != "resume"}
     given["out"] = str(folder)
     source, settings = _settings(config, given, prepared)
-    saved = checkpoint.load_state(folder)
+    method = create_method(config.method, settings)
+    start = _start(prepared)
+    saved = load_state(folder, method, warn=progress.warn)
     if saved is not None:
-        _require_same_start(folder, saved, prepared)
+        _require_same_start(folder, saved.start, start, prepared)
     if distributed.is_main():
         if saved is None:
             checkpoint.clear(folder)
@@ -82,19 +91,19 @@ def train_prepared(
     distributed.barrier()
     keep_freed_memory()
     peak = PeakMemory(prepared.backbone.device)
-    method = create_method(config.method, settings)
-    fitting = Fitting(folder, method, _task(config, settings, prepared, source, progress), prepared, progress)
+    fitting = Fitting(folder, method, _task(config, settings, prepared, source, progress), prepared, start, progress)
     try:
         fitting.fit(saved)
     except KeyboardInterrupt as interrupt:  # the command line says how to continue
         raise (KeyboardInterrupt(str(folder)) if checkpoint.has_run(folder) else interrupt) from None
-    if distributed.is_main():
-        card = _card(config, settings, prepared, fitting, method)
-        card |= {"peak_memory_bytes": peak.bytes(), "command": command}
-        checkpoint.write_json(folder / "card.json", card)
+    extra = fitting.place_weights() if distributed.is_main() else ()
     distributed.barrier()
-    finished = checkpoint.load_run(folder)
-    run_calibration(finished, Answering(finished, prepared, progress), prepared)
+    card = _card(config, settings, prepared, fitting, method)
+    card |= {"peak_memory_bytes": peak.bytes(), "command": command}
+    trained = checkpoint.Run(folder=folder, card=card)
+    card["confidence"] = fit_calibration(trained, Answering(trained, prepared, progress), prepared).to_json()
+    if distributed.is_main():  # last of all: from now on the run counts as finished
+        write_card(folder, card, checkpoint.recorded_files(method, extra))
     distributed.barrier()
     return checkpoint.load_run(folder)
 
@@ -151,19 +160,27 @@ def _task(
     )
 
 
-def _require_same_start(folder: Path, saved: checkpoint.SavedState, prepared: Prepared) -> None:
+def _start(prepared: Prepared) -> Start:
+    return Start(
+        weights=prepared.backbone.card.weights_hash,
+        manifest=prepared.whole.manifest_hash(),
+        prompts=prompts_sha256(prepared.prompts_CD),
+    )
+
+
+def _require_same_start(folder: Path, saved: Start, now: Start, prepared: Prepared) -> None:
     """Refuse to continue a run on other images or other weights than it began with."""
-    if saved.weights_hash != prepared.backbone.card.weights_hash:
+    if saved.weights != now.weights:
         changed = f"The weights of {prepared.backbone.card.name} are"
-    elif (folder / "manifest.csv").read_text(encoding="utf-8") != prepared.whole.manifest_csv():
+    elif saved.manifest and saved.manifest != now.manifest:
         changed = f"The images in {prepared.dataset.root} are"
-    elif not torch.equal(checkpoint.load_prompts(folder), prepared.prompts_CD):
+    elif saved.prompts and saved.prompts != now.prompts:
         changed = "The prompts are"
     else:
         return
     raise RunError(
         f"{changed} not those that the run in {folder} began with",
-        remedy="Restore them, or train anew into another --out.",
+        remedy="Restore them, or train again into another --out.",
     )
 
 
@@ -175,7 +192,7 @@ def _card(
     del backbone["preprocessing"]
     trainable = method.trainable_params(fitting.classifier)
     return {
-        "format_version": checkpoint.FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "package_version": version("clip-har"),
         "method": config.method,
         "preset": config.preset,

@@ -5,11 +5,11 @@ Fetching is in download/.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from clip_har.errors import DataError
-from clip_har.files import cache_folder, write_atomically
+from clip_har.files import cache_folder
+from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 
 NAMES = ("har",)
 """Datasets that can be called by name."""
@@ -26,12 +26,11 @@ def locate(data: Path) -> Path:
         return data
     fetch = f"clip-har data fetch {name} --source kaggle --out DIR"
     try:
-        note = json.loads(note_path(name).read_text(encoding="utf-8"))
-        folder = Path(note["folder"])
+        folder = Path(read_sealed_json(note_path(name))["folder"])
     except FileNotFoundError as error:
         raise DataError(f"The dataset {name} has not been fetched", remedy=f"Run {fetch}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{note_path(name)} cannot be read: {error}", remedy=f"Delete it and run {fetch}") from error
+    except (DamagedError, OSError, KeyError, TypeError) as error:
+        raise DataError(f"{note_path(name)} is damaged", remedy=f"Run {fetch} again") from error
     if not folder.is_dir():
         raise DataError(f"The dataset {name} is no longer in {folder}", remedy=f"Put it back, or run {fetch}")
     return folder
@@ -40,7 +39,7 @@ def locate(data: Path) -> Path:
 def remember(name: str, folder: Path) -> Path:
     """Note where a dataset was fetched to; returns the note's file."""
     path = note_path(name)
-    write_atomically(path, json.dumps({"folder": str(folder.resolve())}) + "\n")
+    write_sealed_json(path, {"folder": str(folder.resolve())})
     return path
 
 
