@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clip_har import checkpoint, workflows
+from clip_har import checkpoint, training_states, workflows
 from clip_har.backbone import Backbone
 from clip_har.config import (
     BackboneConfig,
@@ -271,7 +271,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
 ) -> None:
     whole = workflows.train(train_config(photos, tiny_model, tmp_path / "whole"))
     saves = []
-    original = fitting.save_state
+    original = training_states.save_state
 
     def dying(*arguments: Any, **options: Any) -> None:
         original(*arguments, **options)
