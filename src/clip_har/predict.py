@@ -104,6 +104,8 @@ class Predictor:
         self.run = load_run(run)
         self.classes = self.run.classes
         self._backbone = load_run_backbone(self.run, model=model, device=device, precision=precision)
+        self.notes = self._backbone.notes
+        """What was assumed on loading the backbone; a line each."""
         self._classifier = self.run.classifier(model=model, device=str(self._backbone.device))
         self._classifier.to(self._backbone.device)
         self._classifier.prepare()

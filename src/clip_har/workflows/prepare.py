@@ -155,6 +155,8 @@ def prepare(
         f"Model {model.card.name}: {model.card.parameters / 1e6:.1f} M parameters, "
         f"{model.card.embed_dim}-d embeddings, {model.precision} on {model.device}"
     )
+    for note in model.notes:
+        progress.note(note)
     store = FeatureStore(cache_folder(backbone.cache), model)
     encoding = store.encode(
         [r for r in dataset.records if r.split in (encoded or needed)],
