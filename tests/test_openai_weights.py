@@ -108,7 +108,7 @@ class AttentionPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2).permute(0, 2, 1)
         x = torch.cat([x.mean(1, keepdim=True), x], dim=1) + self.positional_embedding
-        batch, length, width = x.shape
+        batch, _, width = x.shape
 
         def split(values: Tensor) -> Tensor:
             return values.view(batch, -1, self.heads, width // self.heads).transpose(1, 2)
