@@ -17,6 +17,8 @@ from clip_har import pretrained
 from clip_har.backbone import Backbone, load_backbone
 from clip_har.errors import ModelError
 
+pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit:FutureWarning")
+
 EMBED, SIZE, CONTEXT, VOCABULARY = 24, 32, 12, 50
 
 
@@ -38,7 +40,7 @@ class Block(nn.Module):
         mask = torch.full((len(x), len(x)), float("-inf")).triu(1) if self.causal else None
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
-        return x + self.mlp(self.ln_2(x))
+        return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
 
 
 class Transformer(nn.Module):

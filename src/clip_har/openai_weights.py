@@ -63,7 +63,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
         content = _load(path)
     except Exception as error:  # torch and safetensors raise many kinds
         raise _unreadable(path, error) from error
