@@ -1,22 +1,15 @@
 """Any CLIP-family model, loaded through open_clip: names, weights, towers, precision.
 
-Knows nothing of datasets, caches or methods. Loading never unpickles; see `_load_openai_archive` for the one
-exception that the user must name.
+Knows nothing of datasets, caches or methods. How a name becomes a model is for `pretrained`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
-import logging
 import math
-import textwrap
-import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -26,20 +19,10 @@ from torch import Tensor, nn
 from clip_har.config import Precision
 from clip_har.errors import ModelError
 from clip_har.images import Preprocessing
-
-HISTORIC_NAMES = {
-    "ViT-B/32": "ViT-B-32:openai",
-    "ViT-B/16": "ViT-B-16:openai",
-    "ViT-L/14": "ViT-L-14:openai",
-    "RN50": "RN50:openai",
-    "RN101": "RN101:openai",
-}
-"""The historic model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
+from clip_har.pretrained import absolute, open_pretrained
 
 CPU_BATCH_SIZE = 16
 """Images per forward pass on a CPU, where larger activations leave its caches (a CNN runs at half the speed)."""
-HUB_SECONDS = 10.0
-"""How long the model hub may take to answer before it counts as out of reach."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,6 +44,8 @@ class BackboneCard:
     preprocessing: Preprocessing
     logit_scale: float
     """Factor on cosine similarities, exp of the learned temperature's logarithm."""
+    files_sha256: str = ""
+    """`pretrained.fingerprint` of the files it was read from; "" for a model that its name identifies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +66,17 @@ class Backbone:
         tokenizer: open_clip's tokenizer for it: list of sentences -> int64 [T, context].
         card: what identifies it.
         precision: arithmetic of the image tower: "float32", "bfloat16" or "float16".
+        notes: what was assumed on loading and the user should see; a line each.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, card: BackboneCard, precision: str) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, card: BackboneCard, precision: str, notes: tuple[str, ...] = ()
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.card = card
         self.precision = precision
+        self.notes = notes
         self.device = next(model.parameters()).device
 
     @torch.inference_mode()
@@ -124,29 +113,37 @@ class Backbone:
         return torch.cat(parts)
 
 
-def load_backbone(name: str, *, device: str = "auto", precision: Precision = "auto") -> Backbone:
+def load_backbone(
+    name: str,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    local_only: bool = False,
+    expected_files: str | None = None,
+) -> Backbone:
     """Load a pretrained model by name.
 
     Args:
         name: a historic name, an open_clip NAME or NAME:PRETRAINED, NAME:FILE, "hf-hub:REPO", "local-dir:FOLDER",
-            "demo", or the path of an OpenAI .pt archive.
+            "demo", or the path of OpenAI's weights.
         device: "auto", or anything torch.device takes.
         precision: arithmetic of the image tower; "auto" asks the hardware.
+        local_only: whether only files on this machine are read, and the network is never asked.
+        expected_files: the `pretrained.fingerprint` that the model's files must have, compared before they are read.
 
     Raises:
-        ModelError: unknown name, missing or unreadable weights, no network, or no such device.
+        ModelError: unknown name, refused, missing, changed or unreadable files, no network, or no such device.
     """
     chosen = resolve_device(device)
-    name = _absolute(name)
-    with _quiet():
-        model, tokenizer = _open(name)
-    model = model.float().eval().requires_grad_(False)
-    card = _describe(name, model)
+    name = absolute(name)
+    opened = open_pretrained(name, local_only=local_only, expected_files=expected_files)
+    model = opened.model.float().eval().requires_grad_(False)
+    card = _describe(name, model, opened.files_sha256)
     resolved = resolve_precision(precision, chosen)
     model.to(chosen)
     visual = cast(nn.Module, model.visual).to(_DTYPES[resolved])
     visual.to(memory_format=torch.channels_last)
-    return Backbone(model, tokenizer, card, resolved)
+    return Backbone(model, opened.tokenizer, card, resolved, opened.notes)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -190,189 +187,11 @@ def _cpu_multiplies_bfloat16() -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
-# --- opening ---------------------------------------------------------------------------------------------
-
-
-def _open(name: str) -> tuple[nn.Module, Any]:
-    import open_clip  # slow to import, and only needed here
-
-    architecture, pretrained = _parse(name)
-    if pretrained is not None and not architecture:
-        return _load_openai_archive(Path(pretrained))
-    from_files = architecture.startswith("local-dir:") or (pretrained is not None and Path(pretrained).is_file())
-    try:
-        with contextlib.nullcontext() if from_files else _offline_if_unreachable():
-            model = open_clip.create_model(
-                architecture,
-                pretrained=pretrained,
-                force_quick_gelu=_needs_quick_gelu(architecture, pretrained),
-                require_pretrained=True,
-                pretrained_text=False,
-            )
-            return model, open_clip.get_tokenizer(architecture)
-    except Exception as error:
-        raise _explain(name, architecture, error) from error
-
-
-@contextlib.contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
-    """Without a network the hub's client retries for a minute; ask once, then use only what was downloaded before."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    before = constants.HF_HUB_OFFLINE
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception:  # requests or httpx, by version; whatever it is, the hub cannot be asked
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _parse(name: str) -> tuple[str, str | None]:
-    """The architecture and the weights' tag or file; ("", file) for a weight file alone.
-
-    Raises:
-        ModelError: the name is not known, or lacks its weights.
-    """
-    import open_clip
-
-    if name == "demo":
-        return f"local-dir:{Path(__file__).parent / 'demo' / 'model'}", None
-    if name.startswith(("local-dir:", "hf-hub:")):
-        return _checked_local(name), None
-    if Path(name).is_file():
-        return "", name
-    architecture, _, pretrained = HISTORIC_NAMES.get(name, name).partition(":")
-    architecture = architecture.replace("/", "-")
-    known = open_clip.list_models()
-    if architecture not in known:
-        raise ModelError(f"Unknown model {name!r}", remedy=_nearest_models(name, known))
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if not pretrained and tags:
-        pretrained = "openai" if "openai" in tags else tags[0]
-    if pretrained not in tags and not Path(pretrained).is_file():
-        said = (
-            f"{architecture} has no weights {pretrained!r}" if pretrained else f"{architecture} has no default weights"
-        )
-        raise ModelError(
-            said, remedy=f"Known for it: {', '.join(tags) or 'none'}; or give a file as {architecture}:FILE."
-        )
-    return architecture, pretrained
-
-
-def _absolute(name: str) -> str:
-    """The same model from any working directory: paths in a name made absolute."""
-    kind, _, rest = name.partition(":")
-    if kind == "local-dir":
-        return f"local-dir:{Path(rest).resolve()}"
-    if Path(name).is_file():
-        return str(Path(name).resolve())
-    return f"{kind}:{Path(rest).resolve()}" if rest and kind != "hf-hub" and Path(rest).is_file() else name
-
-
-def _checked_local(name: str) -> str:
-    folder = Path(name.partition(":")[2])
-    if name.startswith("local-dir:") and not (folder / "open_clip_config.json").is_file():
-        raise ModelError(
-            f"{folder} holds no open_clip model (no open_clip_config.json)",
-            remedy="Give the folder that holds open_clip_config.json and the weights.",
-        )
-    return name
-
-
-def _needs_quick_gelu(architecture: str, pretrained: str | None) -> bool:
-    """OpenAI's and some other weights were trained with QuickGELU; plain GELU costs them accuracy silently."""
-    import open_clip
-
-    if architecture.startswith(("local-dir:", "hf-hub:")) or pretrained is None:
-        return False
-    tag = open_clip.get_pretrained_cfg(architecture, pretrained) or {}
-    return bool(tag.get("quick_gelu", False))
-
-
-def _load_openai_archive(path: Path) -> tuple[nn.Module, Any]:
-    """OpenAI's own .pt file, a TorchScript archive: read through torch.jit because the user named this file."""
-    import open_clip
-
-    if not _is_torchscript(path):
-        raise ModelError(
-            f"{path} does not say which architecture its weights are for",
-            remedy=f"Name it too, for example --model ViT-B-32:{path}.",
-        )
-    try:
-        model = open_clip.load_openai_model(str(path), precision="fp32", device="cpu")
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be read as an OpenAI CLIP archive: {_first_line(error)}",
-            remedy="Download it again.",
-        ) from error
-    return model, open_clip.get_tokenizer("ViT-B-32")
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in entry for entry in archive.namelist())
-
-
-def _explain(name: str, architecture: str, error: Exception) -> ModelError:
-    """An exception of open_clip or the hub, as one line with a remedy."""
-    reason = _first_line(error)
-    wants_network = architecture.startswith("hf-hub:") or "download" in reason.lower() or "hub" in reason.lower()
-    if architecture.startswith("local-dir:") or not wants_network:
-        return ModelError(f"The model {name} cannot be loaded: {reason}", remedy="Check that its files are complete.")
-    return ModelError(
-        f"The weights of {name} could not be downloaded ({reason})",
-        remedy="Without a network: download the weights elsewhere and pass --model "
-        f"{'NAME' if ':' in architecture else architecture}:FILE or local-dir:FOLDER, or use --model demo, which "
-        "needs no download.",
-    )
-
-
-def _nearest_models(name: str, known: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name.replace("/", "-"), known, n=3, cutoff=0.5)
-    historic = ", ".join(HISTORIC_NAMES)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Use {historic}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    reason = lines[0].rpartition("Last error: ")[2] if lines else type(error).__name__
-    return textwrap.shorten(reason.split(". ")[0], 160, placeholder=" ...").rstrip(".")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip logs to the root logger and warns on load; what matters of it we say ourselves."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
-
-
 # --- describing ------------------------------------------------------------------------------------------
 
 
-def _describe(name: str, model: nn.Module) -> BackboneCard:
-    from open_clip.transform import PreprocessCfg
-
+def _describe(name: str, model: nn.Module, files_sha256: str) -> BackboneCard:
     visual = cast(nn.Module, model.visual)
-    settings = getattr(visual, "preprocess_cfg", None)
-    if settings is None:  # an OpenAI archive: mean and std only
-        settings = dataclasses.asdict(
-            PreprocessCfg(size=visual.image_size, mean=visual.image_mean, std=visual.image_std)
-        )
     logit_scale = getattr(model, "logit_scale", None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with torch.inference_mode():
@@ -383,8 +202,9 @@ def _describe(name: str, model: nn.Module) -> BackboneCard:
         activation=_activation(visual),
         embed_dim=embed_dim,
         parameters=parameters,
-        preprocessing=Preprocessing.from_open_clip(settings),
+        preprocessing=Preprocessing.from_open_clip(cast(Any, visual.preprocess_cfg)),
         logit_scale=100.0 if logit_scale is None else math.exp(float(logit_scale.float())),
+        files_sha256=files_sha256,
     )
 
 

@@ -23,6 +23,7 @@ from clip_har.errors import RunError
 from clip_har.files import write_atomically
 from clip_har.images import Preprocessing
 from clip_har.integrity import file_sha256
+from clip_har.known_models import load_for_run
 from clip_har.methods import METHODS, Classifier, Frame, Method, Source, create_method
 from clip_har.prompts import class_phrase
 from clip_har.run_card import CARD_NAME, check_files, has_checksums, read_card
@@ -143,7 +144,9 @@ class Run:
         card = self.card
 
         def load() -> Backbone:
-            return load_backbone(model or card["backbone"]["name"], device=device, precision="float32")
+            if model is not None:
+                return load_backbone(model, device=device, precision="float32")
+            return load_for_run(card["backbone"], self.folder, device=device, precision="float32")
 
         return Frame(
             classes=self.classes,

@@ -283,6 +283,8 @@ def predict(
 
     caution = Caution(coverage=confidence, accuracy=accuracy, abstain_below=abstain_below)
     predictor = Predictor(run, model=model, device=device, precision=precision)
+    for note in predictor.notes:
+        _say(note)
     predictions = list(predictor.predict(_image_files(images), top=top, caution=caution))
     if json_output:
         sys.stdout.write(json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False) + "\n")

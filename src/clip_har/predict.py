@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from clip_har.backbone import Backbone, load_backbone
+from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run, load_run
 from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError, UnreadableImageError
 from clip_har.images import decode_lenient
+from clip_har.known_models import load_for_run, load_named
 
 if TYPE_CHECKING:
     from clip_har.evaluation.certainty import Calibration
@@ -104,6 +105,8 @@ class Predictor:
         self.run = load_run(run)
         self.classes = self.run.classes
         self._backbone = load_run_backbone(self.run, model=model, device=device, precision=precision)
+        self.notes = self._backbone.notes
+        """What was assumed on loading the backbone; a line each."""
         self._classifier = self.run.classifier(model=model, device=str(self._backbone.device))
         self._classifier.to(self._backbone.device)
         self._classifier.prepare()
@@ -239,7 +242,10 @@ def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Pr
     Raises:
         RunError: other weights are there now.
     """
-    backbone = load_backbone(model or run.card["backbone"]["name"], device=device, precision=precision)
+    if model is not None:
+        backbone = load_named(model, device=device, precision=precision)
+    else:
+        backbone = load_for_run(run.card["backbone"], run.folder, device=device, precision=precision)
     expected = run.card["backbone"]["weights_hash"]
     if backbone.card.weights_hash != expected:
         raise RunError(

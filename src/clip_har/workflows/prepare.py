@@ -33,6 +33,7 @@ from clip_har.errors import DataError
 from clip_har.features import Encoding, FeatureStore, FeatureTable, View
 from clip_har.files import cache_folder
 from clip_har.images import ImageFiles
+from clip_har.known_models import load_named
 from clip_har.methods import LabelledImages, Source, Task
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.predict import load_run_backbone
@@ -158,6 +159,8 @@ def prepare(
         f"Model {model.card.name}: {model.card.parameters / 1e6:.1f} M parameters, "
         f"{model.card.embed_dim}-d embeddings, {model.precision} on {model.device}"
     )
+    for note in model.notes:
+        progress.note(note)
     store = FeatureStore(cache_folder(backbone.cache), model, progress=progress)
     encoding = store.encode(
         [r for r in dataset.records if r.split in (encoded or needed)],
@@ -286,7 +289,7 @@ def _given_manifest(data: DataConfig, run: checkpoint.Run | None, needed: Sequen
 def _load_model(backbone: BackboneConfig, run: checkpoint.Run | None) -> Backbone:
     if run:
         return load_run_backbone(run, model=backbone.model, device=backbone.device, precision=backbone.precision)
-    return load_backbone(backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision)
+    return load_named(backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision)
 
 
 def worker_count(asked: int) -> int:

@@ -1,0 +1,71 @@
+"""Which models a run's card may have loaded: clip-har's and open_clip's own, and those the user has named before.
+
+A run folder may come from somebody else. What its card names is not fetched, and a folder, file or repository is
+read only if this user has passed it with --model on this machine and it has not changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from clip_har.backbone import Backbone, load_backbone
+from clip_har.config import Precision
+from clip_har.errors import RunError
+from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
+from clip_har.pretrained import is_built_in
+
+
+def load_named(name: str, *, device: str, precision: Precision) -> Backbone:
+    """Load a model that the user has named, and remember that.
+
+    Raises:
+        ModelError: as for `load_backbone`.
+    """
+    backbone = load_backbone(name, device=device, precision=precision)
+    if backbone.card.files_sha256:
+        with suppress(OSError):  # then --model is needed again
+            entry = {"name": backbone.card.name, "files_sha256": backbone.card.files_sha256}
+            write_sealed_json(_note_path(backbone.card.name), entry)
+    return backbone
+
+
+def load_for_run(card: Mapping[str, Any], folder: Path, *, device: str, precision: Precision) -> Backbone:
+    """Load the model that a run's card names. Nothing is fetched, and files are hashed before they are read.
+
+    Args:
+        card: "backbone" of the run's card.
+        folder: the run's, for messages.
+
+    Raises:
+        RunError: the card names a model that the user has not named on this machine.
+        ModelError: as for `load_backbone`; also if the weights would have to be downloaded.
+    """
+    name, files_sha256 = str(card["name"]), str(card.get("files_sha256") or "")
+    known = _known_files(name)
+    if known is None and is_built_in(name):
+        return load_backbone(name, device=device, precision=precision, local_only=True, expected_files="")
+    if known is None or (files_sha256 and files_sha256 != known):
+        raise RunError(
+            f"{folder} was trained on the model {name}, which has not been used on this machine",
+            remedy=f"If you trust that model, pass it yourself: --model {name}",
+        )
+    return load_backbone(name, device=device, precision=precision, local_only=True, expected_files=known)
+
+
+def _known_files(name: str) -> str | None:
+    """The fingerprint of a model's files when the user last named it."""
+    try:
+        entry = read_sealed_json(_note_path(name))
+    except (FileNotFoundError, DamagedError):
+        return None
+    return str(entry["files_sha256"]) if entry.get("name") == name else None
+
+
+def _note_path(name: str) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return state / "clip-har" / "known_models" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"

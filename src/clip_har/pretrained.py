@@ -1,0 +1,378 @@
+"""Names of pretrained models and how they are opened through open_clip, without running code that comes with them.
+
+The checks of a model's files are in `model_files` and `model_configs`; towers and precision are in `backbone`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from clip_har import model_files, openai_weights
+from clip_har.errors import ModelError
+from clip_har.model_guards import no_code, offline, offline_if_unreachable, quiet
+
+HISTORIC_NAMES = {
+    "ViT-B/32": "ViT-B-32:openai",
+    "ViT-B/16": "ViT-B-16:openai",
+    "ViT-L/14": "ViT-L-14:openai",
+    "RN50": "RN50:openai",
+    "RN101": "RN101:openai",
+}
+"""The historic model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
+
+_HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A model as open_clip gives it."""
+
+    model: nn.Module
+    tokenizer: Any
+    """List of sentences -> int64 [T, context]."""
+    notes: tuple[str, ...] = ()
+    """What was assumed about the model; a line each."""
+    files_sha256: str = ""
+    """See `fingerprint`."""
+
+
+def open_pretrained(name: str, *, local_only: bool = False, expected_files: str | None = None) -> Opened:
+    """Open a pretrained model on the CPU.
+
+    Args:
+        name: see `backbone.load_backbone`.
+        local_only: whether only files on this machine are read, and the network is never asked.
+        expected_files: a `fingerprint` to compare before anything of the model is read, or None.
+
+    Raises:
+        ModelError: unknown name, refused, missing or unreadable files, or another fingerprint.
+    """
+    architecture, pretrained = _parse(name)
+    is_file = pretrained is not None and Path(pretrained).is_file()
+    if local_only or architecture.startswith("local-dir:"):
+        network: contextlib.AbstractContextManager[None] = offline()
+    else:
+        network = contextlib.nullcontext() if is_file else offline_if_unreachable()
+    try:
+        with quiet(), no_code(), network:
+            if architecture.startswith("hf-hub:"):
+                return _open_repository(name, local_only, expected_files)
+            files_sha256 = _fingerprint(name, architecture, pretrained)
+            _compare(name, files_sha256, expected_files)
+            if architecture.startswith("local-dir:"):
+                opened = _open_folder(Path(architecture.partition(":")[2]), files_sha256)
+            elif is_file:
+                opened = _open_file(name, architecture, Path(pretrained or ""), files_sha256)
+            else:
+                opened = _open_tag(architecture, pretrained or "")
+            return opened
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _explain(name, architecture, error, local_only=local_only) from error
+
+
+def fingerprint(name: str) -> str:
+    """SHA-256 over all files that the named model is read from: relative paths and contents.
+
+    Returns:
+        "" for a model that its name identifies: demo, a historic name, or one of open_clip's.
+
+    Raises:
+        ModelError: the model is not on this machine.
+    """
+    name = absolute(name)
+    architecture, pretrained = _parse(name)
+    try:
+        with offline():
+            return _fingerprint(name, architecture, pretrained)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _explain(name, architecture, error, local_only=True) from error
+
+
+def _fingerprint(name: str, architecture: str, pretrained: str | None) -> str:
+    if name == "demo":
+        return ""
+    kind, _, rest = architecture.partition(":")
+    if kind == "local-dir":
+        return model_files.hash_folder(Path(rest))
+    if kind == "hf-hub":
+        return model_files.hash_folder(_snapshot(rest, local_only=True), from_hub=True)
+    if pretrained is None or not Path(pretrained).is_file():
+        return ""
+    named = name.partition(":")[0] if architecture else ""
+    return hashlib.sha256(f"{named}\0{model_files.hash_file(Path(pretrained))}".encode()).hexdigest()
+
+
+def _compare(name: str, files_sha256: str, expected: str | None) -> None:
+    if expected is not None and files_sha256 != expected:
+        raise ModelError(
+            f"The files of the model {name} have changed: their SHA-256 is {files_sha256[:12] or 'not defined'}, "
+            f"expected {expected[:12] or 'none'}",
+            remedy="Restore the original files, or pass the model with --model.",
+        )
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+
+def _parse(name: str) -> tuple[str, str | None]:
+    """The architecture and the weights' tag or file; ("", file) for a weight file alone.
+
+    Raises:
+        ModelError: the name is not known, or lacks its weights.
+    """
+    import open_clip  # slow to import
+
+    if name == "demo":
+        return f"local-dir:{Path(__file__).parent / 'demo' / 'model'}", None
+    if name.startswith(("local-dir:", "hf-hub:")):
+        return _checked_local(name), None
+    if Path(name).is_file():
+        return "", name
+    architecture, _, pretrained = HISTORIC_NAMES.get(name, name).partition(":")
+    architecture = architecture.replace("/", "-")
+    known = open_clip.list_models()
+    if architecture not in known:
+        raise ModelError(f"Unknown model {name!r}", remedy=_nearest_models(name, known))
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not pretrained and tags:
+        pretrained = "openai" if "openai" in tags else tags[0]
+    if pretrained not in tags and not Path(pretrained).is_file():
+        said = (
+            f"{architecture} has no weights {pretrained!r}" if pretrained else f"{architecture} has no default weights"
+        )
+        raise ModelError(
+            said, remedy=f"Known for it: {', '.join(tags) or 'none'}; or give a file as {architecture}:FILE."
+        )
+    return architecture, pretrained
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a name means the bundled model or one of open_clip's own list, judging by its letters alone.
+
+    No file is looked for, so that it can be asked of a name that comes from somebody else.
+    """
+    import open_clip
+
+    if name == "demo":
+        return True
+    architecture, _, pretrained = HISTORIC_NAMES.get(name, name).partition(":")
+    architecture = architecture.replace("/", "-")
+    tags = open_clip.list_pretrained_tags_by_model(architecture) if architecture in open_clip.list_models() else []
+    return pretrained in tags or (not pretrained and bool(tags))
+
+
+def absolute(name: str) -> str:
+    """The same model from any working directory: paths in a name made absolute."""
+    kind, _, rest = name.partition(":")
+    if kind == "local-dir":
+        return f"local-dir:{Path(rest).resolve()}"
+    if Path(name).is_file():
+        return str(Path(name).resolve())
+    return f"{kind}:{Path(rest).resolve()}" if rest and kind != "hf-hub" and Path(rest).is_file() else name
+
+
+def _checked_local(name: str) -> str:
+    folder = Path(name.partition(":")[2])
+    if name.startswith("local-dir:") and not (folder / model_files.CONFIG).is_file():
+        raise ModelError(
+            f"{folder} holds no open_clip model (no open_clip_config.json)",
+            remedy="Give the folder that holds open_clip_config.json and the weights.",
+        )
+    return name
+
+
+def _nearest_models(name: str, known: Sequence[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name.replace("/", "-"), known, n=3, cutoff=0.5)
+    historic = ", ".join(HISTORIC_NAMES)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}Use {historic}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
+
+
+# --- opening ---------------------------------------------------------------------------------------------
+
+
+def _create(architecture: str, pretrained: str | None, *, quick_gelu: bool = False) -> tuple[nn.Module, Any]:
+    import open_clip
+
+    model = open_clip.create_model(
+        architecture,
+        pretrained=pretrained,
+        force_quick_gelu=quick_gelu,
+        require_pretrained=True,
+        pretrained_text=False,
+    )
+    return model, open_clip.get_tokenizer(architecture)
+
+
+def _open_folder(folder: Path, files_sha256: str) -> Opened:
+    with model_files.staged(folder) as stage:
+        model, tokenizer = _create(f"local-dir:{stage}", None)
+    return Opened(model=model, tokenizer=tokenizer, files_sha256=files_sha256)
+
+
+def _open_repository(name: str, local_only: bool, expected_files: str | None) -> Opened:
+    """A repository of the hub: its configurations first, checked, and only then its weights."""
+    own = name.partition(":")[2]
+    folder = _snapshot(own, local_only=local_only)
+
+    @functools.cache
+    def repository(other: str) -> Path:
+        if other == own:
+            return folder
+        if local_only:
+            raise ModelError(
+                f"{name} takes its tokenizer or text encoder from another repository, {other}",
+                remedy=f"Pass --model {name} to allow it.",
+            )
+        return _snapshot(other, local_only=False)
+
+    if expected_files is None:
+        with model_files.staged(folder, repository):
+            pass
+    _download_weights(own, folder, local_only=local_only)
+    files_sha256 = model_files.hash_folder(folder, from_hub=True)
+    _compare(name, files_sha256, expected_files)
+    with model_files.staged(folder, repository) as stage:
+        model, tokenizer = _create(f"local-dir:{stage}", None)
+    return Opened(model=model, tokenizer=tokenizer, files_sha256=files_sha256)
+
+
+def _snapshot(repository: str, *, local_only: bool) -> Path:
+    """The folder of a repository's configurations and tokenizer in the hub's cache."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"*{suffix}" for suffix in sorted(model_files.TEXT_SUFFIXES)]
+    return Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=local_only))
+
+
+def _download_weights(repository: str, folder: Path, *, local_only: bool) -> None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for file in _HUB_WEIGHTS:
+        try:
+            hf_hub_download(repository, file, revision=folder.name, local_files_only=local_only)
+            return
+        except EntryNotFoundError:  # also what an offline cache without the file raises
+            if file == _HUB_WEIGHTS[-1]:
+                raise
+
+
+def _open_file(name: str, architecture: str, path: Path, files_sha256: str) -> Opened:
+    import open_clip
+
+    weights = openai_weights.read_openai(path)
+    if not architecture and weights is None:
+        raise ModelError(
+            f"{path} does not say which architecture its weights are for",
+            remedy=f"Name it too, for example --model ViT-B-32:{path}.",
+        )
+    if not architecture:
+        assert weights is not None
+        context_length = openai_weights.read_layout(path, weights).context_length
+        model, tokenizer = openai_weights.build(path, weights), open_clip.SimpleTokenizer(context_length=context_length)
+        return Opened(model=model, tokenizer=tokenizer, files_sha256=files_sha256)
+    config = open_clip.get_model_config(architecture)
+    if weights is not None:
+        openai_weights.check_layout(path, weights, architecture, config)
+        model, tokenizer = openai_weights.build(path, weights), open_clip.get_tokenizer(architecture)
+        return Opened(model=model, tokenizer=tokenizer, files_sha256=files_sha256)
+    historic = name.partition(":")[0] in HISTORIC_NAMES
+    model, tokenizer = _create(architecture, str(path), quick_gelu=historic)
+    return Opened(
+        model=model,
+        tokenizer=tokenizer,
+        notes=_activation_notes(name, path, config, historic=historic),
+        files_sha256=files_sha256,
+    )
+
+
+def _activation_notes(name: str, path: Path, config: dict[str, Any], *, historic: bool) -> tuple[str, ...]:
+    """Weights do not record their activation, and the wrong one costs accuracy without an error."""
+    architecture = name.partition(":")[0]
+    if historic:
+        return (f"{path.name} does not record its activation: using QuickGELU, as in OpenAI's {architecture}",)
+    if "timm_model_name" in config["vision_cfg"] or config.get("quick_gelu"):
+        return ()
+    original = next((old for old, new in HISTORIC_NAMES.items() if new.startswith(f"{architecture}:")), None)
+    remedy = f"; for weights fine-tuned from OpenAI's, pass {original}:FILE" if original else ""
+    return (f"{path.name} does not record its activation: using GELU, as in open_clip's {architecture}{remedy}",)
+
+
+def _open_tag(architecture: str, tag: str) -> Opened:
+    """One of open_clip's own models. OpenAI's weights may come as the original archive or converted."""
+    import open_clip
+    from open_clip import factory
+
+    if tag != "openai":
+        model, tokenizer = _create(architecture, tag, quick_gelu=_needs_quick_gelu(architecture, tag))
+        return Opened(model=model, tokenizer=tokenizer)
+    path = Path(factory.download_pretrained(open_clip.get_pretrained_cfg(architecture, tag)))  # checks the hash
+    weights = openai_weights.read_openai(path)
+    if weights is None:
+        model, tokenizer = _create(architecture, str(path), quick_gelu=True)
+        return Opened(model=model, tokenizer=tokenizer)
+    openai_weights.check_layout(path, weights, architecture, open_clip.get_model_config(architecture))
+    return Opened(model=openai_weights.build(path, weights), tokenizer=open_clip.get_tokenizer(architecture))
+
+
+def _needs_quick_gelu(architecture: str, pretrained: str) -> bool:
+    """OpenAI's and some other weights were trained with QuickGELU; plain GELU costs them accuracy silently."""
+    import open_clip
+
+    tag = open_clip.get_pretrained_cfg(architecture, pretrained) or {}
+    return bool(tag.get("quick_gelu", False))
+
+
+# --- messages -------------------------------------------------------------------------------------------
+
+
+def _explain(name: str, architecture: str, error: Exception, *, local_only: bool) -> ModelError:
+    """An exception of open_clip or the hub, as one line with a remedy."""
+    if "Error(s) in loading state_dict" in str(error):
+        return ModelError(
+            f"The weights of {name} do not fit its architecture: {_second_line(error)}",
+            remedy="Pass the architecture that the weights were saved from, or check that the file is complete.",
+        )
+    reason = re.sub(r"(local-dir:)?\S*clip-har-model-\w+", "its folder", _first_line(error))
+    words = ("download", "hub", "huggingface")
+    wants_network = architecture.startswith("hf-hub:") or any(word in reason.lower() for word in words)
+    if architecture.startswith("local-dir:") or not wants_network:
+        return ModelError(f"The model {name} cannot be loaded: {reason}", remedy="Check that its files are complete.")
+    if local_only:
+        return ModelError(
+            f"The weights of {name} are not on this machine", remedy=f"Pass --model {name} to download them."
+        )
+    return ModelError(
+        f"The weights of {name} could not be downloaded ({reason})",
+        remedy="Without a network: download the weights elsewhere and pass --model "
+        f"{'NAME' if ':' in architecture else architecture}:FILE or local-dir:FOLDER, or use --model demo, which "
+        "needs no download.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    reason = lines[0].rpartition("Last error: ")[2] if lines else type(error).__name__
+    return textwrap.shorten(reason.split(". ")[0], 160, placeholder=" ...").rstrip(".")
+
+
+def _second_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return textwrap.shorten(lines[min(1, len(lines) - 1)], 160, placeholder=" ...").rstrip(".")
