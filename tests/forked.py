@@ -6,8 +6,10 @@ computes, because a process that has computed cannot be forked safely.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import random
 import signal
 import subprocess
@@ -16,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-DIED, RENAMES = "died", "renames"
+import clip_har
+
+RENAMES = "renames"
 
 
 class Server:
@@ -55,10 +59,11 @@ class Server:
 
 
 def serve() -> None:
-    import torch  # noqa: F401 (imported once, for all)
-
-    from clip_har import workflows  # noqa: F401
-
+    for name in ("open_clip", "torchvision", "PIL.JpegImagePlugin"):  # what commands import on the way
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(clip_har.__path__, "clip_har."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     for line in sys.stdin:
         request = json.loads(line)

@@ -16,12 +16,12 @@ from clip_har.audit.label_errors import require_cleanlab
 from clip_har.audit.plan import Cleaned, apply_plan, manifest_csv, proposed_plan, read_plan, write_plan
 from clip_har.audit.records import Audit
 from clip_har.audit.settings import AuditSettings, Limits
-from clip_har.backbone import load_backbone
 from clip_har.config import DEFAULT_MODEL
 from clip_har.dataset.layout import FoundFile
 from clip_har.errors import ConfigError, ModelError
 from clip_har.features import FeatureStore, FeatureTable
 from clip_har.files import cache_folder, write_atomically
+from clip_har.known_models import load_named
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.outputs import refuse_inside
 from clip_har.workflows.thumbnails import thumbnail_loader
@@ -157,7 +157,7 @@ def _features(
 ) -> tuple[tuple[FoundFile, ...], Fingerprints, FeatureTable]:
     """The features of the readable images, less those that turn out unreadable to the model's transform."""
     try:
-        backbone = load_backbone(model, device=settings.device, precision=settings.precision)
+        backbone = load_named(model, device=settings.device, precision=settings.precision)
     except ModelError as error:
         remedy = f"{error.remedy.rstrip('.')}. Or audit without a model: --no-embeddings."
         raise ModelError(error.what, remedy=remedy) from error
