@@ -253,7 +253,9 @@ def test_an_interrupted_training_exits_130_and_its_printed_command_finishes_it(
     out = tmp_path / "run"
     argv = ["train", "--data", str(photos), "--model", tiny_model, "--epochs", "4000", "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "clip_har.cli", *argv, "--workers", "0"], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "clip_har.cli", *argv, "--workers", "0", "--precision", "float32"],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while not list((out / "last").glob("step-000000[1-9]*")) and time.monotonic() < deadline:
