@@ -18,7 +18,8 @@ test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --hardware-bfloat16=no
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --hardware-bfloat16=yes --only-asked
 
 fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
 	$(BIN)/pytest -m fuzz

@@ -9,13 +9,14 @@ import pytest
 
 from samples import MODEL_CONFIG, write_dataset, write_model
 
+pytest_plugins = ("machine",)
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees the user's cache, or another test's."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CLIP_HAR_CACHE", str(folder))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
 
 

@@ -37,7 +37,12 @@ def inside(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFacto
 
 def answers(run: checkpoint.Run, photos: Path, tmp_path: Path, **options: Any) -> Any:
     prepared = prepare(
-        DataConfig(data=photos), BackboneConfig(workers=0), out=tmp_path, progress=SILENT, run=run, for_training=False
+        DataConfig(data=photos),
+        BackboneConfig(workers=0, precision="float32"),
+        out=tmp_path,
+        progress=SILENT,
+        run=run,
+        for_training=False,
     )
     return Answering(run, prepared, **options).finetuned(prepared.images("test"))
 

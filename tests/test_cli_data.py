@@ -116,7 +116,20 @@ def test_an_audit_with_a_model_finds_planted_label_errors(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     json_file = tmp_path / "audit.json"
-    argv = ("audit", demo, "--model", "demo", "--workers", 0, "--json", json_file, "--max-duplicates", "none")
+    argv = (
+        "audit",
+        demo,
+        "--model",
+        "demo",
+        "--precision",
+        "float32",
+        "--workers",
+        0,
+        "--json",
+        json_file,
+        "--max-duplicates",
+        "none",
+    )
     code, out, _ = run(capsys, *argv, "--max-leaks", "none", "--max-conflicts", "none")
     assert code == 0 and "needs a model" not in out
     found = json.loads(json_file.read_text())
@@ -182,7 +195,19 @@ def test_a_plan_is_written_then_applied(leaking: Path, tmp_path: Path, capsys: p
 
 def test_suspects_are_relabelled_where_asked(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = tmp_path / "plan.csv"
-    argv = ("clean", demo, "--model", "demo", "--workers", 0, "--plan", plan, "--relabel-suspects")
+    argv = (
+        "clean",
+        demo,
+        "--model",
+        "demo",
+        "--precision",
+        "float32",
+        "--workers",
+        0,
+        "--plan",
+        plan,
+        "--relabel-suspects",
+    )
     # Drawn scenes look alike, and copies would be dropped.
     assert run(capsys, *argv, "--similarity", 1, "--distance", 0)[0] == 0
     with plan.open(newline="") as stream:

@@ -258,6 +258,7 @@ def trained(photos: Path, model: str, out: Path, **changes: Any) -> checkpoint.R
 def test_explain_leaves_exactly_its_files_and_names_the_nearest(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     run = trained(photos, tiny_model, tmp_path / "run")
     argv = ["explain", str(run.folder), "--data", str(photos), "--limit", "5", "--neighbours", "2", "--workers", "0"]
+    argv += ["--precision", "float32"]
     assert cli.main([*argv, "--embedding-map", "pca"]) == 0
     out = run.folder / "explain"
     content = json.loads((out / "explain.json").read_text())
@@ -320,6 +321,7 @@ def test_photographs_are_explained_without_a_dataset(
     photo = photos / "test" / "running" / "running_000.jpg"
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     argv = ["explain", str(run.folder), str(photo), str(tmp_path / "broken.jpg"), "--out", str(tmp_path / "why")]
+    argv += ["--precision", "float32"]
     assert cli.main(argv) == 0
     assert f"cannot read {tmp_path / 'broken.jpg'}" in capsys.readouterr().err
     (item,) = json.loads((tmp_path / "why" / "explain.json").read_text())["explanations"]
@@ -337,6 +339,7 @@ def test_evaluate_shows_explanations_a_map_and_an_audit(photos: Path, tiny_model
     audit = tmp_path / "audit.json"
     assert cli.main(["data", "audit", str(photos), "--no-embeddings", "--json", str(audit), "--workers", "0"]) in (0, 3)
     argv = ["evaluate", "--data", str(photos), "--checkpoint", str(run.folder), "--workers", "0"]
+    argv += ["--precision", "float32"]
     assert cli.main([*argv, "--explain", "3", "--audit", str(audit)]) == 0
     folder = run.folder / "eval"
     overlays = [path.name for path in folder.glob("overlay_*.png") if not path.stem.endswith("_true")]

@@ -26,7 +26,7 @@ def run(
 ) -> Path:
     folder = tmp_path_factory.mktemp("runs") / request.param
     cache = tmp_path_factory.mktemp("module-cache")
-    backbone = BackboneConfig(model=tiny_model, workers=0, cache=cache)
+    backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32", cache=cache)
     config = TrainConfig(data=DataConfig(data=photos), backbone=backbone, method=request.param, out=folder)
     return workflows.train(config).folder
 
@@ -42,16 +42,18 @@ def test_answers_agree_with_the_evaluation(run: Path, photos: Path) -> None:
     """The same images give the same answers through files as through cached features."""
     from clip_har.config import EvaluateConfig
 
-    config = EvaluateConfig(data=DataConfig(data=photos), backbone=BackboneConfig(workers=0), checkpoint=run)
+    config = EvaluateConfig(
+        data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run
+    )
     result, _ = workflows.evaluate(config)
-    predictions = list(Predictor(run).predict([photos / path for path in result.paths], top=3))
+    predictions = list(Predictor(run, precision="float32").predict([photos / path for path in result.paths], top=3))
     for prediction, row_C in zip(predictions, result.best.probabilities_NC, strict=True):
         answers = dict(prediction.top)
         assert [answers[name] for name in result.classes] == pytest.approx(row_C.tolist(), abs=1e-4)
 
 
 def test_the_top_is_sorted_and_its_head_is_the_answer(run: Path, images: list[Path]) -> None:
-    for prediction in Predictor(run).predict(images, top=2):
+    for prediction in Predictor(run, precision="float32").predict(images, top=2):
         assert len(prediction.top) == 2
         assert prediction.top[0] == (prediction.label, prediction.probability)
         assert prediction.top[0][1] >= prediction.top[1][1]
@@ -64,7 +66,7 @@ def test_bad_images_are_answered_with_the_reason_and_do_not_disturb_the_good(
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "page.jpg").write_text("<html><body>not found</body></html>")
     mixed = [tmp_path / "empty.jpg", images[0], tmp_path / "missing.jpg", tmp_path / "page.jpg", images[1]]
-    predictor = Predictor(run)
+    predictor = Predictor(run, precision="float32")
     alone = list(predictor.predict([images[0], images[1]]))
     empty, first, missing, page, second = predictor.predict(mixed)
     assert [first.label, second.label] == [item.label for item in alone]
@@ -78,7 +80,7 @@ def test_a_photograph_that_ends_early_is_answered_with_a_warning(run: Path, tmp_
     write_image(tmp_path / "whole.jpg", HUES["running"], seed=1, size=120)
     content = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(content[: len(content) * 2 // 3])
-    (prediction,) = Predictor(run).predict([tmp_path / "half.jpg"])
+    (prediction,) = Predictor(run, precision="float32").predict([tmp_path / "half.jpg"])
     assert prediction.label in CLASSES
     assert "ends early" in (prediction.warning or "")
     assert json.loads(json.dumps(prediction.to_json()))["warning"] == prediction.warning
@@ -86,19 +88,21 @@ def test_a_photograph_that_ends_early_is_answered_with_a_warning(run: Path, tmp_
 
 def test_more_images_than_a_batch(run: Path, images: list[Path]) -> None:
     many = images * 7
-    assert [prediction.image for prediction in Predictor(run).predict(many)] == [str(path) for path in many]
+    assert [prediction.image for prediction in Predictor(run, precision="float32").predict(many)] == [
+        str(path) for path in many
+    ]
 
 
 def test_odd_shapes_are_answered(run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (200, 60, 50)).save(tmp_path / "one.png")
     Image.new("RGB", (2000, 3), (200, 60, 50)).save(tmp_path / "wide.png")
-    for prediction in Predictor(run).predict([tmp_path / "one.png", tmp_path / "wide.png"]):
+    for prediction in Predictor(run, precision="float32").predict([tmp_path / "one.png", tmp_path / "wide.png"]):
         assert prediction.label in CLASSES
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError):
-        Predictor(tmp_path)
+        Predictor(tmp_path, precision="float32")
 
 
 # --- how far answers can be trusted ---------------------------------------------------------------------
@@ -126,18 +130,23 @@ def test_training_leaves_what_validation_told_of_the_confidence(run: Path) -> No
 
 
 def test_answers_carry_the_calibrated_confidence(sure_of: Callable[..., Path], images: list[Path]) -> None:
-    flat = [prediction.confidence for prediction in Predictor(sure_of(temperature=1.0)).predict(images)]
-    probabilities = [prediction.probability for prediction in Predictor(images[0].parent / "copy").predict(images)]
+    flat = [
+        prediction.confidence for prediction in Predictor(sure_of(temperature=1.0), precision="float32").predict(images)
+    ]
+    probabilities = [
+        prediction.probability
+        for prediction in Predictor(images[0].parent / "copy", precision="float32").predict(images)
+    ]
     assert flat == pytest.approx(probabilities, abs=1e-5)
 
 
 def test_the_possible_classes_are_those_within_the_threshold(sure_of: Callable[..., Path], images: list[Path]) -> None:
     folder = sure_of(temperature=1.0, conformal={"0.9": 0.7, "0.95": 1.0, "0.99": 0.0})
-    for prediction in Predictor(folder).predict(images, caution=Caution(coverage=0.9)):
+    for prediction in Predictor(folder, precision="float32").predict(images, caution=Caution(coverage=0.9)):
         expected = tuple(label for label, probability in prediction.top if probability >= 0.3)
         assert prediction.possible == expected
     for level, size in ((0.95, 3), (0.93, 3), (0.999, 3), (0.985, 0)):
-        for prediction in Predictor(folder).predict(images, caution=Caution(coverage=level)):
+        for prediction in Predictor(folder, precision="float32").predict(images, caution=Caution(coverage=level)):
             assert prediction.possible is not None and len(prediction.possible) == size
             assert prediction.to_json()["possible"] == prediction.possible
             assert not prediction.unsure and prediction.label == prediction.top[0][0]
@@ -147,7 +156,7 @@ def test_below_the_threshold_a_run_is_unsure_instead_of_guessing(
     sure_of: Callable[..., Path], images: list[Path]
 ) -> None:
     folder = sure_of(temperature=1.0)
-    predictor = Predictor(folder)
+    predictor = Predictor(folder, precision="float32")
     confidences = sorted(prediction.confidence or 0.0 for prediction in predictor.predict(images))
     between = (confidences[0] + confidences[1]) / 2
     found = list(predictor.predict(images, caution=Caution(abstain_below=between)))
@@ -161,7 +170,7 @@ def test_a_wished_accuracy_takes_the_threshold_that_promises_it(
     sure_of: Callable[..., Path], images: list[Path]
 ) -> None:
     steps = {"threshold": [0.999999, 0.0], "answered": [200, 400], "right": [199, 300]}
-    predictor = Predictor(sure_of(selective=steps))
+    predictor = Predictor(sure_of(selective=steps), precision="float32")
     assert all(item.unsure for item in predictor.predict(images, caution=Caution(accuracy=0.95)))
     assert not any(item.unsure for item in predictor.predict(images, caution=Caution(accuracy=0.7)))
     with pytest.raises(RunError, match=r"No confidence of .* promises an accuracy of 0\.999, judging by its 6 val"):
@@ -174,7 +183,7 @@ def test_a_run_without_confidence_on_its_card_answers_but_promises_nothing(run: 
     shutil.copytree(run, bare)
     rest = {key: value for key, value in card.items() if key != "confidence"}
     (bare / "card.json").write_text(json.dumps(sealed(rest)))
-    predictor = Predictor(bare)
+    predictor = Predictor(bare, precision="float32")
     (answer,) = predictor.predict(images[:1])
     assert answer.label in CLASSES and set(answer.to_json()) == {"image", "label", "probability", "top"}
     with pytest.raises(RunError, match="does not say how far") as caught:
@@ -184,7 +193,7 @@ def test_a_run_without_confidence_on_its_card_answers_but_promises_nothing(run: 
 
 @pytest.mark.parametrize("damage", [{"selective": {}}, {"temperature": "warm"}, {"conformal": [1]}])
 def test_a_damaged_card_is_refused(sure_of: Callable[..., Path], images: list[Path], damage: dict[str, Any]) -> None:
-    predictor = Predictor(sure_of(**damage))
+    predictor = Predictor(sure_of(**damage), precision="float32")
     with pytest.raises(RunError, match=r'"confidence" in .*card\.json is not what clip-har writes'):
         list(predictor.predict(images))
 
@@ -213,7 +222,9 @@ def test_an_evaluation_checks_the_confidence_and_gives_older_runs_theirs(
     card = json.loads((older / "card.json").read_text())
     kept = card.pop("confidence")
     (older / "card.json").write_text(json.dumps(sealed(card)))
-    config = EvaluateConfig(data=DataConfig(data=photos), backbone=BackboneConfig(workers=0), checkpoint=older)
+    config = EvaluateConfig(
+        data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=older
+    )
     result, out = workflows.evaluate(config)
     again = json.loads((older / "card.json").read_text())["confidence"]
     assert again["temperature"] == pytest.approx(kept["temperature"], rel=1e-3)

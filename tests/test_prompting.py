@@ -64,7 +64,9 @@ def test_prompts_scores_every_wording_on_validation(photos: Path, tiny_model: st
 
 def test_only_validation_images_are_encoded(photos: Path, tiny_model: str, tmp_path: Path, own_cache: Path) -> None:
     config = PromptsConfig(
-        data=DataConfig(data=photos), backbone=BackboneConfig(model=tiny_model, workers=0), out=tmp_path
+        data=DataConfig(data=photos),
+        backbone=BackboneConfig(model=tiny_model, workers=0, precision="float32"),
+        out=tmp_path,
     )
     workflows.try_prompts(config)
     encoded = {sha for path in own_cache.glob("features/*/*-*.json") for sha in json.loads(path.read_text())["sha256"]}
@@ -76,7 +78,7 @@ def test_a_run_keeps_the_phrases_and_sentences_it_was_trained_with(
 ) -> None:
     config = TrainConfig(
         data=DataConfig(data=photos),
-        backbone=BackboneConfig(model=tiny_model, workers=0, phrasings="har"),
+        backbone=BackboneConfig(model=tiny_model, workers=0, precision="float32", phrasings="har"),
         method="zero-shot",
         out=tmp_path / "run",
     )
@@ -92,6 +94,7 @@ def test_the_command_prints_a_table(
     photos: Path, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["prompts", "--data", str(photos), "--model", tiny_model, "--out", str(tmp_path), "--workers", "0"]
+    argv += ["--precision", "float32"]
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
     assert "Zero-shot accuracy on 6 validation images" in out

@@ -161,7 +161,7 @@ def test_a_shift_without_shared_classes_is_refused(
         path.unlink()
     (other / "running").rmdir()
     argv = ["evaluate", "--data", str(photos), "--checkpoint", str(run.folder), "--shift", str(other)]
-    assert cli.main([*argv, "--workers", "0"]) == 2
+    assert cli.main([*argv, "--workers", "0", "--precision", "float32"]) == 2
     assert f"--shift {other} has 1 of the 3 classes with images to score." in capsys.readouterr().err
 
 
@@ -172,7 +172,7 @@ def test_the_command_prints_both_tables(
     photos: Path, run: checkpoint.Run, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["evaluate", "--data", str(photos), "--checkpoint", str(run.folder), "--out", str(tmp_path / "eval")]
-    argv += ["--robustness", "--corruptions", "jpeg,pixelat"]
+    argv += ["--precision", "float32", "--robustness", "--corruptions", "jpeg,pixelat"]
     assert cli.main(argv) == 2
     assert "did you mean 'pixelate'?" in capsys.readouterr().err
     argv[-1] = "jpeg,gaussian-blur"

@@ -193,7 +193,7 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
         "--out",
         str(tmp_path / "b"),
     ]
-    assert cli.main([*argv, "--hold-out", "drinking,using_laptop", "--workers", "0"]) == 0
+    assert cli.main([*argv, "--hold-out", "drinking,using_laptop", "--workers", "0", "--precision", "float32"]) == 0
     out = capsys.readouterr().out
     assert "Trained actions (base) and held-out ones (novel)" in out and "harmonic" in out
 

@@ -134,7 +134,9 @@ def test_the_kept_epoch_is_the_best_on_validation_with_ties_broken_by_loss() -> 
 
 def test_evaluate_leaves_exactly_its_files_with_the_schema(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     run = workflows.train(train_config(photos, tiny_model, tmp_path / "run"))
-    config = EvaluateConfig(data=DataConfig(data=photos), backbone=BackboneConfig(workers=0), checkpoint=run.folder)
+    config = EvaluateConfig(
+        data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
+    )
     result, out = workflows.evaluate(config, command="clip-har evaluate")
     assert out == run.folder / "eval"
     assert names(out) == EVALUATION_FILES
@@ -153,7 +155,7 @@ def test_evaluate_leaves_exactly_its_files_with_the_schema(photos: Path, tiny_mo
 
 
 def test_the_baseline_alone(photos: Path, tiny_model: str, tmp_path: Path) -> None:
-    backbone = BackboneConfig(model=tiny_model, workers=0)
+    backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
     config = EvaluateConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "out")
     workflows.evaluate(config)
     assert names(tmp_path / "out") == EVALUATION_FILES - {
@@ -340,7 +342,9 @@ def test_a_class_without_test_images_is_warned_about_and_scored_over_the_others(
     data = write_dataset(tmp_path / "data")
     shutil.rmtree(data / "test" / "running")
     run = workflows.train(train_config(data, tiny_model, tmp_path / "run"))
-    config = EvaluateConfig(data=DataConfig(data=data), backbone=BackboneConfig(workers=0), checkpoint=run.folder)
+    config = EvaluateConfig(
+        data=DataConfig(data=data), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
+    )
     result, _ = workflows.evaluate(config)
     assert result.classes == CLASSES
     assert len([warning for warning in result.warnings if warning.startswith("running has no images")]) == 1
@@ -350,7 +354,9 @@ def test_without_a_test_split_validation_is_scored_and_said_so(tiny_model: str, 
     data = write_dataset(tmp_path / "data")
     (data / "test").rename(data / "val")
     run = workflows.train(train_config(data, tiny_model, tmp_path / "run"))
-    config = EvaluateConfig(data=DataConfig(data=data), backbone=BackboneConfig(workers=0), checkpoint=run.folder)
+    config = EvaluateConfig(
+        data=DataConfig(data=data), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
+    )
     result, _ = workflows.evaluate(config)
     assert result.split == "val"
     assert any("no test split" in warning for warning in result.warnings)
@@ -370,7 +376,9 @@ def test_evaluation_keeps_the_runs_own_split_of_an_unsplit_folder(
     shutil.rmtree(own_cache)
     result, _ = workflows.evaluate(
         EvaluateConfig(
-            data=DataConfig(data=tmp_path / "data"), backbone=BackboneConfig(workers=0), checkpoint=run.folder
+            data=DataConfig(data=tmp_path / "data"),
+            backbone=BackboneConfig(workers=0, precision="float32"),
+            checkpoint=run.folder,
         )
     )
     assert set(result.paths) == held_out
@@ -380,7 +388,9 @@ def test_a_run_of_another_model_is_refused(photos: Path, tiny_model: str, tmp_pa
     run = workflows.train(train_config(photos, tiny_model, tmp_path / "run"))
     (tmp_path / "other").mkdir()
     other = write_model(tmp_path / "other", MODEL_CONFIG, seed=77)
-    config = EvaluateConfig(data=DataConfig(data=photos), backbone=BackboneConfig(model=other), checkpoint=run.folder)
+    config = EvaluateConfig(
+        data=DataConfig(data=photos), backbone=BackboneConfig(model=other, precision="float32"), checkpoint=run.folder
+    )
     with pytest.raises(RunError, match=r"was trained on .* but .* has weights"):
         workflows.evaluate(config)
 
@@ -395,7 +405,9 @@ def test_collapse_is_a_loud_warning(photos: Path, tiny_model: str, tmp_path: Pat
     save_file(tensors, path)
     write_card(run.folder, run.card, [path.name])
     heard = Heard()
-    config = EvaluateConfig(data=DataConfig(data=photos), backbone=BackboneConfig(workers=0), checkpoint=run.folder)
+    config = EvaluateConfig(
+        data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
+    )
     result, _ = workflows.evaluate(config, progress=heard)
     assert any("one class" in warning or "cycling" in warning for warning in result.warnings)
     assert heard.warnings

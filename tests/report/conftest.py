@@ -5,8 +5,11 @@ The scores are random with a bias to the truth; no model runs.
 
 from __future__ import annotations
 
+import os
+import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,16 @@ from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, comparis
 ACTIONS = ["calling", "clapping", "cycling", "dancing", "drinking", "eating", "fighting", "hugging"]
 Scores = npt.NDArray[np.float64]
 MakeResult = Callable[..., EvalResult]
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",  # its sandbox does not start as root
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 def scores_for(targets: npt.NDArray[np.int64], n_classes: int, skill: float, seed: int) -> Scores:
@@ -26,6 +39,19 @@ def scores_for(targets: npt.NDArray[np.int64], n_classes: int, skill: float, see
     exponentials = np.exp(logits)
     scores: Scores = exponentials / exponentials.sum(axis=1, keepdims=True)
     return scores
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """An installed Chromium, headless, with an empty profile of its own; Playwright downloads none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if chromium is None:
+        pytest.skip("no Chromium is installed, nor named by CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture

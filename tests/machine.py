@@ -1,0 +1,147 @@
+"""What the tests find of this machine, so that none depends on it: a plugin of pytest.
+
+Its terminal, its logins and its caches are hidden. Its processor, which `--precision auto` asks about bfloat16, answers
+as --hardware-bfloat16 has it; with --only-asked, only the tests run that asked in the last run. Processes that tests
+start see the real processor, so those commands give a --precision.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from hypothesis import settings
+
+from clip_har import backbone
+
+QUESTION = "_cpu_multiplies_bfloat16"
+"""The one function of `backbone` that asks the processor."""
+ASKED = "clip-har/asked-the-processor"
+"""Property of a test's report, and name of the list in pytest's cache: node ids of tests, or files."""
+PROXIES = tuple(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL"))
+HIDDEN = (
+    *("LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+    *("HF_TOKEN", "WANDB_API_KEY", "WANDB_MODE"),
+    *PROXIES,
+    *map(str.lower, PROXIES),
+)
+"""Variables of a user's shell that change what is printed, log in somewhere, or stand before the tests' own servers."""
+
+asking: set[str] = set()
+"""The test that runs now, if it has asked; and its file, if a fixture has that the file's tests share."""
+running = ""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("clip-har")
+    group.addoption(
+        "--hardware-bfloat16",
+        choices=("yes", "no"),
+        default="no",
+        help="whether tests find a processor that multiplies bfloat16, which --precision auto then picks",
+    )
+    group.addoption("--only-asked", action="store_true", help="run only the tests that asked that in the last run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any fixture, whatever its scope, and in every process of pytest-xdist."""
+    settings.register_profile("clip-har", deadline=None, derandomize=True)
+    settings.load_profile("clip-har")
+    _hide_the_user(config)
+    _answer(multiplies=config.getoption("--hardware-bfloat16") == "yes")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Record(config))
+
+
+def _hide_the_user(config: pytest.Config) -> None:
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    for name in HIDDEN:
+        patch.delenv(name, raising=False)
+    patch.setenv("COLUMNS", "80")
+    home = Path(tempfile.mkdtemp(prefix="clip-har-home-"))
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    patch.setenv("HOME", str(home))
+    patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    patch.setenv("HF_HOME", str(home / "huggingface"))
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setattr(constants, "HF_HUB_CACHE", str(home / "huggingface" / "hub"))  # read at import
+    patch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def _answer(*, multiplies: bool) -> None:
+    def answer() -> bool:
+        asking.add(running)
+        return multiplies
+
+    setattr(backbone, QUESTION, answer)
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    global running
+    running = nodeid
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
+    """What a module's fixture asks while its first test is set up, all tests of the file have asked."""
+    global running
+    nodeid = running
+    if fixturedef.scope != "function":
+        running = _file_of(nodeid)
+    try:
+        return (yield)
+    finally:
+        running = nodeid
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    item.user_properties.extend((ASKED, nodeid) for nodeid in sorted(asking))
+    asking.clear()
+    return (yield)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    asked = _asked_last(config)
+    if asked is not None:
+        items[:] = [item for item in items if {item.nodeid, _file_of(item.nodeid)} & asked]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spares the import of files in which no test asked."""
+    asked = _asked_last(config)
+    if asked is None or not collection_path.is_file():
+        return None
+    return collection_path.relative_to(config.rootpath).as_posix() not in set(map(_file_of, asked)) or None
+
+
+def _asked_last(config: pytest.Config) -> set[str] | None:
+    """What --only-asked runs; None, without it or where no last run is known, is everything."""
+    if not config.getoption("--only-asked") or config.cache is None:
+        return None
+    asked = config.cache.get(ASKED, None)
+    return None if asked is None else set(asked)
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+class Record:
+    """Collects the reports of all processes, and keeps for --only-asked what asked."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.asked: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.asked |= {str(value) for name, value in report.user_properties if name == ASKED}
+
+    def pytest_sessionfinish(self) -> None:
+        if self.config.cache and not self.config.getoption("--only-asked"):
+            self.config.cache.set(ASKED, sorted(self.asked))
