@@ -25,7 +25,7 @@ ASKED = "clip-har/asked-the-processor"
 PROXIES = tuple(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL"))
 HIDDEN = (
     *("LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
-    *("HF_TOKEN", "WANDB_API_KEY", "WANDB_MODE"),
+    *("HF_TOKEN", "WANDB_API_KEY", "WANDB_MODE", "XDG_STATE_HOME"),
     *PROXIES,
     *map(str.lower, PROXIES),
 )

@@ -24,6 +24,7 @@ from clip_har.files import write_atomically
 from clip_har.images import Preprocessing
 from clip_har.integrity import file_sha256
 from clip_har.known_models import load_for_run
+from clip_har.legacy_checkpoint import is_checkpoint_file
 from clip_har.methods import METHODS, Classifier, Frame, Method, Source, create_method
 from clip_har.prompts import class_phrase
 from clip_har.run_card import CARD_NAME, check_files, has_checksums, read_card
@@ -196,6 +197,8 @@ def resolve_run(path: Path) -> Path:
         begun = (folder / "config.json").is_file()
         said = "is a run that was not finished" if begun else "is not a run folder (it has no card.json)"
         remedy = "Finish it with clip-har train --resume." if begun else "Give the folder that clip-har train wrote."
+        if is_checkpoint_file(path):
+            remedy = f"Make a run of the checkpoint with clip-har import {path}."
         raise RunError(f"{folder} {said}", remedy=remedy)
     return folder
 

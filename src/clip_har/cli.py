@@ -25,6 +25,7 @@ from cyclopts.config import Dict as ConfigValues
 
 from clip_har import __version__
 from clip_har.cli_data import EXIT_DONE, data_app, shown_progress, speaks
+from clip_har.cli_import import import_
 from clip_har.config import (
     BackboneConfig,
     CompareConfig,
@@ -66,6 +67,7 @@ app = App(
     help_format="plaintext",
 )
 app.command(data_app)
+app.command(import_, name="import")
 
 
 @app.command
@@ -330,7 +332,7 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     """Parse a command line and run it; raises what goes wrong."""
     path = _value_of(tokens, "--config")
     if path is not None and tokens[0] in _CONFIG_TYPES:
-        values = load_config_file(Path(path), _CONFIG_TYPES[tokens[0]])
+        values = load_config_file(Path(path), _CONFIG_TYPES[tokens[0]], note=_say)
         # Under the command's name: cyclopts drops keys of the root that are called as a command, and "data" is one.
         app.config = (ConfigValues({tokens[0]: values}, source=path),)
     else:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cyclopts import App, Parameter
 
 from clip_har import cli
-from clip_har.cli_data import EXIT_DONE
+from clip_har.cli_data import EXIT_DONE, shown_progress
+from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, TrainConfig, load_config_file
 from clip_har.errors import RunError
+
+_DEFAULTS: Mapping[str, Any] = {"model": "ViT-B/32", "batch_size": 64, "epochs": 15, "lr": 1e-3}
+DEFAULT_ALPHA = 32.0
+"""Alpha of the predecessor's commands; its checkpoints need not contain it."""
 
 
 def train_clip_lora(
     *,
     data_dir: Path,
-    model_name: str = "ViT-B/32",
-    batch_size: int = 64,
-    epochs: int = 15,
-    lr: float = 1e-3,
-    rank: int = 16,
-    alpha: float = 32.0,
-    checkpoint_dir: Path = Path("checkpoints/clip_lora"),
+    config: Path | None = None,
+    model_name: str | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    rank: int | None = None,
+    alpha: float | None = None,
+    checkpoint_dir: Path | None = None,
 ) -> int:
     """Train LoRA on the embeddings; started again, it continues where it was.
 
@@ -31,31 +37,30 @@ def train_clip_lora(
 
     Args:
         data_dir: Folder of labelled images.
-        model_name: Backbone, as for clip-har train --model.
-        batch_size: Images per optimizer step.
-        epochs: Passes over the training images.
-        lr: Peak learning rate.
-        rank: Rank of the update.
-        alpha: Numerator of the scale alpha / rank.
-        checkpoint_dir: Run folder to write.
+        config: JSON or TOML config file, such as config_har.json; flags take precedence.
+        model_name: Backbone, as for clip-har train --model. Default: ViT-B/32.
+        batch_size: Images per optimizer step. Default: 64.
+        epochs: Passes over the training images. Default: 15.
+        lr: Peak learning rate. Default: 1e-3.
+        rank: Rank of the update. Default: 16.
+        alpha: Numerator of the scale alpha / rank. Default: 32.
+        checkpoint_dir: Run folder to write. Default: checkpoints/clip_lora.
     """
-    from clip_har.checkpoint import has_run
-
-    values = {"batch-size": batch_size, "epochs": epochs, "lr": lr, "rank": rank, "alpha": alpha}
-    flags = [f"--{name}={value}" for name, value in values.items()]
-    resume = ["--resume"] if has_run(checkpoint_dir) else []
-    places = [f"--data={data_dir}", f"--model={model_name}", f"--out={checkpoint_dir}"]
-    return cli.run_command(["train", "--method=lora", *places, *flags, *resume])
+    given: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "lr": lr, "rank": rank, "alpha": alpha}
+    given |= {"model": model_name, "out": checkpoint_dir}
+    defaults = {**_DEFAULTS, "rank": 16, "alpha": 32.0, "out": Path("checkpoints/clip_lora")}
+    return _train("--method=lora", data_dir, config, given, defaults)
 
 
 def train_clip_augmented(
     *,
     data_dir: Path,
-    model_name: str = "ViT-B/32",
-    batch_size: int = 64,
-    epochs: int = 15,
-    lr: float = 1e-3,
-    checkpoint_dir: Path = Path("checkpoints/clip_augmented"),
+    config: Path | None = None,
+    model_name: str | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    checkpoint_dir: Path | None = None,
 ) -> int:
     """Train LoRA on augmented views, random prompt templates and hard pairs; started again, it continues.
 
@@ -63,26 +68,24 @@ def train_clip_augmented(
 
     Args:
         data_dir: Folder of labelled images.
-        model_name: Backbone, as for clip-har train --model.
-        batch_size: Images per optimizer step.
-        epochs: Passes over the training images.
-        lr: Peak learning rate.
-        checkpoint_dir: Run folder to write.
+        config: JSON or TOML config file, such as config_har.json; flags take precedence.
+        model_name: Backbone, as for clip-har train --model. Default: ViT-B/32.
+        batch_size: Images per optimizer step. Default: 64.
+        epochs: Passes over the training images. Default: 15.
+        lr: Peak learning rate. Default: 1e-3.
+        checkpoint_dir: Run folder to write. Default: checkpoints/clip_augmented.
     """
-    from clip_har.checkpoint import has_run
-
-    values = {"batch-size": batch_size, "epochs": epochs, "lr": lr}
-    flags = [f"--{name}={value}" for name, value in values.items()]
-    resume = ["--resume"] if has_run(checkpoint_dir) else []
-    places = [f"--data={data_dir}", f"--model={model_name}", f"--out={checkpoint_dir}"]
-    return cli.run_command(["train", "--preset=augmented", *places, *flags, *resume])
+    given = {"batch_size": batch_size, "epochs": epochs, "lr": lr, "model": model_name, "out": checkpoint_dir}
+    defaults = {**_DEFAULTS, "out": Path("checkpoints/clip_augmented")}
+    return _train("--preset=augmented", data_dir, config, given, defaults)
 
 
 def evaluate_lora_clip(
     *,
     data_dir: Path,
     checkpoint: Path,
-    model_name: str = "ViT-B/32",
+    config: Path | None = None,
+    model_name: str | None = None,
     rank: int | None = None,
     alpha: float | None = None,
     output_csv: Path = Path("lora_clip_results.csv"),
@@ -93,22 +96,24 @@ def evaluate_lora_clip(
 
     Args:
         data_dir: Folder of labelled images with a test split.
-        checkpoint: Run folder, or a file in it.
-        model_name: Backbone the run was trained on.
+        checkpoint: Run folder, or a file in it; or a checkpoint of the predecessor project, which is first imported
+            into a run folder next to it (see clip-har import).
+        config: JSON or TOML config file, such as config_har.json; flags take precedence.
+        model_name: Backbone the run was trained on. Default: the run's own.
         rank: Rank the run was trained with; checked.
         alpha: Alpha the run was trained with; checked.
         output_csv: Table to write (Metric,Value,Type); NAME_confusion_matrix.csv is written beside it.
     """
     from clip_har.checkpoint import load_run
 
-    run = load_run(checkpoint)
+    run = load_run(_run_folder(checkpoint, data_dir, config, model_name, alpha))
     for name, given in (("rank", rank), ("alpha", alpha)):
         trained = run.card["settings"].get(name)
         if given is not None and given != trained:
             raise RunError(
                 f"{run.folder} was trained with {name} {trained}, not {given}", remedy=f"Leave out --{name}."
             )
-    code = _evaluate(data_dir, checkpoint, model_name, run.folder / "eval")
+    code = _evaluate(data_dir, run.folder, config, model_name, run.folder / "eval")
     _copy_tables(run.folder / "eval", output_csv)
     return code
 
@@ -116,6 +121,7 @@ def evaluate_lora_clip(
 def evaluate_clip_har(
     *,
     data_dir: Path,
+    config: Path | None = None,
     model_name: str | None = None,
     checkpoint: Path | None = None,
     save_dir: Path = Path("results"),
@@ -126,19 +132,23 @@ def evaluate_clip_har(
 
     Args:
         data_dir: Folder of labelled images with a test split.
+        config: JSON or TOML config file, such as config_har.json; flags take precedence.
         model_name: Backbone. Default: the run's own, else ViT-B/32.
-        checkpoint: Run folder, or a file in it.
+        checkpoint: Run folder, or a file in it; or a checkpoint of the predecessor project, which is first imported
+            into a run folder next to it (see clip-har import).
         save_dir: Folder for the tables, plots and the report.
     """
-    return _evaluate(data_dir, checkpoint, model_name, save_dir)
+    run = None if checkpoint is None else _run_folder(checkpoint, data_dir, config, model_name)
+    return _evaluate(data_dir, run, config, model_name, save_dir)
 
 
 def main_clip(
     *,
     data_dir: Path = Path("data"),
-    model_name: str = "ViT-B/32",
-    epochs: int = 15,
-    checkpoint_dir: Path = Path("checkpoints/clip_lora_15e"),
+    config: Path | None = None,
+    model_name: str | None = None,
+    epochs: int | None = None,
+    checkpoint_dir: Path | None = None,
     output_csv: Path = Path("results/lora_clip_15e_results.csv"),
 ) -> int:
     """Train LoRA, then evaluate it: the historic pipeline from end to end.
@@ -147,16 +157,20 @@ def main_clip(
 
     Args:
         data_dir: Folder of labelled images.
-        model_name: Backbone, as for clip-har train --model.
-        epochs: Passes over the training images.
-        checkpoint_dir: Run folder to write.
+        config: JSON or TOML config file, such as config_har.json; flags take precedence.
+        model_name: Backbone, as for clip-har train --model. Default: ViT-B/32.
+        epochs: Passes over the training images. Default: 15.
+        checkpoint_dir: Run folder to write. Default: checkpoints/clip_lora_15e.
         output_csv: Table to write; NAME_confusion_matrix.csv is written beside it.
     """
-    code = train_clip_lora(data_dir=data_dir, model_name=model_name, epochs=epochs, checkpoint_dir=checkpoint_dir)
+    folder = checkpoint_dir or _out_of(config) or Path("checkpoints/clip_lora_15e")
+    code = train_clip_lora(
+        data_dir=data_dir, config=config, model_name=model_name, epochs=epochs, checkpoint_dir=folder
+    )
     if code != EXIT_DONE:
         return code
     return evaluate_lora_clip(
-        data_dir=data_dir, checkpoint=checkpoint_dir, model_name=model_name, output_csv=output_csv
+        data_dir=data_dir, checkpoint=folder, config=config, model_name=model_name, output_csv=output_csv
     )
 
 
@@ -172,10 +186,68 @@ def main(command: Callable[..., int], argv: Sequence[str] | None = None) -> int:
     return cli.main(argv, app=app)
 
 
-def _evaluate(data_dir: Path, checkpoint: Path | None, model_name: str | None, out: Path) -> int:
+def _train(
+    what: str, data_dir: Path, config: Path | None, given: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> int:
+    """Train by a method or preset; a setting that is not given is the config file's, else the historic default."""
+    from clip_har.checkpoint import has_run
+
+    in_file = {} if config is None else load_config_file(config, TrainConfig)
+    values = {name: given[name] for name in given if given[name] is not None}
+    values |= {name: value for name, value in defaults.items() if name not in values and name not in in_file}
+    out = Path(values.get("out") or in_file["out"])
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+    resume = ["--resume"] if has_run(out) else []
+    return cli.run_command(["train", what, f"--data={data_dir}", *_config_flag(config), *flags, *resume])
+
+
+def _evaluate(data_dir: Path, checkpoint: Path | None, config: Path | None, model_name: str | None, out: Path) -> int:
     optional: list[tuple[str, Any]] = [("checkpoint", checkpoint), ("model", model_name)]
     flags = [f"--{name}={value}" for name, value in optional if value is not None]
-    return cli.run_command(["evaluate", f"--data={data_dir}", f"--out={out}", *flags])
+    return cli.run_command(["evaluate", f"--data={data_dir}", f"--out={out}", *_config_flag(config), *flags])
+
+
+def _config_flag(config: Path | None) -> list[str]:
+    return [] if config is None else [f"--config={config}"]
+
+
+def _out_of(config: Path | None) -> Path | None:
+    """The run folder that a config file names."""
+    out = None if config is None else load_config_file(config, TrainConfig).get("out")
+    return None if out is None else Path(out)
+
+
+def _run_folder(
+    checkpoint: Path, data_dir: Path, config: Path | None, model_name: str | None, alpha: float | None = None
+) -> Path:
+    """The run meant by a path: the path itself, or the run that a predecessor's checkpoint is or was imported to."""
+    from clip_har import workflows
+    from clip_har.checkpoint import is_finished, load_run
+    from clip_har.integrity import file_sha256
+    from clip_har.legacy_checkpoint import is_checkpoint_file
+
+    if not is_checkpoint_file(checkpoint):
+        return checkpoint
+    folder = workflows.import_folder(checkpoint)
+    if is_finished(folder):
+        imported = load_run(folder).card.get("imported") or {}
+        if imported.get("sha256") != file_sha256(checkpoint):
+            raise RunError(f"{folder} is not the run of {checkpoint}", remedy="Remove or rename that folder.")
+        return folder
+    in_file = {} if config is None else load_config_file(config, EvaluateConfig)
+    asked = workflows.ImportConfig(
+        file=checkpoint,
+        data=DataConfig(data=data_dir),
+        backbone=BackboneConfig(
+            model=model_name or in_file.get("model"),
+            templates=tuple(in_file.get("templates", ())),
+            workers=in_file.get("workers", -1),
+        ),
+        alpha=alpha,
+        assumed_alpha=DEFAULT_ALPHA,
+    )
+    workflows.import_checkpoint(asked, progress=shown_progress())
+    return folder
 
 
 def _copy_tables(folder: Path, output_csv: Path) -> None:

@@ -1,8 +1,9 @@
 """Every setting: the tree of dataclasses, files that fill it, presets and ranges. Nothing here acts on one."""
 
 from clip_har.config.checking import validate
+from clip_har.config.legacy import HISTORIC_KEYS
 from clip_har.config.presets import apply_preset, load_preset, resolve
-from clip_har.config.reading import HISTORIC_KEYS, load_config_file
+from clip_har.config.reading import load_config_file
 from clip_har.config.tree import (
     DEFAULT_MODEL,
     METHOD_NAMES,

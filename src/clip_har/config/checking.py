@@ -42,6 +42,8 @@ def _conflicts(flat: Mapping[str, Any]) -> Iterator[str]:
         yield f"--mixup needs --loss cross-entropy, not {flat['loss']}"
     if flat.get("mixup") and flat.get("hard_pairs"):
         yield "--mixup and --hard-pairs cannot be combined"
+    if flat.get("renormalise") is False and flat.get("placement") in ("attention", "all"):
+        yield f"--no-renormalise requires --placement embedding, not {flat['placement']}"
     method = flat.get("method")
     if flat.get("precision") == "fp16-pure" and method not in WHOLE_TOWERS and "methods" not in flat:
         yield "--precision fp16-pure is for training full or two-tier only"
@@ -72,6 +74,8 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "lr": ("above 0", lambda x: 0 < x < float("inf")),
     "weight_decay": ("0 or more", lambda x: 0 <= x < float("inf")),
     "warmup_epochs": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "betas": ("two numbers in [0, 1)", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x)),
+    "eps": ("above 0", lambda x: 0 < x < float("inf")),
     "gradient_clip": ("0 or more", lambda x: 0 <= x < float("inf")),
     "vision_lr_multiplier": ("0 or more", lambda x: 0 <= x < float("inf")),
     "text_lr_multiplier": ("0 or more", lambda x: 0 <= x < float("inf")),

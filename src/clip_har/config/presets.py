@@ -19,6 +19,7 @@ BASE: Mapping[str, Any] = {
     "rslora": False,
     "dora": False,
     "layers": "all",
+    "renormalise": True,
     "loss": "cross-entropy",
     "epochs": 15,
     "batch_size": 64,
@@ -27,6 +28,8 @@ BASE: Mapping[str, Any] = {
     "weight_decay": 0.01,
     "warmup_epochs": 0.0,
     "gradient_clip": 1.0,
+    "betas": [0.9, 0.98],  # as CLIP was trained (arXiv 2103.00020, table 19) and the historic recipe used them
+    "eps": 1e-8,
     "vision_lr_multiplier": 1.0,
     "text_lr_multiplier": 1.0,
     "projection_lr_multiplier": 1.0,

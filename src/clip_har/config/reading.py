@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clip_har.config.legacy import HISTORIC_KEYS, ignored_because, ignored_line, is_legacy
 from clip_har.config.tree import CompareConfig, EvaluateConfig, TrainConfig, flat_fields
 from clip_har.errors import ConfigError
 
@@ -17,23 +18,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# What the historic config files call it -> what it is called here.
-HISTORIC_KEYS = {
-    "model_name": "model",
-    "learning_rate": "lr",
-    "data_dir": "data",
-    "checkpoint_dir": "out",
-    "optimization.vision_lr_multiplier": "vision_lr_multiplier",
-    "optimization.text_lr_multiplier": "text_lr_multiplier",
-    "optimization.projection_lr_multiplier": "projection_lr_multiplier",
-}
 
-
-def load_config_file(path: Path, config_type: type) -> dict[str, Any]:
+def load_config_file(
+    path: Path, config_type: type, *, note: Callable[[str], None] = lambda _line: None
+) -> dict[str, Any]:
     """Read a JSON or TOML file of settings, in today's flat form or the historic nested one.
 
     Hyphens and underscores are the same. A null counts as not given, and so does `resume`, which a run's own
-    config.json holds but which is for the command line to say.
+    config.json holds but which is for the command line to say. Of a predecessor project's file, what has no meaning
+    for the command is ignored.
+
+    Args:
+        note: called with one line that names the ignored keys, if there are any.
 
     Returns:
         Setting name -> raw value.
@@ -42,12 +38,17 @@ def load_config_file(path: Path, config_type: type) -> dict[str, Any]:
         ConfigError: the file is missing or malformed, or holds unknown keys (all named, each with the nearest
             known one).
     """
-    raw = _read_mapping(path)
+    given = list(_flatten(_read_mapping(path)))
     known = {item.name for item in flat_fields(config_type)}
+    legacy = is_legacy(key.replace("-", "_") for key, _ in given)
     values: dict[str, Any] = {}
     problems = []
-    for key, value in _flatten(raw):
+    ignored: list[tuple[str, str]] = []
+    for key, value in given:
         name = key.replace("-", "_")
+        if legacy and (reason := ignored_because(name, known)):
+            ignored.append((key, reason))
+            continue
         name = HISTORIC_KEYS.get(name, name)
         if name == "seed" and "seed" not in known and "seeds" in known:
             name = "seeds"
@@ -60,6 +61,8 @@ def load_config_file(path: Path, config_type: type) -> dict[str, Any]:
     values.pop("resume", None)
     if problems:
         raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Mend or remove what is named here.")
+    if ignored:
+        note(ignored_line(str(path), ignored))
     return values
 
 

@@ -92,6 +92,14 @@ def _seeds(_type: object, tokens: Sequence[Any]) -> tuple[int, ...]:
         raise ValueError("seeds are whole numbers separated by commas") from error
 
 
+def _betas(_type: object, tokens: Sequence[Any]) -> tuple[float, ...]:
+    """ "0.9,0.98" or two values -> AdamW's betas."""
+    try:
+        return tuple(float(text) for text in _listed(tokens))
+    except ValueError as error:
+        raise ValueError("betas are two numbers separated by a comma, such as 0.9,0.98") from error
+
+
 def _set_aside(_type: object, tokens: Sequence[Any]) -> tuple[HeldOut, ...]:
     """ "test", "val" or "test,val" -> these splits."""
     known: dict[str, HeldOut] = {"val": "val", "test": "test"}
@@ -236,6 +244,9 @@ class LoraConfig:
     """Learn the weights' magnitude apart from their direction (arXiv 2402.09353). Default: no."""
     layers: str | None = None
     """Which layers of a tower are adapted: all, or last:K. Default: all."""
+    renormalise: bool | None = None
+    """Scale the adapted embeddings to unit length before they are compared. --no-renormalise skips that and the logit
+    scale's upper bound, like the predecessor project. Placement embedding only. Default: yes."""
     loss: Loss | None = None
     """cross-entropy over the class prompts; supcon: class-aware contrastive loss within the batch; infonce:
     the historic one, which counts same-class captions as negatives (kept for the record). Default: cross-entropy."""
@@ -263,6 +274,10 @@ class OptimizerConfig:
     """The same in optimizer steps; wins over --warmup-epochs."""
     gradient_clip: float | None = None
     """Largest gradient norm; 0 switches clipping off. Default: 1."""
+    betas: Annotated[tuple[float, ...] | None, Parameter(converter=_betas)] = None
+    """AdamW's decay rates of the two gradient moments, separated by a comma, each in [0, 1). Default: 0.9,0.98."""
+    eps: float | None = None
+    """Term added to AdamW's denominator, above 0. Default: 1e-8."""
     vision_lr_multiplier: float | None = None
     """Factor on lr for the image side. Default: 1."""
     text_lr_multiplier: float | None = None

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har.errors import ConfigError
@@ -84,6 +85,7 @@ def adapted_captions(classifier: Classifier, captions_CTD: Tensor) -> Tensor:
     with torch.no_grad():
         if isinstance(classifier, EmbeddingLora):
             adapted = classifier.adapt_text(captions_CTD.reshape(-1, width).to(classifier.device))
+            adapted = adapted if classifier.renormalise else F.normalize(adapted, dim=-1)
         elif isinstance(classifier, Towers) and classifier.train_text:
             labels = torch.arange(classes, device=classifier.device).repeat_interleave(templates)
             numbers = torch.arange(templates, device=classifier.device).repeat(classes)

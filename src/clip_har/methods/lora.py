@@ -51,10 +51,24 @@ class EmbeddingLora(Classifier):
     """Cosine similarity of adapted image embeddings and adapted prompts, times a learnable logit scale.
 
     2 * 2 * R * D + 1 trainable parameters: 32,769 at rank 16 on ViT-B/32 (D = 512).
+
+    Args:
+        renormalise: False takes their dot product instead and bounds no scale, as the predecessor project did. A class
+            whose adapted prompt is longer then gets larger logits.
     """
 
-    def __init__(self, prompts_CD: Tensor, logit_scale: float, *, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(
+        self,
+        prompts_CD: Tensor,
+        logit_scale: float,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float,
+        renormalise: bool = True,
+    ) -> None:
         super().__init__()
+        self.renormalise = renormalise
         width = prompts_CD.shape[1]
         self.prompts_CD: Tensor
         self.register_buffer("prompts_CD", prompts_CD)
@@ -63,20 +77,25 @@ class EmbeddingLora(Classifier):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(logit_scale)))
 
     def adapt_images(self, embedding_BD: Tensor) -> Tensor:
-        """Adapted image embeddings, unit-length [B, D]."""
-        return F.normalize(self.image(embedding_BD), dim=-1)
+        """Adapted image embeddings [B, D], unit-length if they are renormalised."""
+        return self._scaled(self.image(embedding_BD))
 
     def adapt_text(self, embedding_BD: Tensor) -> Tensor:
-        """Adapted text embeddings, unit-length [B, D]."""
-        return F.normalize(self.text(embedding_BD), dim=-1)
+        """Adapted text embeddings [B, D], unit-length if they are renormalised."""
+        return self._scaled(self.text(embedding_BD))
 
     def image_embeddings(self, images: LabelledImages) -> Tensor:
         with torch.no_grad():
-            return self.adapt_images(images.table.embedding.to(self.device)).cpu()
+            adapted_ND = self.adapt_images(images.table.embedding.to(self.device))
+            return (adapted_ND if self.renormalise else F.normalize(adapted_ND, dim=-1)).cpu()
 
     def scale(self) -> Tensor:
-        """The factor on cosine similarities, a scalar."""
-        return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        """The factor on the similarities, a scalar."""
+        scale = self.logit_scale.exp()
+        return scale.clamp(max=MAX_LOGIT_SCALE) if self.renormalise else scale
+
+    def _scaled(self, adapted_BD: Tensor) -> Tensor:
+        return F.normalize(adapted_BD, dim=-1) if self.renormalise else adapted_BD
 
     def forward(self, embedding_BD: Tensor) -> Tensor:
         return self.scale() * self.adapt_images(embedding_BD) @ self.adapt_text(self.prompts_CD).T
@@ -161,7 +180,14 @@ class Lora(GradientMethod):
         rank, alpha, dropout = (self.settings[key] for key in ("rank", "alpha", "dropout"))
         if self.settings["rslora"]:  # alpha / sqrt(r), in terms of the scale alpha / r that the residual applies
             alpha = alpha * math.sqrt(rank)
-        return EmbeddingLora(frame.prompts_CD, frame.logit_scale, rank=rank, alpha=alpha, dropout=dropout)
+        return EmbeddingLora(
+            frame.prompts_CD,
+            frame.logit_scale,
+            rank=rank,
+            alpha=alpha,
+            dropout=dropout,
+            renormalise=self.settings["renormalise"],
+        )
 
 
 def inside_towers(settings: Mapping[str, Any]) -> bool:

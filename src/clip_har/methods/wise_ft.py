@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip_har.config import resolve
 from clip_har.errors import ConfigError
 from clip_har.methods.base import Candidate, Classifier, Frame, Method, Reads, SolvedMethod, Source, Task
 
@@ -69,7 +70,8 @@ class WiseFt(SolvedMethod):
         """The method whose weights these are."""
         from clip_har.methods import create_method
 
-        return create_method(self.settings["source_method"], self.settings["source_settings"])
+        settings = resolve(self.settings["source_settings"], {})  # a run of an earlier version lacks what came later
+        return create_method(self.settings["source_method"], settings)
 
 
 def mixed(zero_shot: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:

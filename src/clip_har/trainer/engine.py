@@ -16,8 +16,6 @@ from clip_har.methods import Batch, Classifier, GradientMethod, Task
 
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16", "fp16-pure": "no"}
 """Our names of the arithmetic, and accelerate's. The trained weights stay float32 in all but fp16-pure."""
-BETAS = (0.9, 0.98)
-"""AdamW's moments as CLIP was trained (arXiv 2103.00020, table 19) and the historic recipe used them."""
 INITIAL_SCALE = 2.0**14
 
 
@@ -85,7 +83,10 @@ class Engine:
             objective = self._accelerator.prepare_model(objective, device_placement=False)
         self._objective = objective
         groups = method.parameter_groups(classifier)
-        self.optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=_can_fuse(groups, precision))
+        first, second = method.settings["betas"]
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=(first, second), eps=method.settings["eps"], fused=_can_fuse(groups, precision)
+        )
         self._prepared = self._accelerator.prepare_optimizer(self.optimizer, device_placement=False)
         self.trained = [parameter for group in groups for parameter in group["params"]]
 

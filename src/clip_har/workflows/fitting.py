@@ -18,9 +18,9 @@ import torch
 from clip_har import checkpoint, distributed
 from clip_har.backbone import resolve_precision
 from clip_har.errors import ConfigError, TrainingError
-from clip_har.evaluation import COLLAPSE_SHARE, validation_figures
+from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
 from clip_har.hard_pairs import HardPairs, mine
-from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
+from clip_har.methods import Classifier, GradientMethod, LabelledImages, Method, SolvedMethod, Task
 from clip_har.progress import Bar, Progress
 from clip_har.tracking import Tracker, trackers
 from clip_har.trainer import Engine, TrainState, fit
@@ -304,8 +304,12 @@ def rank(entry: Mapping[str, Any], chosen_by: str = "val_macro_f1") -> tuple[flo
 
 def validation(classifier: Classifier, task: Task) -> dict[str, float]:
     """How a classifier does on the validation split: loss, accuracy, macro F1, and the most given answer's share."""
-    probabilities_NC = classifier.probabilities(task.val).numpy()
-    figures = validation_figures(probabilities_NC, task.val.labels_N.numpy(), len(task.classes))
+    return figures_on(classifier.probabilities(task.val).numpy(), task.val, len(task.classes))
+
+
+def figures_on(probabilities_NC: FloatArray, images: LabelledImages, classes: int) -> dict[str, float]:
+    """The same for class probabilities of a validation split's images."""
+    figures = validation_figures(probabilities_NC, images.labels_N.numpy(), classes)
     return {
         "val_loss": figures.loss,
         "val_accuracy": figures.accuracy,

@@ -15,7 +15,7 @@ from clip_har.cost import PeakMemory, keep_freed_memory
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.locking import exclusive
-from clip_har.methods import Method, Source, Task, create_method, method_class
+from clip_har.methods import Classifier, Method, Source, Task, create_method, method_class
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import filled
 from clip_har.run_card import FORMAT_VERSION, write_card
@@ -98,8 +98,14 @@ def train_prepared(
         raise (KeyboardInterrupt(str(folder)) if checkpoint.has_run(folder) else interrupt) from None
     extra = fitting.place_weights() if distributed.is_main() else ()
     distributed.barrier()
-    card = _card(config, settings, prepared, fitting, method)
-    card |= {"peak_memory_bytes": peak.bytes(), "command": command}
+    card = card_content(config, settings, prepared, method, fitting.classifier)
+    card |= {
+        "validation": fitting.validation_of_the_kept_weights(),
+        "processes": distributed.world_size(),
+        "train_seconds": fitting.seconds,
+        "peak_memory_bytes": peak.bytes(),
+        "command": command,
+    }
     trained = checkpoint.Run(folder=folder, card=card)
     card["confidence"] = fit_calibration(trained, Answering(trained, prepared, progress), prepared).to_json()
     if distributed.is_main():  # last of all: from now on the run counts as finished
@@ -184,13 +190,13 @@ def _require_same_start(folder: Path, saved: Start, now: Start, prepared: Prepar
     )
 
 
-def _card(
-    config: TrainConfig, settings: Mapping[str, Any], prepared: Prepared, fitting: Fitting, method: Method
+def card_content(
+    config: TrainConfig, settings: Mapping[str, Any], prepared: Prepared, method: Method, classifier: Classifier
 ) -> dict[str, Any]:
-    """What card.json says of a finished run."""
+    """What card.json says of a finished run, except how it was trained and how well."""
     backbone = dataclasses.asdict(prepared.backbone.card)
     del backbone["preprocessing"]
-    trainable = method.trainable_params(fitting.classifier)
+    trainable = method.trainable_params(classifier)
     return {
         "format_version": FORMAT_VERSION,
         "package_version": version("clip-har"),
@@ -211,11 +217,8 @@ def _card(
         "splits": prepared.dataset.counts(),
         "manifest_sha256": prepared.whole.manifest_hash(),
         "unreadable": len(prepared.dataset.unreadable),
-        "validation": fitting.validation_of_the_kept_weights(),
         "trainable_params": trainable,
         "trainable_fraction": trainable / prepared.backbone.card.parameters,
-        "processes": distributed.world_size(),
-        "train_seconds": fitting.seconds,
         "encode_seconds": prepared.encoding.seconds,
         "versions": versions(),
     }

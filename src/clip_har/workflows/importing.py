@@ -1,0 +1,236 @@
+"""`import`: a checkpoint of the predecessor project becomes a run folder like any other.
+
+How the file is read is in legacy_checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clip_har import checkpoint
+from clip_har.backbone import HISTORIC_NAMES, load_backbone
+from clip_har.config import (
+    DEFAULT_MODEL,
+    BackboneConfig,
+    DataConfig,
+    LoraConfig,
+    TrainConfig,
+    resolve,
+    to_flat_json,
+    validate,
+)
+from clip_har.dataset import ActionDataset, write_manifest, write_unreadable
+from clip_har.errors import ConfigError, RunError
+from clip_har.features import Encoding, FeatureStore
+from clip_har.files import cache_folder
+from clip_har.legacy_checkpoint import LegacyCheckpoint, read_legacy_checkpoint
+from clip_har.locking import exclusive
+from clip_har.methods import Frame, Method, create_method
+from clip_har.progress import SILENT, Progress
+from clip_har.prompts import resolve_phrases, resolve_templates
+from clip_har.run_card import write_card
+from clip_har.workflows.answering import Answering
+from clip_har.workflows.confidence import fit_calibration
+from clip_har.workflows.fitting import figures_on
+from clip_har.workflows.prepare import Prepared, embed_captions, prepare, worker_count
+from clip_har.workflows.training import card_content
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """What `import` is asked for."""
+
+    file: Path
+    """Checkpoint of the predecessor project."""
+    out: Path | None = None
+    """Run folder to write. Default: a folder next to the file, with the file's name without its suffix."""
+    data: DataConfig | None = None
+    """The dataset it was trained on: gives the classes and the split, and its validation images are scored."""
+    classes: tuple[str, ...] = ()
+    """Class names, if there is no dataset."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    rank: int | None = None
+    """Rank it was trained with; checked."""
+    alpha: float | None = None
+    """Alpha it was trained with. Default: the file's config."""
+    assumed_alpha: float | None = None
+    """Alpha to assume, with a warning, if nothing else gives one."""
+
+
+def import_folder(file: Path) -> Path:
+    """Where a checkpoint is imported to by default."""
+    return file.with_suffix("")
+
+
+def import_checkpoint(config: ImportConfig, *, progress: Progress = SILENT, command: str = "") -> checkpoint.Run:
+    """Make a run folder of a checkpoint of the predecessor project.
+
+    Raises:
+        UserError: the file, the model, the data or the run folder cannot be used, or something is not known.
+    """
+    out = config.out or import_folder(config.file)
+    _require_free(out)
+    legacy = read_legacy_checkpoint(config.file)
+    given = _given(config, legacy, progress)
+    validate(given)
+    model = str(given.backbone.model)
+    reference = load_backbone(model, device="cpu", precision="float32")
+    legacy.require_clip(reference.model.state_dict(), reference.card.name)
+    if not legacy.clip:
+        progress.warn(f"{config.file} has no CLIP weights: whether it was trained on {model} cannot be checked")
+    tensors = legacy.matrices(reference.card.embed_dim)
+    del reference
+    rank = tensors["image.lora_A"].shape[0]
+    if config.rank not in (None, rank):
+        raise RunError(f"{config.file} was trained with rank {rank}, not {config.rank}", remedy="Remove --rank.")
+    given = dataclasses.replace(given, lora=dataclasses.replace(given.lora, rank=rank))
+    tensors["logit_scale"] = torch.tensor(legacy.log_scale)
+    with exclusive(out):
+        _require_free(out)
+        prepared = _prepared(config, given, legacy, out, progress)
+        return _write(config, given, legacy, tensors, prepared, out, progress, command)
+
+
+def _require_free(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise RunError(f"--out {out} is a file", remedy="Pass a folder with --out.")
+    if checkpoint.has_run(out):
+        raise RunError(f"{out} already holds a run", remedy="Pass another folder with --out, or remove that one.")
+
+
+def _given(config: ImportConfig, legacy: LegacyCheckpoint, progress: Progress) -> TrainConfig:
+    """The configuration that the run would have had here, from the flags, else from the file's config."""
+    alpha = config.alpha if config.alpha is not None else legacy.number("alpha", "lora_alpha")
+    if alpha is None and config.assumed_alpha is not None:
+        alpha = config.assumed_alpha
+        progress.warn(f"{config.file} does not contain alpha: {alpha:g} is assumed, the predecessor project's default")
+    if alpha is None:
+        raise ConfigError(
+            f"{config.file} does not contain alpha", remedy="Pass --alpha (the predecessor project's default was 32)."
+        )
+    named = legacy.text("model_name", "model", "clip_model")
+    model = config.backbone.model or (named if named in HISTORIC_NAMES else None) or DEFAULT_MODEL
+    templates = config.backbone.templates or legacy.texts("text_templates", "templates", "template", "prompt_template")
+    if not all("{}" in template for template in templates if template not in config.backbone.templates):
+        raise ConfigError(f"The templates in the config of {config.file} have no {{}}", remedy="Pass --templates.")
+    if not templates:
+        progress.warn(
+            f"{config.file} does not contain prompt templates: the default ones are used; --templates sets others"
+        )
+    return TrainConfig(
+        data=config.data or DataConfig(data=Path()),
+        backbone=dataclasses.replace(config.backbone, model=model, templates=templates),
+        method="lora",
+        lora=LoraConfig(placement="embedding", alpha=alpha, renormalise=False),
+    )
+
+
+def _prepared(
+    config: ImportConfig, given: TrainConfig, legacy: LegacyCheckpoint, out: Path, progress: Progress
+) -> Prepared:
+    """The dataset with its validation images encoded; without one, the model and the prompts of the classes."""
+    if config.data is not None:
+        if config.classes:
+            raise ConfigError("--classes and --data cannot be combined", remedy="Remove --classes.")
+        return prepare(config.data, given.backbone, out=out, progress=progress, for_training=False, encoded=("val",))
+    classes = config.classes or legacy.texts("class_names", "classes")
+    if len(set(classes)) < max(2, len(classes)):
+        what = "has no class names" if not classes else f"would get the classes {', '.join(classes)[:80]}"
+        raise ConfigError(
+            f"{config.file} {what}", remedy="Pass --data FOLDER, or --classes with two or more different names."
+        )
+    settings = given.backbone
+    backbone = load_backbone(str(settings.model), device=settings.device, precision=settings.precision)
+    store = FeatureStore(cache_folder(settings.cache), backbone, progress=progress)
+    templates = resolve_templates(settings.templates, settings.phrasings)
+    classes = tuple(sorted(classes))
+    phrasing = resolve_phrases(settings.phrasings, classes)
+    captions_CTD = embed_captions(store, [phrasing[name] for name in classes], templates)
+    return Prepared(
+        dataset=ActionDataset(root=Path(), classes=classes, records=()),
+        backbone=backbone,
+        store=store,
+        encoding=Encoding(encoded=0, reused=0, seconds=0.0, unreadable={}),
+        templates=templates,
+        phrasing=phrasing,
+        captions_CTD=captions_CTD,
+        prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
+        cache=cache_folder(settings.cache),
+        workers=worker_count(settings.workers),
+        encode_batch_size=settings.encode_batch_size,
+    )
+
+
+def _write(
+    config: ImportConfig,
+    given: TrainConfig,
+    legacy: LegacyCheckpoint,
+    tensors: Mapping[str, Tensor],
+    prepared: Prepared,
+    out: Path,
+    progress: Progress,
+    command: str,
+) -> checkpoint.Run:
+    flat = {key: value for key, value in to_flat_json(given).items() if key != "resume"} | {"out": str(out)}
+    if config.data is None:
+        flat["data"] = None
+    settings = resolve(flat, {}) | {"data": str(prepared.dataset.root)}
+    method = create_method("lora", settings)
+    checkpoint.clear(out)
+    checkpoint.write_json(out / "config.json", flat)
+    if config.data is not None:
+        write_manifest(prepared.whole, out / "manifest.csv")
+        write_unreadable(prepared.dataset, out / "unreadable.csv")
+    checkpoint.save_prompts(out, prepared.prompts_CD)
+    card, extra = _save(out, given, settings, method, tensors, prepared)
+    card["imported"] = {
+        "file": str(config.file),
+        "sha256": legacy.sha256,
+        "epoch": legacy.epoch,
+        "train_loss": legacy.train_loss,
+    }
+    card["command"] = command
+    _measure(out, card, prepared, progress)
+    write_card(out, card, checkpoint.recorded_files(method, extra))
+    return checkpoint.load_run(out)
+
+
+def _save(
+    out: Path,
+    given: TrainConfig,
+    settings: Mapping[str, Any],
+    method: Method,
+    tensors: Mapping[str, Tensor],
+    prepared: Prepared,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Write the weights; what the card says of them, and the names of the files beside them."""
+    frame = Frame(
+        classes=prepared.dataset.classes,
+        templates=prepared.templates,
+        prompts_CD=prepared.prompts_CD,
+        logit_scale=prepared.backbone.card.logit_scale,
+        load_backbone=prepared.load_backbone,
+    )
+    classifier = method.restore(frame, tensors)
+    extra = checkpoint.save_weights(out, method, classifier, prepared.backbone.card.name)
+    return card_content(given, settings, prepared, method, classifier), extra
+
+
+def _measure(out: Path, card: dict[str, Any], prepared: Prepared, progress: Progress) -> None:
+    """Score the validation images, and fit the confidence on them, if there are any."""
+    if not prepared.dataset.counts()["val"]:
+        return
+    run = checkpoint.Run(folder=out, card=card)
+    answering, val = Answering(run, prepared, progress), prepared.images("val")
+    answers_NC = answering.finetuned(val)
+    assert answers_NC is not None
+    card["validation"] = figures_on(answers_NC, val, len(prepared.dataset.classes))
+    card["confidence"] = fit_calibration(run, answering, prepared).to_json()
