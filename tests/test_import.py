@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clip_har import checkpoint, cli, historic, legacy_checkpoint, workflows
 from clip_har.backbone import load_backbone
+from clip_har.cli_data import EXIT_DONE
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig
 from clip_har.errors import ConfigError, ModelError, RunError
 from clip_har.images import decode
@@ -181,12 +182,12 @@ def test_an_imported_run_is_like_any_other(photos: Path, tiny_model: str, write:
     assert card["confidence"]
     checkpoint.load_run(run.folder).weights_sha256()
     code = cli.main(["explain", str(run.folder), "--data", str(photos), "--limit", "2", "--no-maps", "--workers", "0"])
-    assert code == cli.EXIT_DONE
+    assert code == EXIT_DONE
 
 
 def test_explained_similarities_are_cosines(photos: Path, tiny_model: str, write: Callable[..., Path]) -> None:
     run = import_checkpoint(asked(write(), tiny_model, photos))
-    assert cli.main(["explain", str(run.folder), str(test_images(photos)[0]), "--no-maps"]) == cli.EXIT_DONE
+    assert cli.main(["explain", str(run.folder), str(test_images(photos)[0]), "--no-maps"]) == EXIT_DONE
     explained = json.loads((run.folder / "explain-images" / "explain.json").read_text())
     prompts = explained["explanations"][0]["prompts"]
     assert all(-1.0001 <= similarity <= 1.0001 for _, similarity in prompts)
@@ -204,7 +205,7 @@ def test_without_data_the_classes_are_given(photos: Path, tiny_model: str, write
     (prediction,) = Predictor(run.folder, precision="float32").predict([image])
     assert prediction.probability == pytest.approx(expected.max().item(), abs=1e-5)
     argv = ["evaluate", "--data", str(photos), "--checkpoint", str(run.folder), "--workers", "0"]
-    assert cli.main(argv) == cli.EXIT_DONE
+    assert cli.main(argv) == EXIT_DONE
 
 
 # --- what the file does not contain -----------------------------------------------------------------------
@@ -372,7 +373,7 @@ def test_the_command_says_what_it_made_and_what_is_next(
     write: Callable[..., Path], tiny_model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["import", str(write()), "--model", tiny_model, "--data", str(photos), "--out", str(tmp_path / "run")]
-    assert cli.main([*argv, "--precision", "float32", "--workers", "0"]) == cli.EXIT_DONE
+    assert cli.main([*argv, "--precision", "float32", "--workers", "0"]) == EXIT_DONE
     printed = capsys.readouterr().out
     assert "lora of rank 3, alpha 7, validation accuracy" in printed and "clip-har evaluate" in printed
     command = checkpoint.load_run(tmp_path / "run").card["command"]

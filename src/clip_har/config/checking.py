@@ -23,17 +23,22 @@ def validate(config: TrainConfig | EvaluateConfig | CompareConfig | PromptsConfi
         ConfigError: naming every setting that is out of its range.
     """
     flat = to_flat_json(config)
-    problems = [
-        f"--{name.replace('_', '-')} must be {wanted}, not {flat[name]}"
-        for name, (wanted, holds) in _RANGES.items()
-        if flat.get(name) is not None and not holds(flat[name])
-    ]
+    problems = range_problems(flat)
     for name in ("methods", "seeds"):
         if len(set(flat.get(name, ()))) < len(flat.get(name, ())):
             problems.append(f"--{name} names a {name[:-1]} twice")
     problems += _conflicts(flat)
     if problems:
         raise ConfigError("; ".join(problems), remedy="See --help for what each flag means.")
+
+
+def range_problems(flat: Mapping[str, Any]) -> list[str]:
+    """Flat settings that are out of their range, each with what it must be."""
+    return [
+        f"--{name.replace('_', '-')} must be {wanted}, not {flat[name]}"
+        for name, (wanted, holds) in _RANGES.items()
+        if flat.get(name) is not None and not holds(flat[name])
+    ]
 
 
 def _conflicts(flat: Mapping[str, Any]) -> Iterator[str]:
@@ -65,7 +70,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "unreadable_limit": ("in [0, 1]", lambda x: 0 <= x <= 1),
     "encode_batch_size": ("at least 1", lambda x: x >= 1),
     "workers": ("-1 or more", lambda x: x >= -1),
-    "rank": ("at least 1", lambda x: x >= 1),
+    "rank": ("from 1 to 65536", lambda x: 1 <= x <= 65536),
     "alpha": ("above 0", lambda x: 0 < x < float("inf")),
     "dropout": ("in [0, 1)", lambda x: 0 <= x < 1),
     "epochs": ("at least 1", lambda x: x >= 1),
