@@ -14,8 +14,10 @@ import pytest
 import clip_har
 
 LAYERS = (
+    "shown_text",
     "errors",
     "files",
+    "csv_cells",
     "progress",
     "distributed",
     "cost",
@@ -41,6 +43,7 @@ LAYERS = (
     "export",
     "serve",
     "demo",
+    "console_table",
     "console_findings",
     "console",
     "workflows",
