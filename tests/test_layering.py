@@ -14,8 +14,10 @@ import pytest
 import clip_har
 
 LAYERS = (
+    "shown_text",
     "errors",
     "files",
+    "csv_cells",
     "integrity",
     "progress",
     "distributed",
@@ -52,6 +54,7 @@ LAYERS = (
     "export",
     "serve",
     "demo",
+    "console_table",
     "console_findings",
     "console",
     "workflows",

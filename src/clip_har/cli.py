@@ -39,6 +39,7 @@ from clip_har.config import (
     load_config_file,
 )
 from clip_har.errors import UserError
+from clip_har.shown_text import shown, shown_json, shown_lines
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
 
@@ -289,7 +290,8 @@ def predict(
         _say(note)
     predictions = list(predictor.predict(_image_files(images), top=top, caution=caution))
     if json_output:
-        sys.stdout.write(json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False) + "\n")
+        listed = json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False)
+        sys.stdout.write(shown_json(listed) + "\n")
     else:
         Output().predictions(predictions)
     for item in predictions:
@@ -406,7 +408,7 @@ def _refuse(line: str) -> int:
 
 
 def _our_fault() -> int:
-    traceback.print_exc()
+    sys.stderr.write(shown_lines(traceback.format_exc()))
     _say("This is a fault in clip-har: please report it with the lines above.")
     return EXIT_OUR_FAULT
 
@@ -424,7 +426,7 @@ def _interrupted(tokens: Sequence[str], run_folder: str = "") -> int:
 def _say(line: str) -> None:
     if not speaks():
         return
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 def _interrupt_on_sigterm() -> Any:

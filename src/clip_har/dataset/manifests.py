@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_har.dataset.records import MANIFEST_COLUMNS, SPLITS, ActionDataset, SplitName, csv_text
+from clip_har.csv_cells import csv_text, true_cell
+from clip_har.dataset.records import MANIFEST_COLUMNS, SPLITS, ActionDataset, SplitName
 from clip_har.errors import DataError
 from clip_har.files import write_atomically
 from clip_har.integrity import SEAL_MARK
@@ -103,7 +104,9 @@ def _rows(path: Path, *, remedy: str) -> Iterator[ManifestRow]:
                     raise ValueError(f"{line} has the split {_shortened(split)}, not {', '.join(SPLITS)}")
                 if not label.strip():
                     raise ValueError(f"{line} names no class")
-                yield ManifestRow(name=name, sha256=sha256.lower(), label=label, split=splits[split])
+                yield ManifestRow(
+                    name=true_cell(name), sha256=sha256.lower(), label=true_cell(label), split=splits[split]
+                )
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a split manifest: it is not UTF-8 text", remedy=remedy) from error
     except (ValueError, csv.Error) as error:
