@@ -24,6 +24,7 @@ from clip_har.config import (
     validate,
 )
 from clip_har.errors import ConfigError
+from clip_har.integrity import SEAL_KEY
 from clip_har.prompts import ACTION_TEMPLATES
 
 CONFIG = Path(__file__).parent / "fixtures" / "config_har.json"
@@ -194,8 +195,8 @@ def test_a_run_of_an_earlier_version_loads_and_resumes_with_the_defaults(
     card = json.loads((folder / "card.json").read_text())
     for name in ("betas", "eps", "renormalise"):
         del card["settings"][name]
-    for name in ("files", "seal", "checksum"):
-        card.pop(name, None)
+    for name in ("files", SEAL_KEY):
+        del card[name]
     (folder / "card.json").write_text(json.dumps({**card, "format_version": 1}))
     config = json.loads((folder / "config.json").read_text())
     earlier = {key: value for key, value in config.items() if key not in ("betas", "eps", "renormalise")}
