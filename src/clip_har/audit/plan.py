@@ -14,9 +14,9 @@ from pathlib import Path
 from clip_har.audit.copies import LOOKS_ALIKE, SAME_BYTES
 from clip_har.audit.inventory import Inventory
 from clip_har.audit.records import Audit, Finding
+from clip_har.csv_cells import csv_text, true_cell
 from clip_har.dataset import MANIFEST_COLUMNS, SPLITS
 from clip_har.dataset.layout import FoundFile
-from clip_har.csv_cells import csv_text, true_cell
 from clip_har.errors import DataError
 from clip_har.files import write_atomically
 from clip_har.images.addresses import address_text

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clip_har.audit.near_duplicates import DISTANCE, near_duplicate_groups
+from clip_har.csv_cells import csv_text
 from clip_har.dataset import (
     ActionDataset,
     ImageRecord,
@@ -25,7 +26,6 @@ from clip_har.dataset import (
 from clip_har.dataset.classes import class_warnings
 from clip_har.dataset.group_tables import read_groups
 from clip_har.dataset.groups import cut_folds, cut_groups, join_groups, joins_anything, leave_out_relatives
-from clip_har.csv_cells import csv_text
 from clip_har.dataset.splits import cuts_for
 from clip_har.errors import ConfigError, RunError
 from clip_har.files import cache_folder, write_atomically
