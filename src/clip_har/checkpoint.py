@@ -27,7 +27,7 @@ from clip_har.known_models import load_for_run
 from clip_har.legacy_checkpoint import is_checkpoint_file
 from clip_har.methods import METHODS, Classifier, Frame, Method, Source, create_method
 from clip_har.prompts import class_phrase
-from clip_har.run_card import CARD_NAME, check_files, has_checksums, read_card
+from clip_har.run_card import CARD_NAME, RESTORE, check_files, has_checksums, read_card
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 """File names that the historic commands give as a checkpoint; they mean the run folder they would lie in."""
@@ -37,7 +37,6 @@ _FREE_SETTINGS = frozenset(
 )
 _WITH_FILES = [method for method in METHODS.values() if isinstance(method.weights_file, str)]
 _RECORDED = ("config.json", "prompts.safetensors", "manifest.csv", "unreadable.csv", "log.jsonl", "hard_pairs.json")
-_RESTORE = "Restore it from a copy, or train the run again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,7 @@ class Run:
             return Preprocessing.from_json(self.card["preprocessing"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f'"preprocessing" in {self.folder / CARD_NAME} is not what clip-har writes'
-            raise RunError(what, remedy=_RESTORE) from error
+            raise RunError(what, remedy=RESTORE) from error
 
     @property
     def caution(self) -> str | None:
@@ -110,7 +109,7 @@ class Run:
         prompts_CD = _load_tensors(self.folder / "prompts.safetensors").get("prompts_CD")
         if prompts_CD is None or prompts_CD.ndim != 2 or len(prompts_CD) != len(self.classes):
             what = f"{self.folder / 'prompts.safetensors'} does not have an embedding for each class of the run"
-            raise RunError(what, remedy=_RESTORE)
+            raise RunError(what, remedy=RESTORE)
         return prompts_CD
 
     def tensors(self) -> dict[str, Tensor]:
@@ -136,7 +135,7 @@ class Run:
         try:
             return file_sha256(self.folder / self.weights_file)
         except OSError as error:
-            raise RunError(f"{self.folder / self.weights_file} cannot be read", remedy=_RESTORE) from error
+            raise RunError(f"{self.folder / self.weights_file} cannot be read", remedy=RESTORE) from error
 
     def as_source(self) -> Source:
         """What a method that starts from this run needs."""

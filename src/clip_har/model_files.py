@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_har.errors import ModelError
+from clip_har.integrity import file_sha256
 from clip_har.model_configs import check_open_clip_config, check_text_config, read_json, without_paths
 
 CONFIG = "open_clip_config.json"
@@ -36,7 +37,6 @@ WEIGHTS = (
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth")
 _CODE_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"})
-_BLOCK_BYTES = 2**20
 
 
 def text_files(folder: Path, *, from_hub: bool = False) -> list[Path]:
@@ -90,16 +90,7 @@ def hash_folder(folder: Path, *, from_hub: bool = False) -> str:
     files = [*text_files(folder, from_hub=from_hub), *([weights.relative_to(folder)] if weights else [])]
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(f"{path.as_posix()}\0{hash_file(folder / path)}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
+        digest.update(f"{path.as_posix()}\0{file_sha256(folder / path)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

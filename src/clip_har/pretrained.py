@@ -19,6 +19,7 @@ from torch import nn
 
 from clip_har import model_files, openai_weights
 from clip_har.errors import ModelError
+from clip_har.integrity import file_sha256
 from clip_har.model_guards import no_code, offline, offline_if_unreachable, quiet
 
 HISTORIC_NAMES = {
@@ -113,7 +114,7 @@ def _fingerprint(name: str, architecture: str, pretrained: str | None) -> str:
     if pretrained is None or not Path(pretrained).is_file():
         return ""
     named = name.partition(":")[0] if architecture else ""
-    return hashlib.sha256(f"{named}\0{model_files.hash_file(Path(pretrained))}".encode()).hexdigest()
+    return hashlib.sha256(f"{named}\0{file_sha256(Path(pretrained))}".encode()).hexdigest()
 
 
 def _compare(name: str, files_sha256: str, expected: str | None) -> None:

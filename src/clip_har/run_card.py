@@ -18,7 +18,8 @@ from clip_har.integrity import file_sha256, is_sealed, seal_holds, sealed
 FORMAT_VERSION = 2
 CARD_NAME = "card.json"
 _FIRST_SEALED_VERSION = 2
-_RESTORE = "Restore it from a copy, or train the run again."
+RESTORE = "Restore it from a copy, or train the run again."
+"""What to do about a file of a run that is missing or damaged."""
 
 
 def write_card(folder: Path, card: Mapping[str, Any], files: Iterable[str]) -> None:
@@ -44,11 +45,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_bytes())
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}", remedy=_RESTORE) from error
+        raise RunError(f"{path} cannot be read: {error.strerror}", remedy=RESTORE) from error
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: it is not valid JSON", remedy=_RESTORE) from error
+        raise RunError(f"{path} is damaged: it is not valid JSON", remedy=RESTORE) from error
     if not isinstance(card, dict):
-        raise RunError(f"{path} is not the card of a run", remedy=_RESTORE)
+        raise RunError(f"{path} is not the card of a run", remedy=RESTORE)
     version: Any = card.get("format_version")
     if _is_count(version) and version > FORMAT_VERSION:
         raise RunError(
@@ -57,10 +58,10 @@ def read_card(folder: Path) -> dict[str, Any]:
         )
     wrong = [key for key, (required, holds) in _ENTRIES.items() if not _fits(card, key, required, holds)]
     if wrong:
-        raise RunError(f"{path} is not the card of a run: {', '.join(wrong)} missing or invalid", remedy=_RESTORE)
+        raise RunError(f"{path} is not the card of a run: {', '.join(wrong)} missing or invalid", remedy=RESTORE)
     needs_seal = version >= _FIRST_SEALED_VERSION
     if (needs_seal or is_sealed(card)) and not seal_holds(card):
-        raise RunError(f"{path} was changed after the run was trained (its checksum does not match)", remedy=_RESTORE)
+        raise RunError(f"{path} was changed after the run was trained (its checksum does not match)", remedy=RESTORE)
     return card
 
 
@@ -97,11 +98,11 @@ def check_files(folder: Path, card: Mapping[str, Any], names: Iterable[str] | No
             found = file_sha256(path)
         except OSError as error:
             reason = "is missing" if not path.exists() else f"cannot be read: {error.strerror}"
-            raise RunError(f"{path} {reason}", remedy=_RESTORE) from error
+            raise RunError(f"{path} {reason}", remedy=RESTORE) from error
         if found != recorded[name]:
             raise RunError(
                 f"{path} is damaged or was changed after the run was trained (its checksum does not match)",
-                remedy=_RESTORE,
+                remedy=RESTORE,
             )
 
 
