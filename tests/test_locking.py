@@ -75,6 +75,28 @@ def test_afterwards_nothing_is_left(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs" / "new").iterdir()] == ["file"]
 
 
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError, match="is a file"), exclusive(folder):
+            pass
+
+
+def test_a_training_that_has_saved_a_state_is_still_named_as_the_holder(
+    photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    (tmp_path / "busy" / "last").mkdir(parents=True)
+    (tmp_path / "busy" / "last" / "step-00000001.safetensors").touch()
+    (tmp_path / "busy" / "config.json").write_text("{}")
+    backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
+    process = holder(tmp_path / "busy")
+    try:
+        with pytest.raises(RunError, match=f"is being written to by process {process.pid}"):
+            workflows.train(TrainConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "busy"))
+    finally:
+        end(process)
+
+
 def test_threads_of_one_process_exclude_each_other(tmp_path: Path) -> None:
     refused = []
 

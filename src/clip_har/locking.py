@@ -29,12 +29,21 @@ def exclusive(folder: Path) -> Iterator[None]:
     Started by a launcher, the first process takes the lock for all; all must call this.
 
     Raises:
-        RunError: another process, here or on a machine that shares the disk, writes to it; it is named.
+        RunError: it is a file, or another process writes to it, here or on a machine that shares the disk.
         OSError: the folder cannot be made or written to.
     """
     lock = _Lock(folder)
-    problem = lock.acquire() if distributed.is_main() else None
+    problem: str | OSError | None = None
+    if distributed.is_main():
+        try:
+            problem = lock.acquire()
+        except OSError as error:  # for all processes: none may wait for the first
+            problem = error
     problem = distributed.gather_objects(problem)[0]
+    if isinstance(problem, (FileExistsError, NotADirectoryError)):
+        raise RunError(f"--out {folder} is a file", remedy="Give a folder.") from problem
+    if isinstance(problem, OSError):
+        raise problem
     if problem is not None:
         raise RunError(problem, remedy="Wait until it has finished, or choose another --out.")
     try:

@@ -40,9 +40,8 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     tracking.require(to_flat_json(config))
     distributed.initialise(config.backbone.device)
     folder = config.out or _default_folder(config)
-    checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)
     with exclusive(folder):
-        checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)  # nobody else changes it now
+        checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)
         if config.resume and checkpoint.is_finished(folder):
             progress.note(f"{folder} is finished already")
             finished = checkpoint.load_run(folder)
