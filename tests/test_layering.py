@@ -15,7 +15,9 @@ import clip_har
 
 LAYERS = (
     "errors",
+    "failures",
     "files",
+    "interrupts",
     "integrity",
     "progress",
     "distributed",

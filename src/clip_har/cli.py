@@ -7,16 +7,14 @@ Exit codes: 0 done, 1 our fault (traceback), 2 the user's input (one line), 3 a 
 from __future__ import annotations
 
 import difflib
-import errno
 import json
 import os
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import cyclopts
@@ -39,25 +37,12 @@ from clip_har.config import (
     load_config_file,
 )
 from clip_har.errors import UserError
+from clip_har.failures import machine_failure
+from clip_har.interrupts import ended_like_ctrl_c
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
 
 EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-# Failures of the file system that the user can mend; others are our fault.
-USER_ERRNOS = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EACCES",
-        "EPERM",
-        "ENOSPC",
-        "EROFS",
-        "EDQUOT",
-        "ENOTDIR",
-        "EISDIR",
-        "ENAMETOOLONG",
-        "EEXIST",
-    )
-)
 ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")]
 
 app = App(
@@ -305,9 +290,9 @@ def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
     """Run one command line and return its exit code, whatever happens."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     _COMMAND_LINE[:] = [*app.name, *tokens]
-    previous = _interrupt_on_sigterm()
     try:
-        return run_command(tokens, app=app)
+        with ended_like_ctrl_c():
+            return run_command(tokens, app=app)
     except cyclopts.CycloptsError as error:
         return _refuse(_flag_problem(error, tokens, app))
     except UserError as error:
@@ -317,15 +302,9 @@ def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `clip-har ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
-    except OSError as error:
-        if error.errno not in USER_ERRNOS:
-            return _our_fault()
-        return _refuse(f"{error.filename or 'A file'}: {error.strerror}. Check permissions and free space.")
-    except Exception:
-        return _our_fault()
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+    except Exception as error:
+        failure = machine_failure(error)
+        return _our_fault() if failure is None else _refuse(str(failure))
 
 
 def run_command(tokens: Sequence[str], *, app: App = app) -> int:
@@ -424,19 +403,8 @@ def _interrupted(tokens: Sequence[str], run_folder: str = "") -> int:
 def _say(line: str) -> None:
     if not speaks():
         return
-    print(line, file=sys.stderr, flush=True)
-
-
-def _interrupt_on_sigterm() -> Any:
-    """Let SIGTERM end a run as Ctrl-C does. Only the main thread may set this; elsewhere nothing is set."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        return signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        return None
+    with suppress(OSError):  # the terminal may be gone
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from PIL import Image
 from clip_har.errors import UnreadableImageError
 from clip_har.images.addresses import ImageAddress
 from clip_har.images.decoding import decode
-from clip_har.images.workers import ignore_interrupts, iterate
+from clip_har.images.workers import iterate, start_worker
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -148,7 +148,7 @@ def decode_each(
         num_workers=_affordable_workers(workers, batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES),
         collate_fn=list,
         generator=torch.Generator(),
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=start_worker,
     )
     for items in iterate(cast("DataLoader[list[Item]]", loader)):
         yield from items
@@ -167,7 +167,7 @@ def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) 
         num_workers=_affordable_workers(workers, batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
         collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
         generator=torch.Generator(),  # else each iteration would draw from the global one
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=start_worker,
     )
     yield from iterate(cast("DataLoader[DecodedBatch]", loader))
 
