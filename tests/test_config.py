@@ -77,6 +77,7 @@ LORA = LoraConfig(
     rslora=True,
     dora=False,
     layers="last:2",
+    renormalise=True,
     loss="supcon",
 )
 AUGMENTATION = AugmentConfig(
@@ -105,6 +106,8 @@ OPTIMIZER = OptimizerConfig(
     weight_decay=0.0,
     warmup_epochs=0.5,
     gradient_clip=0.0,
+    betas=(0.8, 0.95),
+    eps=1e-6,
     vision_lr_multiplier=0.1,
     text_lr_multiplier=0.2,
     projection_lr_multiplier=0.3,
@@ -487,6 +490,7 @@ def test_all_numbers_are_among_those_tested() -> None:
         ("lr", [1e-12], [0]),
         ("weight_decay", [0], []),
         ("gradient_clip", [0], []),
+        ("eps", [1e-12], [0]),
         ("vision_lr_multiplier", [0], []),
         ("epochs", [1], [0]),
         ("batch_size", [1], [0]),
@@ -593,12 +597,13 @@ def test_seeds_are_separated_by_commas(
     [
         ({"mixup": 0.2, "hard_pairs": 0.5}, "--mixup and --hard-pairs cannot be combined"),
         ({"mixup": 0.2, "loss": "supcon"}, "--mixup needs --loss cross-entropy"),
+        ({"placement": "all", "renormalise": False}, "--no-renormalise requires --placement embedding, not all"),
         ({"towers": ("image", "audio")}, "--towers must be image, text or both"),
         ({"batch_size": "large"}, None),
     ],
 )
 def test_settings_that_contradict_each_other(settings: dict[str, Any], said: str | None) -> None:
-    lora = {name: value for name, value in settings.items() if name in ("loss", "towers")}
+    lora = {name: value for name, value in settings.items() if name in ("loss", "towers", "placement", "renormalise")}
     augmentation = {name: value for name, value in settings.items() if name in ("mixup", "hard_pairs")}
     if said is None:
         assert cli.main(["train", "--data", "x", "--batch-size", settings["batch_size"]]) == cli.EXIT_USER_INPUT

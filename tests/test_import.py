@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clip_har import checkpoint, cli, historic, legacy_checkpoint, workflows
 from clip_har.backbone import load_backbone
+from clip_har.cli_data import EXIT_DONE
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig
 from clip_har.errors import ConfigError, ModelError, RunError
 from clip_har.images import decode
@@ -100,7 +101,7 @@ def reference_logits(model: str, images: list[Path], templates: tuple[str, ...] 
     return logits
 
 
-def test_images(photos: Path) -> list[Path]:
+def held_out_images(photos: Path) -> list[Path]:
     return sorted((photos / "test").glob("*/*.jpg"))
 
 
@@ -125,7 +126,7 @@ def test_an_imported_run_predicts_as_the_predecessor_did(
 ) -> None:
     path = write(prefix=prefix, lora=stored(), half=half)
     run = import_checkpoint(asked(path, tiny_model, photos))
-    images = test_images(photos)
+    images = held_out_images(photos)
     expected_BC = reference_logits(tiny_model, images)
     found = Predictor(run.folder, precision="float32").predict(images, top=len(CLASSES))
     probabilities = [[dict(one.top)[name] for name in CLASSES] for one in found]
@@ -138,11 +139,18 @@ def test_an_imported_run_predicts_as_the_predecessor_did(
     torch.testing.assert_close(logits_BC, expected_BC, rtol=1e-5, atol=1e-4)
 
 
-def test_the_test_depends_on_lengths_and_on_the_unbounded_scale(photos: Path, tiny_model: str) -> None:
-    logits_BC = reference_logits(tiny_model, test_images(photos))
-    lora, bound = adapters(), 100 / math.exp(LOG_SCALE)
-    assert lora and bound < 0.6
-    assert (logits_BC.softmax(-1) - (bound * logits_BC).softmax(-1)).abs().max() > 1e-3
+def test_lengths_and_the_unbounded_scale_decide_predictions_here(
+    photos: Path, tiny_model: str, write: Callable[..., Path]
+) -> None:
+    run = import_checkpoint(asked(write(), tiny_model, photos))
+    settings = {**run.card["settings"], "renormalise": True}
+    renormalised = checkpoint.Run(folder=run.folder, card={**run.card, "settings": settings}).classifier()
+    embedding_ND = torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(1))
+    embedding_ND = torch.nn.functional.normalize(embedding_ND, dim=-1)
+    with torch.no_grad():
+        one, other = run.classifier()(embedding_ND), renormalised(embedding_ND)
+    assert (one.argmax(dim=1) != other.argmax(dim=1)).float().mean() > 0.05
+    assert other.abs().max() <= 100.001 < one.abs().max()
 
 
 def test_evaluate_gives_the_predecessors_accuracy(
@@ -153,7 +161,7 @@ def test_evaluate_gives_the_predecessors_accuracy(
         data=DataConfig(data=photos), checkpoint=run.folder, backbone=BackboneConfig(workers=0, precision="float32")
     )
     result, _ = workflows.evaluate(config)
-    images = test_images(photos)
+    images = held_out_images(photos)
     expected = [CLASSES[index] for index in reference_logits(tiny_model, images).argmax(dim=1).tolist()]
     accuracy = np.mean([image.parent.name == label for image, label in zip(images, expected, strict=True)])
     assert result.finetuned is not None
@@ -181,12 +189,12 @@ def test_an_imported_run_is_like_any_other(photos: Path, tiny_model: str, write:
     assert card["confidence"]
     checkpoint.load_run(run.folder).weights_sha256()
     code = cli.main(["explain", str(run.folder), "--data", str(photos), "--limit", "2", "--no-maps", "--workers", "0"])
-    assert code == cli.EXIT_DONE
+    assert code == EXIT_DONE
 
 
 def test_explained_similarities_are_cosines(photos: Path, tiny_model: str, write: Callable[..., Path]) -> None:
     run = import_checkpoint(asked(write(), tiny_model, photos))
-    assert cli.main(["explain", str(run.folder), str(test_images(photos)[0]), "--no-maps"]) == cli.EXIT_DONE
+    assert cli.main(["explain", str(run.folder), str(held_out_images(photos)[0]), "--no-maps"]) == EXIT_DONE
     explained = json.loads((run.folder / "explain-images" / "explain.json").read_text())
     prompts = explained["explanations"][0]["prompts"]
     assert all(-1.0001 <= similarity <= 1.0001 for _, similarity in prompts)
@@ -199,12 +207,12 @@ def test_without_data_the_classes_are_given(photos: Path, tiny_model: str, write
     run = import_checkpoint(asked(path, tiny_model, None, classes=("running", "drinking", "cycling")))
     assert run.classes == CLASSES
     assert "validation" not in run.card and not (run.folder / "manifest.csv").exists()
-    image = test_images(photos)[0]
+    image = held_out_images(photos)[0]
     expected = reference_logits(tiny_model, [image]).softmax(dim=-1)[0]
     (prediction,) = Predictor(run.folder, precision="float32").predict([image])
     assert prediction.probability == pytest.approx(expected.max().item(), abs=1e-5)
     argv = ["evaluate", "--data", str(photos), "--checkpoint", str(run.folder), "--workers", "0"]
-    assert cli.main(argv) == cli.EXIT_DONE
+    assert cli.main(argv) == EXIT_DONE
 
 
 # --- what the file does not contain -----------------------------------------------------------------------
@@ -372,7 +380,7 @@ def test_the_command_says_what_it_made_and_what_is_next(
     write: Callable[..., Path], tiny_model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["import", str(write()), "--model", tiny_model, "--data", str(photos), "--out", str(tmp_path / "run")]
-    assert cli.main([*argv, "--precision", "float32", "--workers", "0"]) == cli.EXIT_DONE
+    assert cli.main([*argv, "--precision", "float32", "--workers", "0"]) == EXIT_DONE
     printed = capsys.readouterr().out
     assert "lora of rank 3, alpha 7, validation accuracy" in printed and "clip-har evaluate" in printed
     command = checkpoint.load_run(tmp_path / "run").card["command"]

@@ -14,10 +14,12 @@ import pytest
 import clip_har
 
 LAYERS = (
+    "shown_text",
     "errors",
     "failures",
     "files",
     "interrupts",
+    "csv_cells",
     "integrity",
     "progress",
     "distributed",
@@ -54,6 +56,7 @@ LAYERS = (
     "export",
     "serve",
     "demo",
+    "console_table",
     "console_findings",
     "console",
     "workflows",

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.config import resolve
+from clip_har.config import range_problems, resolve
 from clip_har.errors import RunError
 from clip_har.files import write_atomically
 from clip_har.images import Preprocessing
@@ -66,6 +66,8 @@ class Run:
     def method(self) -> Method:
         settings = resolve(self.card["settings"], {})  # a run of an earlier version lacks what came later
         try:
+            if range_problems(settings):  # a card that was forged: it could ask for all memory
+                raise ValueError
             return create_method(self.card["method"], settings)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._not_of_the_method() from error

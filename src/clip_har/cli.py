@@ -36,12 +36,15 @@ from clip_har.config import (
     flat_fields,
     load_config_file,
 )
+from clip_har.config.checking import MAX_WORKERS
 from clip_har.errors import UserError
 from clip_har.failures import machine_failure
 from clip_har.interrupts import ended_like_ctrl_c
+from clip_har.shown_text import shown, shown_json, shown_lines
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
 
+MAX_SEED = 2**32 - 1
 EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")]
 
@@ -76,6 +79,7 @@ def quickstart(
     from clip_har import workflows
     from clip_har.console import Output
 
+    _require("quickstart", seed=(seed, 0, MAX_SEED))
     progress = shown_progress()
     comparison = workflows.quickstart(
         out, methods=methods, seed=seed, cache=cache, progress=progress, command=_command()
@@ -212,8 +216,8 @@ def explain(
     from clip_har import workflows
     from clip_har.console import Output
 
-    if limit < 0 or neighbours < 0:
-        raise UserError("--limit and --neighbours must be 0 or more", remedy="See clip-har explain --help.")
+    _require("explain", limit=(limit, 0, None), neighbours=(neighbours, 0, None))
+    _require("explain", seed=(seed, 0, MAX_SEED), workers=(workers, -1, MAX_WORKERS))
     config = workflows.ExplainConfig(
         run=run,
         data=None if data is None else DataConfig(data=data),
@@ -263,6 +267,7 @@ def predict(
         device: Where the model runs: auto, cpu, cuda, cuda:1, mps.
         precision: Arithmetic of the image tower; auto picks bfloat16 where the hardware has it.
     """
+    _require("predict", top=(top, 1, None))
     if not images:
         raise UserError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
     from clip_har.console import Output
@@ -274,7 +279,8 @@ def predict(
         _say(note)
     predictions = list(predictor.predict(_image_files(images), top=top, caution=caution))
     if json_output:
-        sys.stdout.write(json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False) + "\n")
+        listed = json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False)
+        sys.stdout.write(shown_json(listed) + "\n")
     else:
         Output().predictions(predictions)
     for item in predictions:
@@ -379,13 +385,21 @@ def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:
     return None
 
 
+def _require(command: str, **ranges: tuple[int, int, int | None]) -> None:
+    """Refuse a flag's value outside its range: name = (value, lowest, highest or None)."""
+    for name, (value, lowest, highest) in ranges.items():
+        if value < lowest or (highest is not None and value > highest):
+            wanted = f"{lowest} or more" if highest is None else f"from {lowest} to {highest}"
+            raise UserError(f"--{name} must be {wanted}, not {value}", remedy=f"See clip-har {command} --help.")
+
+
 def _refuse(line: str) -> int:
     _say(f"clip-har: {line}")
     return EXIT_USER_INPUT
 
 
 def _our_fault() -> int:
-    traceback.print_exc()
+    sys.stderr.write(shown_lines(traceback.format_exc()))
     _say("This is a fault in clip-har: please report it with the lines above.")
     return EXIT_OUR_FAULT
 
@@ -404,7 +418,7 @@ def _say(line: str) -> None:
     if not speaks():
         return
     with suppress(OSError):  # the terminal may be gone
-        print(line, file=sys.stderr, flush=True)
+        print(shown(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

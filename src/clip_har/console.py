@@ -22,11 +22,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 from rich.text import Text
 
 from clip_har import console_findings
+from clip_har.console_table import ShownTable
 from clip_har.progress import Bar
+from clip_har.shown_text import shown
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.audit.records import Audit, Finding
@@ -46,10 +47,10 @@ class ConsoleProgress:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(Text(shown(text)))
 
     def warn(self, text: str) -> None:
-        self._console.print(Text("warning: ", style="bold yellow") + Text(text))
+        self._console.print(Text("warning: ", style="bold yellow") + Text(shown(text)))
 
     @contextmanager
     def bar(self, description: str, *, total: int, unit: str) -> Iterator[Bar]:
@@ -68,20 +69,20 @@ class ConsoleProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[said]}"),
         )
-        shown = RichProgress(*columns, console=self._console)
-        with shown:
-            yield _ConsoleBar(shown, shown.add_task(description, total=total, said=""))
+        drawn = RichProgress(*columns, console=self._console)
+        with drawn:
+            yield _ConsoleBar(drawn, drawn.add_task(escape(shown(description)), total=total, said=""))
 
 
 class _ConsoleBar:
-    def __init__(self, shown: RichProgress, task: object) -> None:
-        self._shown = shown
+    def __init__(self, drawn: RichProgress, task: object) -> None:
+        self._drawn = drawn
         self._task = task
         self._fields: dict[str, str] = {}
 
     def advance(self, count: int = 1, **fields: str) -> None:
         self._fields.update(fields)
-        self._shown.update(self._task, advance=count, said=escape(_said(self._fields)))  # type: ignore[arg-type]
+        self._drawn.update(self._task, advance=count, said=escape(shown(_said(self._fields))))  # type: ignore[arg-type]
 
 
 class _LinesBar:
@@ -152,7 +153,7 @@ class Output:
 
     def line(self, text: str) -> None:
         """One line of text."""
-        self._console.print(Text(text))
+        self._console.print(Text(shown(text)))
 
     def comparison(self, rows: Sequence[ComparisonRow], results: Mapping[str, EvalResult]) -> None:
         """A row per method, with its interval, cost and p against zero-shot; then what each gain is worth."""
@@ -161,7 +162,7 @@ class Output:
         first = next(iter(results.values()))
         level = standing.zero_shot_level(rows, results)
         title = f"{first.n:,} {first.split} images, {len(first.classes)} classes{_seeds_text(rows)}"
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table = ShownTable(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.add_column("method", overflow="fold")
         for name in ("accuracy", "95 % interval", "macro F1", "trained", "share", "time", "memory", "p"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -175,12 +176,12 @@ class Output:
             self._console.print(unseen)
         for line in standing.verdict_lines(rows, level):
             loud = any(said in line for said in standing.LOUD.values())
-            self._console.print(Text(line, style="bold red" if loud else ""))
+            self._console.print(Text(shown(line), style="bold red" if loud else ""))
 
     def evaluation(self, result: EvalResult) -> None:
         """Zero-shot and the run side by side."""
         models = [result.baseline, *([result.finetuned] if result.finetuned else [])]
-        table = Table(title=f"{result.n:,} {result.split} images, {len(result.classes)} classes", title_justify="left")
+        table = ShownTable(title=f"{result.n:,} {result.split} images, {len(result.classes)} classes")
         table.add_column("metric")
         for model in models:
             table.add_column(model.name, justify="right")
@@ -201,25 +202,25 @@ class Output:
 
     def explanation(self, result: ExplainResult) -> None:
         """A row per explained image; confused classes; what training changed."""
-        for shown in console_findings.explanation_tables(result):
-            self._console.print(shown)
+        for table in console_findings.explanation_tables(result):
+            self._console.print(table)
 
     def prompts(self, trial: PromptTrial) -> None:
         """A row per wording, best first, then what the best changes for each class."""
-        for shown in console_findings.prompt_tables(trial):
-            self._console.print(shown)
+        for table in console_findings.prompt_tables(trial):
+            self._console.print(table)
 
     def audit(self, audit: Audit) -> None:
         """Images per class and split, then a row per check with an example."""
         counts = audit.counts()
-        table = Table(title=f"{len(audit.files):,} images", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = ShownTable(title=f"{len(audit.files):,} images", box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("class", overflow="fold")
         for split in counts:
             table.add_column(split, justify="right")
         for label in next(iter(counts.values()), {}):
             table.add_row(Text(label), *(f"{own[label]:,}" for own in counts.values()))
         self._console.print(table)
-        checks = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        checks = ShownTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for name in ("check", "found", "limit", "for example"):
             right = name in ("found", "limit")
             checks.add_column(name, justify="right" if right else "left", overflow="fold")
@@ -242,7 +243,7 @@ class Output:
         sets = any(prediction.possible is not None for prediction in answered)
         judged = sets or any(prediction.unsure for prediction in answered)
         added = (*(("confidence",) if judged else ()), *(("possible",) if sets else ()))
-        table = Table()
+        table = ShownTable()
         for name in ("image", "action", "probability", *added, "next"):
             right = name in ("probability", "confidence")
             table.add_column(name, justify="right" if right else "left", overflow="fold")

@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from clip_har.console_table import ShownTable
+
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.evaluation import ComparisonRow
     from clip_har.evaluation.findings import (
@@ -152,7 +154,7 @@ def _wise_curve(found: WiseCurve) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    return ShownTable(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
 
 def _p(value: float) -> str:

@@ -5,6 +5,8 @@ Anything else that escapes is our own mistake and ends in a traceback.
 
 from __future__ import annotations
 
+from clip_har.shown_text import shown
+
 
 class UserError(Exception):
     """Something the user can mend. The command line prints it as one line and exits with 2.
@@ -20,7 +22,7 @@ class UserError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return " ".join(f"{self.what.rstrip('.')}. {self.remedy}".split())
+        return shown(" ".join(f"{self.what.rstrip('.')}. {self.remedy}".split()))
 
 
 class ConfigError(UserError):

@@ -64,6 +64,7 @@ _MEMORY_WORDS = (
     "bad_alloc",
     "failed to map segment from shared object",
     "unable to mmap",
+    "could not create a primitive",  # oneDNN's words
 )
 
 

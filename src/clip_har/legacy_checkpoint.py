@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,9 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise RunError(f"There is no checkpoint file {path}", remedy=_OTHER_FILE)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file can make the reader raise almost anything
         text = str(error)
         if "weights_only" in text.lower() or "unsupported" in text.lower():

@@ -261,9 +261,9 @@ def test_settings_out_of_range_are_refused_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         settings.validate()
     assert str(caught.value) == (
-        "--encode-batch-size must be at least 1, not 0; --distance must be in [0, 16], not 17; "
+        "--encode-batch-size must be from 1 to 1000000, not 0; --distance must be in [0, 16], not 17; "
         "--similarity must be in (0, 1], not 0; --min-side must be in [1, 128], not 129; "
-        "--max-aspect must be at least 1, not 0.5; --workers must be -1 or more, not -2. "
+        "--max-aspect must be at least 1, not 0.5; --workers must be from -1 to 1024, not -2. "
         "See --help for what each flag means."
     )
 

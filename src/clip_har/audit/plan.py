@@ -14,9 +14,9 @@ from pathlib import Path
 from clip_har.audit.copies import LOOKS_ALIKE, SAME_BYTES
 from clip_har.audit.inventory import Inventory
 from clip_har.audit.records import Audit, Finding
+from clip_har.csv_cells import csv_text, true_cell
 from clip_har.dataset import MANIFEST_COLUMNS, SPLITS
 from clip_har.dataset.layout import FoundFile
-from clip_har.dataset.records import csv_text
 from clip_har.errors import DataError
 from clip_har.files import write_atomically
 from clip_har.images.addresses import address_text
@@ -161,10 +161,10 @@ def _delimiter(header: str) -> str:
 
 def _row(cells: Mapping[str | None, str | None]) -> PlanRow:
     def cell(name: str) -> str:
-        return str(cells.get(name) or "").strip()
+        return true_cell(str(cells.get(name) or "")).strip()
 
     return PlanRow(
-        path=str(cells.get("path") or ""),
+        path=true_cell(str(cells.get("path") or "")),
         sha256=cell("sha256"),
         label=cell("class"),
         split=cell("split"),

@@ -1,6 +1,6 @@
 """Every setting: the tree of dataclasses, files that fill it, presets and ranges. Nothing here acts on one."""
 
-from clip_har.config.checking import validate
+from clip_har.config.checking import range_problems, validate
 from clip_har.config.legacy import HISTORIC_KEYS
 from clip_har.config.presets import apply_preset, load_preset, resolve
 from clip_har.config.reading import load_config_file
@@ -49,6 +49,7 @@ __all__ = [
     "load_config_file",
     "load_preset",
     "preset_names",
+    "range_problems",
     "resolve",
     "to_flat_json",
     "validate",

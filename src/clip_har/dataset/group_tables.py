@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from clip_har.csv_cells import true_cell
 from clip_har.dataset.records import ImageRecord, first_names
 from clip_har.errors import DataError
 
@@ -97,7 +98,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
                     continue
                 if len(row) != len(header):
                     raise ValueError(f"line {rows.line_num} has {len(row)} columns, not {len(header)}")
-                name, group = (row[place].strip() for place in places)
+                name, group = (true_cell(row[place]).strip() for place in places)
                 yield rows.line_num, name, group
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", remedy=remedy) from error

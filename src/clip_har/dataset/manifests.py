@@ -8,10 +8,12 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_har.dataset.records import MANIFEST_COLUMNS, SPLITS, ActionDataset, SplitName, csv_text
+from clip_har.csv_cells import csv_text, true_cell
+from clip_har.dataset.records import MANIFEST_COLUMNS, SPLITS, ActionDataset, SplitName
 from clip_har.errors import DataError
 from clip_har.files import write_atomically
 from clip_har.integrity import SEAL_MARK
@@ -50,7 +52,9 @@ def read_manifests(paths: Sequence[Path]) -> dict[str, SplitName]:
     """
     known: dict[str, SplitName] = {}
     for path in paths:
-        if path.is_file():
+        if not path.is_file():
+            continue
+        with suppress(FileNotFoundError):  # deleted just now
             for row in _rows(path, remedy="Restore it, or delete it to make the split anew."):
                 known.setdefault(row.sha256, row.split)
     return known
@@ -103,7 +107,9 @@ def _rows(path: Path, *, remedy: str) -> Iterator[ManifestRow]:
                     raise ValueError(f"{line} has the split {_shortened(split)}, not {', '.join(SPLITS)}")
                 if not label.strip():
                     raise ValueError(f"{line} names no class")
-                yield ManifestRow(name=name, sha256=sha256.lower(), label=label, split=splits[split])
+                yield ManifestRow(
+                    name=true_cell(name), sha256=sha256.lower(), label=true_cell(label), split=splits[split]
+                )
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a split manifest: it is not UTF-8 text", remedy=remedy) from error
     except (ValueError, csv.Error) as error:

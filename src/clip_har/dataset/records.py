@@ -5,9 +5,7 @@ How folders become these is in the package's other modules.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from clip_har.csv_cells import csv_text
 from clip_har.images.addresses import ImageAddress
 
 SplitName = Literal["train", "val", "test"]
@@ -96,15 +95,6 @@ class ActionDataset:
     def manifest_hash(self) -> str:
         """SHA-256 of the manifest's text: equal hashes mean equal images, classes and splits."""
         return hashlib.sha256(self.manifest_csv().encode()).hexdigest()
-
-
-def csv_text(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table as CSV, with "\\n" at the end of every line."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def first_names(names: Iterable[str], limit: int = 3) -> str:

@@ -17,6 +17,7 @@ from clip_har.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_MAX_SIDE = 4096  # pixels; no image tower takes more, and a forged card could ask for all memory
 PIXELS_VERSION = 2
 """Counts the ways in which this project has made pixels of files: what is computed from others is computed anew."""
 
@@ -49,7 +50,8 @@ class Preprocessing:
         problems = [
             name
             for name, good in {
-                "image_size": len(self.image_size) == 2 and min(self.image_size) > 0,
+                "image_size": len(self.image_size) == 2
+                and 0 < min(self.image_size) <= max(self.image_size) <= _MAX_SIDE,
                 "mean": len(self.mean) == 3,
                 "std": len(self.std) == 3 and min(self.std) > 0,
                 "interpolation": self.interpolation in {"bicubic", "bilinear", "random"},

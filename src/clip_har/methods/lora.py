@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_har.errors import ConfigError
 from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, LabelledImages, Task, weighted_cross_entropy
 
@@ -178,6 +179,10 @@ class Lora(GradientMethod):
 
     def _empty(self, frame: Frame) -> EmbeddingLora:
         rank, alpha, dropout = (self.settings[key] for key in ("rank", "alpha", "dropout"))
+        if rank > (width := frame.prompts_CD.shape[1]):
+            raise ConfigError(
+                f"--rank {rank} exceeds the width of the model's embeddings, {width}", remedy="Use a smaller --rank."
+            )
         if self.settings["rslora"]:  # alpha / sqrt(r), in terms of the scale alpha / r that the residual applies
             alpha = alpha * math.sqrt(rank)
         return EmbeddingLora(

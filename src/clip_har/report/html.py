@@ -16,6 +16,7 @@ from clip_har.errors import UnreadableImageError
 from clip_har.evaluation import EvalResult, Evaluated
 from clip_har.report import sheet, wording
 from clip_har.report.pictures import Pictures, ThumbnailLoader
+from clip_har.shown_text import shown, shown_lines
 
 GALLERY_LIMIT = 24
 SPLIT_WORDS = {"test": "test", "val": "validation", "train": "training"}
@@ -113,13 +114,18 @@ def thumbnail(path: str, load_thumbnail: ThumbnailLoader) -> Markup | None:
 
 def breakable(text: str) -> Markup:
     """A path or a class's name that a browser may break after its separators, rather than anywhere."""
-    parts = re.split(r"(?<=[/_\\-])", text)
+    parts = re.split(r"(?<=[/_\\-])", shown(text))
     return Markup("<wbr>").join(parts)
 
 
 def unbroken(text: str) -> Markup:
     """A heading whose "zero-shot" stays on one line."""
-    return Markup.escape(text).replace("zero-shot", Markup('<span class="unbroken">zero-shot</span>'))
+    return Markup.escape(shown(text)).replace("zero-shot", Markup('<span class="unbroken">zero-shot</span>'))
+
+
+def _finalized(value: object) -> object:
+    """What a template prints: text from outside as it may be shown, and our own markup as it is."""
+    return shown_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def environment() -> jinja2.Environment:
@@ -128,10 +134,11 @@ def environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("clip_har.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown: Iterable[Callable[..., str]] = (
+    wordings: Iterable[Callable[..., str]] = (
         breakable,
         unbroken,
         wording.duration,
@@ -145,5 +152,5 @@ def environment() -> jinja2.Environment:
         wording.spread,
         wording.thousands,
     )
-    found.filters.update({function.__name__: function for function in shown})
+    found.filters.update({function.__name__: function for function in wordings})
     return found

@@ -6,14 +6,13 @@ comparisons in `comparison_tables`.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from sklearn.metrics import classification_report
 
+from clip_har.csv_cells import csv_text
 from clip_har.evaluation import EvalResult, Evaluated, Metrics
 from clip_har.report import wording
 
@@ -122,7 +121,6 @@ def as_json(content: object) -> str:
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> str:
-    """The text of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    """The text of a CSV file whose first row is the header."""
+    header, *others = rows
+    return csv_text(header, others)

@@ -6,9 +6,9 @@ No layout: tables, plots and the HTML file all speak through these functions.
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from clip_har.evaluation import BASELINE_NAME, Interval
+from clip_har.shown_text import shown
 
 NARROW_SPACE = "\u202f"
 MINUS = "\u2212"
@@ -113,8 +113,8 @@ def is_baseline(name: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """A hostile name made printable: control, surrogate and text-direction characters become spaces."""
-    return "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs"} else c for c in text).strip()
+    """A name from outside on one line: what would act on the page or the terminal is written out."""
+    return shown(re.sub(r"[\n\r\t]+", " ", text).strip())
 
 
 def shortened(text: str, length: int) -> str:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from clip_har import checkpoint, distributed
 from clip_har.backbone import capture_hidden
 from clip_har.config import BackboneConfig, DataConfig
+from clip_har.csv_cells import csv_text
 from clip_har.dataset import ActionDataset, ImageRecord
 from clip_har.dataset.reading import content_hash
-from clip_har.dataset.records import csv_text
 from clip_har.errors import ConfigError, DataError
 from clip_har.evaluation import FloatArray
 from clip_har.evaluation.findings import EmbeddingMap, ExplainResult, Explanation, Neighbour

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har import checkpoint
-from clip_har.backbone import HISTORIC_NAMES, load_backbone
+from clip_har.backbone import load_backbone
 from clip_har.config import (
     DEFAULT_MODEL,
     BackboneConfig,
@@ -31,9 +31,11 @@ from clip_har.dataset import ActionDataset, write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.features import Encoding, FeatureStore
 from clip_har.files import cache_folder
+from clip_har.known_models import load_named
 from clip_har.legacy_checkpoint import LegacyCheckpoint, read_legacy_checkpoint
 from clip_har.locking import exclusive
 from clip_har.methods import Frame, Method, create_method
+from clip_har.pretrained import HISTORIC_NAMES
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.run_card import write_card
@@ -82,7 +84,7 @@ def import_checkpoint(config: ImportConfig, *, progress: Progress = SILENT, comm
     given = _given(config, legacy, progress)
     validate(given)
     model = str(given.backbone.model)
-    reference = load_backbone(model, device="cpu", precision="float32")
+    reference = load_named(model, device="cpu", precision="float32")
     legacy.require_clip(reference.model.state_dict(), reference.card.name)
     if not legacy.clip:
         progress.warn(f"{config.file} has no CLIP weights: whether it was trained on {model} cannot be checked")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clip_har import checkpoint
 from clip_har.config import PromptsConfig, validate
-from clip_har.dataset.records import csv_text
+from clip_har.csv_cells import csv_text
 from clip_har.errors import ConfigError
 from clip_har.evaluation import compute_metrics, mcnemar_p
 from clip_har.evaluation.findings import PromptScore, PromptTrial

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clip_har.csv_cells import true_cell
 from clip_har.errors import DataError
 from clip_har.images.addresses import load_pyarrow
 
@@ -130,7 +131,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[Sequence[Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         lines = csv.reader(stream, delimiter=_delimiter(path))
         header = next(lines, [])
-        return header, [row for row in lines if row]
+        return header, [[true_cell(cell) for cell in row] for row in lines if row]
 
 
 def _delimiter(path: Path) -> str:
