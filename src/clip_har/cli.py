@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -44,6 +45,7 @@ from clip_har.shown_text import shown, shown_json, shown_lines
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
 
+MESSAGE_LENGTH = 1000
 MAX_SEED = 2**32 - 1
 EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")]
@@ -315,6 +317,7 @@ def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
 
 def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     """Parse a command line and run it; raises what goes wrong."""
+    _refuse_empty(tokens)
     path = _value_of(tokens, "--config")
     if path is not None and tokens[0] in _CONFIG_TYPES:
         values = load_config_file(Path(path), _CONFIG_TYPES[tokens[0]], note=_say)
@@ -345,6 +348,14 @@ def _value_of(tokens: Sequence[str], flag: str) -> str | None:
     return None
 
 
+def _refuse_empty(tokens: Sequence[str]) -> None:
+    """An empty value mostly comes from a shell variable that is not set, and would mean the working directory."""
+    for before, token in zip(("", *tokens), tokens, strict=False):
+        if not token.strip() or (token.startswith("--") and token.endswith("=")):
+            flag = token.rstrip("=") or (before if before.startswith("--") else "An argument")
+            raise UserError(f"{flag} is empty", remedy="Give a value, or remove it.")
+
+
 def _image_files(given: Iterable[Path]) -> Iterator[Path]:
     """The files named, and for a folder all files in it and below that are not hidden."""
     for path in given:
@@ -357,7 +368,7 @@ def _image_files(given: Iterable[Path]) -> Iterator[Path]:
 def _flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App) -> str:
     """What cyclopts found wrong, as one line; a misspelt flag before the required one it hides."""
     command = " ".join(_command_words(tokens, app))
-    what = " ".join(str(error).split()).rstrip(".")
+    what = textwrap.shorten(str(error), MESSAGE_LENGTH, placeholder=" ...").rstrip(".")
     if isinstance(error, cyclopts.MissingArgumentError) and command in _CONFIG_TYPES:
         what = _unknown_flag(tokens, _CONFIG_TYPES[command]) or "--data is needed"
     ending = "" if what.endswith("?") else "."

@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import os
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 from clip_har.errors import MachineError
 
 _SPACE = "Free some space, or choose another folder (--out, --cache)."
 _PERMISSION = "Change its permissions, or choose another folder (--out, --cache)."
-_PATH = "Check the path."
+_FOLDER_WANTED = "A file of that name is in the way: choose another path."
+_LOOP = "Remove the symbolic link that leads to itself."
 _DISK = "Check the disk or the network share, then run the same command again."
 _FILES = "Raise the limit (ulimit -n 4096), or use fewer --workers."
 _PROCESSES = "Use fewer --workers, or raise the limit on processes (ulimit -u) or on memory."
@@ -28,12 +30,12 @@ _REMEDIES: dict[str, str] = {
     "ENOSPC": _SPACE,
     "EDQUOT": _SPACE,
     "EFBIG": "Raise the limit on a file's size (ulimit -f), or choose another file system (--out, --cache).",
-    "ENOTDIR": _PATH,
-    "EISDIR": _PATH,
-    "EEXIST": _PATH,
-    "ENOTEMPTY": _PATH,
+    "ENOTDIR": _FOLDER_WANTED,
+    "EEXIST": _FOLDER_WANTED,
+    "EISDIR": "A folder of that name is in the way: choose another path.",
+    "ENOTEMPTY": "Choose another path.",
     "ENAMETOOLONG": "Choose a shorter path.",
-    "ELOOP": "Remove the symbolic link that leads to itself.",
+    "ELOOP": _LOOP,
     "ENOENT": "It is missing, or was moved or deleted meanwhile: restore it, then run the same command again.",
     "ENXIO": "Give a regular file.",
     "ENODEV": "Give a regular file.",
@@ -76,6 +78,10 @@ def machine_failure(error: BaseException) -> MachineError | None:
         return MachineError("No thread can be started", remedy=_PROCESSES)
     if isinstance(error, BrokenProcessPool):
         return MachineError("A worker process ended, most often because memory ran out", remedy=_PROCESSES)
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # Path.resolve before 3.13
+        return MachineError(str(error), remedy=_LOOP)
+    if isinstance(error, FileNotFoundError) and _is_without_folder():
+        return MachineError("The working directory was deleted", remedy="Change to another folder with cd.")
     if isinstance(error, OSError):
         return _of_the_system(error)
     return None
@@ -101,6 +107,14 @@ def _of_the_system(error: OSError) -> MachineError | None:
         return None
     place = f"{_text(error.filename)}: " if error.filename is not None else ""
     return MachineError(f"{place}{reason}", remedy=remedy)
+
+
+def _is_without_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _text(name: object) -> str:

@@ -263,7 +263,7 @@ def test_settings_out_of_range_are_refused_all_at_once() -> None:
     assert str(caught.value) == (
         "--encode-batch-size must be from 1 to 1000000, not 0; --distance must be in [0, 16], not 17; "
         "--similarity must be in (0, 1], not 0; --min-side must be in [1, 128], not 129; "
-        "--max-aspect must be at least 1, not 0.5; --workers must be from -1 to 1024, not -2. "
+        "--max-aspect must be at least 1, not 0.5; --workers must be from -1 to 256, not -2. "
         "See --help for what each flag means."
     )
 

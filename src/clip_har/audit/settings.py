@@ -29,7 +29,8 @@ class AuditSettings:
     embeddings: bool = True
     """Compare images and doubt labels with a model. --no-embeddings needs no model."""
     model: str | None = None
-    """Backbone, named as for train. Default: ViT-B/32."""
+    """Backbone, named as for train. Default: ViT-B/32 if its weights are on this machine; otherwise images are
+    compared by hashes only, without a download."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"

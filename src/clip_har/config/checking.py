@@ -69,7 +69,7 @@ def _from_1_to(highest: int) -> tuple[str, Callable[[Any], bool]]:
 
 
 MAX_BATCH = MAX_EPOCHS = 1_000_000
-MAX_WORKERS = 1024
+MAX_WORKERS = 256
 
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "val_fraction": ("in (0, 0.5]", lambda x: 0 < x <= 0.5),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -145,7 +146,9 @@ def decode_each(
     loader = DataLoader(
         cast("Dataset[Item]", DecodeDataset(paths, transform)),
         batch_size=_IMAGES_TOGETHER,
-        num_workers=_affordable_workers(workers, batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES),
+        num_workers=_affordable_workers(
+            min(workers, math.ceil(len(paths) / _IMAGES_TOGETHER)), batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES
+        ),
         collate_fn=list,
         generator=torch.Generator(),
         worker_init_fn=start_worker,
@@ -164,7 +167,7 @@ def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) 
     loader = DataLoader(
         cast("Dataset[Item]", dataset),
         batch_sampler=[list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)],
-        num_workers=_affordable_workers(workers, batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
+        num_workers=_affordable_workers(min(workers, len(sizes)), batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
         collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
         generator=torch.Generator(),  # else each iteration would draw from the global one
         worker_init_fn=start_worker,
