@@ -122,9 +122,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def _asked_last(config: pytest.Config) -> set[str] | None:
     """What --only-asked runs; None, without it or where no last run is known, is everything."""
-    if not config.getoption("--only-asked") or config.cache is None:
+    if not config.getoption("--only-asked") or not config.pluginmanager.hasplugin("cacheprovider"):
         return None
-    asked = config.cache.get(ASKED, None)
+    asked = config.cache.get(ASKED, None) if config.cache else None
     return None if asked is None else set(asked)
 
 
@@ -143,5 +143,7 @@ class Record:
         self.asked |= {str(value) for name, value in report.user_properties if name == ASKED}
 
     def pytest_sessionfinish(self) -> None:
-        if self.config.cache and not self.config.getoption("--only-asked"):
+        if self.config.getoption("--only-asked") or not self.config.pluginmanager.hasplugin("cacheprovider"):
+            return
+        if self.config.cache:
             self.config.cache.set(ASKED, sorted(self.asked))

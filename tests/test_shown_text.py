@@ -70,4 +70,4 @@ def test_tables_and_lines_show_hostile_names_escaped(capsys: pytest.CaptureFixtu
 
 def test_pages_show_hostile_names_escaped_and_keep_markup() -> None:
     template = environment().from_string("{{ name }}|{{ name | breakable }}|{{ name | unbroken }}|{{ '<b>' | safe }}")
-    assert template.render(name="<\x1b\u202e>") == "|".join([r"&lt;\x1b\u202e&gt;"] * 3) + "|<b>"
+    assert template.render(name="<\x1b\u202e>").replace("<wbr>", "") == "|".join([r"&lt;\x1b\u202e&gt;"] * 3) + "|<b>"

@@ -1,4 +1,4 @@
-"""A table for a terminal in which no cell can act on the terminal. What the tables say is in console and its findings."""
+"""A table for a terminal in which no cell can act on the terminal. What it says is in console and its findings."""
 
 from __future__ import annotations
 

@@ -31,6 +31,9 @@ def csv_text(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     r"""A table as CSV, with "\n" at the end of every line and no cell that a spreadsheet would run."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(safe_cell, header))
-    writer.writerows(map(safe_cell, row) for row in rows)
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in (header, *rows):
+        cells = [safe_cell(value) for value in row]
+        # Python before 3.13 does not quote a lone carriage return, which readers take for the end of the line.
+        (quoting if any(isinstance(cell, str) and "\r" in cell for cell in cells) else writer).writerow(cells)
     return text.getvalue()

@@ -242,6 +242,7 @@ def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Pr
     Raises:
         RunError: other weights are there now.
     """
+    _ = run.preprocessing  # refused before anything slow if it cannot be used
     if model is not None:
         backbone = load_named(model, device=device, precision=precision)
     else:

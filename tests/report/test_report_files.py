@@ -106,8 +106,8 @@ def test_results_csv(make_result: MakeResult) -> None:
 def test_confusion_matrix_csv(make_result: MakeResult) -> None:
     result = make_result(classes=["a", 'b, "quoted"', "=c"])
     header, *rows = rows_of(tables.confusion_csv(result))
-    assert header == ["", *result.classes]
-    assert [row[0] for row in rows] == list(result.classes)
+    assert header == ["", "a", 'b, "quoted"', "'=c"]
+    assert [row[0] for row in rows] == header[1:]
     np.testing.assert_array_equal(np.array([row[1:] for row in rows], dtype=int), result.best.metrics.confusion)
 
 
@@ -287,11 +287,16 @@ def test_contact_sheets(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # the size of HAR's largest test split: the limit is on time itself
-def test_a_large_evaluation_is_written_in_seconds(
+def test_ten_times_the_images_take_far_less_than_ten_times_as_long(
     make_result: MakeResult, history: list[EpochRecord], load_thumbnail: Loader, tmp_path: Path
 ) -> None:
-    result = make_result(classes=[f"action {index}" for index in range(15)], n=5400)
-    started = time.process_time()  # of this process alone, so that a busy machine does not fail the test
-    written(result, tmp_path, history=history, load_thumbnail=load_thumbnail)
-    assert time.process_time() - started < 10
-    assert (tmp_path / "report.html").stat().st_size < 4_500_000
+    def seconds(n: int) -> float:
+        result = make_result(classes=[f"action {index}" for index in range(15)], n=n)
+        started = time.process_time()  # of this process alone, so that a busy machine does not fail the test
+        written(result, tmp_path / str(n), history=history, load_thumbnail=load_thumbnail)
+        return time.process_time() - started
+
+    seconds(60)  # imports and fonts
+    ratio = seconds(5400) / seconds(540)
+    assert ratio < 4, "against the same machine's own time"
+    assert (tmp_path / "5400" / "report.html").stat().st_size < 4_500_000
