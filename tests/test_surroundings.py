@@ -153,7 +153,8 @@ def test_a_full_disk_names_the_file_and_what_it_needs(tmp_path: Path, monkeypatc
 def test_a_folder_deleted_while_a_file_is_written_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, fsync, deleted = tmp_path / "cache", os.fsync, []
+    folder, fsync = tmp_path / "cache", os.fsync
+    deleted: list[bool] = []
 
     def delete_once(descriptor: int) -> None:
         fsync(descriptor)
@@ -205,7 +206,7 @@ def test_features_survive_the_deletion_of_their_cache(
 
     def write_then_delete(*arguments: object) -> None:
         write(*arguments)  # type: ignore[arg-type]
-        shutil.rmtree(own_cache)
+        shutil.rmtree(own_cache, ignore_errors=True)
 
     monkeypatch.setattr(features, "_write_shard", write_then_delete)
     store = FeatureStore(own_cache, backbone)
@@ -361,7 +362,7 @@ def test_a_training_whose_terminal_is_closed_saves_and_can_be_continued(tiny_mod
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 130
     assert checkpoint.has_run(out) and not checkpoint.is_finished(out)
-    assert [path for path in out.rglob("*.tmp")] == []
+    assert list(out.rglob("*.tmp")) == []
 
 
 # --- numbers, names and files ---------------------------------------------------------------------------
