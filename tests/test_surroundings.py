@@ -446,6 +446,30 @@ def test_a_value_that_fills_pages_is_shortened(tmp_path: Path, capsys: pytest.Ca
 
 
 @posix_only
+@pytest.mark.parametrize("flag", ["--templates", "--phrasings", "--audit"])
+def test_a_pipe_or_device_is_refused_where_a_file_is_read(
+    flag: str, photos: Path, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    argv = ("evaluate", "--data", photos, "--model", tiny_model, "--workers", 0, "--out", tmp_path / "out")
+    for path in (pipe, Path("/dev/zero")):
+        assert str(path) in refused(capsys, *argv, flag, path)
+
+
+@posix_only
+def test_a_pipe_is_no_image_to_explain(
+    photos: Path, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, pipe = tmp_path / "run", tmp_path / "photo.jpg"
+    os.mkfifo(pipe)
+    argv = ("train", "--data", photos, "--model", tiny_model, "--workers", 0, "--epochs", 1, "--out", run)
+    assert cli.main([str(part) for part in argv]) == 0
+    capsys.readouterr()
+    assert "is not a regular file" in refused(capsys, "explain", run, pipe, "--out", tmp_path / "out")
+
+
+@posix_only
 def test_a_link_to_itself_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 import time
 import uuid
 from contextlib import suppress
@@ -40,6 +41,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
                 continue  # another process deleted the folder between two steps
             raise _about(path, len(data), error) from error
         return
+
+
+def read_text(path: Path, *, largest: int) -> str:
+    """The text of a regular file in UTF-8. A device or a pipe is refused: it may have no end.
+
+    Args:
+        largest: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file, or is larger.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    with path.open("rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"Larger than {_readable(largest)}", str(path))
+    return content.decode("utf-8-sig")
 
 
 def temporary_name(name: str) -> str:

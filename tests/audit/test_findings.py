@@ -290,6 +290,6 @@ def test_outputs_in_the_datasets_folder_are_refused(tmp_path: Path) -> None:
 def test_a_missing_cleanlab_is_said_before_any_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clip_har.audit.label_errors.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"cleanlab, which is not installed\. pip install 'clip-har\[audit\]'"):
-        audit_data(fill(tmp_path / "data"), settings=AuditSettings(workers=0, cache=tmp_path / "cache"))
+        audit_data(fill(tmp_path / "data"), settings=AuditSettings(model="demo", workers=0, cache=tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
     assert audited(tmp_path / "data").clean
