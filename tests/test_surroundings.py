@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -268,6 +269,21 @@ def test_a_full_cache_is_refused_with_its_path(
     assert str(own_cache / "features") in line and "No space left on device (the file needs" in line
 
 
+def test_images_are_not_skipped_because_files_ran_out(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Path.open
+
+    def no_more(self: Path, *arguments: Any, **keywords: Any) -> Any:
+        if self.suffix == ".jpg":
+            raise OSError(errno.EMFILE, "Too many open files", str(self))
+        return opened(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", no_more)
+    line = refused(capsys, "data", "split", photos, "--workers", 0, "--out", tmp_path / "manifest.csv")
+    assert "Too many open files. Raise the limit (ulimit -n 4096)" in line
+
+
 # --- workers --------------------------------------------------------------------------------------------
 
 
@@ -418,7 +434,7 @@ def test_more_folds_than_images_are_refused(photos: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--rank", "25"), "--rank 25 exceeds the width of the model's embeddings, 24"),
+        (("--rank", "65"), "--rank 65 exceeds the width of the model's embeddings, 24"),
         (("--rank", "33", "--placement", "attention", "--towers", "image"), "the widest adapted layer, 32"),
     ],
 )

@@ -57,6 +57,7 @@ _REMEDIES: dict[str, str] = {
 }
 # Windows lacks some of them.
 _BY_NUMBER = {getattr(errno, name): remedy for name, remedy in _REMEDIES.items() if hasattr(errno, name)}
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _ABOUT_A_PATH = frozenset({errno.ENOENT, errno.EINVAL, errno.EEXIST, errno.EAGAIN})
 """Errors that are only the user's if they name a file; EAGAIN is the opposite."""
 _MEMORY_WORDS = (
@@ -94,6 +95,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     about_memory = any(word in text for word in _MEMORY_WORDS)
     return about_memory and (isinstance(error, (RuntimeError, OSError, ImportError)) or "os error 12" in text)
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an exception says that the process or the machine has no more of something, whatever file it was for."""
+    return is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in _EXHAUSTED)
 
 
 def _of_the_system(error: OSError) -> MachineError | None:

@@ -25,6 +25,10 @@ MAX_LOGIT_SCALE = 100.0
 INIT_STD = 0.01
 
 
+HARMLESS_RANK = 64
+"""A rank that costs next to nothing even if a very small model is narrower."""
+
+
 class LowRankResidual(nn.Module):
     """x + (alpha / r) B A x (Hu et al. 2021, arXiv 2106.09685, section 4.1), for x of width D.
 
@@ -113,6 +117,11 @@ class Lora(GradientMethod):
     weights_file = "adapter_model.safetensors"
 
     def build(self, task: Task) -> EmbeddingLora:
+        rank, width = self.settings["rank"], task.prompts_CD.shape[1]
+        if rank > max(width, HARMLESS_RANK):
+            raise ConfigError(
+                f"--rank {rank} exceeds the width of the model's embeddings, {width}", remedy="Use a smaller --rank."
+            )
         classifier = self._empty(task)
         generator = torch.Generator().manual_seed(task.seed)
         classifier.image.initialise(generator)
@@ -179,10 +188,6 @@ class Lora(GradientMethod):
 
     def _empty(self, frame: Frame) -> EmbeddingLora:
         rank, alpha, dropout = (self.settings[key] for key in ("rank", "alpha", "dropout"))
-        if rank > (width := frame.prompts_CD.shape[1]):
-            raise ConfigError(
-                f"--rank {rank} exceeds the width of the model's embeddings, {width}", remedy="Use a smaller --rank."
-            )
         if self.settings["rslora"]:  # alpha / sqrt(r), in terms of the scale alpha / r that the residual applies
             alpha = alpha * math.sqrt(rank)
         return EmbeddingLora(
