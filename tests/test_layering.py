@@ -16,7 +16,9 @@ import clip_har
 LAYERS = (
     "shown_text",
     "errors",
+    "failures",
     "files",
+    "interrupts",
     "csv_cells",
     "integrity",
     "progress",

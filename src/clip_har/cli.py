@@ -7,16 +7,15 @@ Exit codes: 0 done, 1 our fault (traceback), 2 the user's input (one line), 3 a 
 from __future__ import annotations
 
 import difflib
-import errno
 import json
 import os
 import shlex
-import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import cyclopts
@@ -38,27 +37,17 @@ from clip_har.config import (
     flat_fields,
     load_config_file,
 )
+from clip_har.config.checking import MAX_WORKERS
 from clip_har.errors import UserError
+from clip_har.failures import machine_failure
+from clip_har.interrupts import ended_like_ctrl_c
 from clip_har.shown_text import shown, shown_json, shown_lines
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
 
+MESSAGE_LENGTH = 1000
+MAX_SEED = 2**32 - 1
 EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-# Failures of the file system that the user can mend; others are our fault.
-USER_ERRNOS = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EACCES",
-        "EPERM",
-        "ENOSPC",
-        "EROFS",
-        "EDQUOT",
-        "ENOTDIR",
-        "EISDIR",
-        "ENAMETOOLONG",
-        "EEXIST",
-    )
-)
 ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")]
 
 app = App(
@@ -92,6 +81,7 @@ def quickstart(
     from clip_har import workflows
     from clip_har.console import Output
 
+    _require("quickstart", seed=(seed, 0, MAX_SEED))
     progress = shown_progress()
     comparison = workflows.quickstart(
         out, methods=methods, seed=seed, cache=cache, progress=progress, command=_command()
@@ -228,8 +218,8 @@ def explain(
     from clip_har import workflows
     from clip_har.console import Output
 
-    if limit < 0 or neighbours < 0:
-        raise UserError("--limit and --neighbours must be 0 or more", remedy="See clip-har explain --help.")
+    _require("explain", limit=(limit, 0, None), neighbours=(neighbours, 0, None))
+    _require("explain", seed=(seed, 0, MAX_SEED), workers=(workers, -1, MAX_WORKERS))
     config = workflows.ExplainConfig(
         run=run,
         data=None if data is None else DataConfig(data=data),
@@ -279,6 +269,7 @@ def predict(
         device: Where the model runs: auto, cpu, cuda, cuda:1, mps.
         precision: Arithmetic of the image tower; auto picks bfloat16 where the hardware has it.
     """
+    _require("predict", top=(top, 1, None))
     if not images:
         raise UserError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
     from clip_har.console import Output
@@ -307,9 +298,9 @@ def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
     """Run one command line and return its exit code, whatever happens."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     _COMMAND_LINE[:] = [*app.name, *tokens]
-    previous = _interrupt_on_sigterm()
     try:
-        return run_command(tokens, app=app)
+        with ended_like_ctrl_c():
+            return run_command(tokens, app=app)
     except cyclopts.CycloptsError as error:
         return _refuse(_flag_problem(error, tokens, app))
     except UserError as error:
@@ -319,19 +310,14 @@ def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `clip-har ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
-    except OSError as error:
-        if error.errno not in USER_ERRNOS:
-            return _our_fault()
-        return _refuse(f"{error.filename or 'A file'}: {error.strerror}. Check permissions and free space.")
-    except Exception:
-        return _our_fault()
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+    except Exception as error:
+        failure = machine_failure(error)
+        return _our_fault() if failure is None else _refuse(str(failure))
 
 
 def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     """Parse a command line and run it; raises what goes wrong."""
+    _refuse_empty(tokens)
     path = _value_of(tokens, "--config")
     if path is not None and tokens[0] in _CONFIG_TYPES:
         values = load_config_file(Path(path), _CONFIG_TYPES[tokens[0]], note=_say)
@@ -362,6 +348,14 @@ def _value_of(tokens: Sequence[str], flag: str) -> str | None:
     return None
 
 
+def _refuse_empty(tokens: Sequence[str]) -> None:
+    """An empty value mostly comes from a shell variable that is not set, and would mean the working directory."""
+    for before, token in zip(("", *tokens), tokens, strict=False):
+        if not token.strip() or (token.startswith("--") and token.endswith("=")):
+            flag = token.rstrip("=") or (before if before.startswith("--") else "An argument")
+            raise UserError(f"{flag} is empty", remedy="Give a value, or remove it.")
+
+
 def _image_files(given: Iterable[Path]) -> Iterator[Path]:
     """The files named, and for a folder all files in it and below that are not hidden."""
     for path in given:
@@ -374,7 +368,7 @@ def _image_files(given: Iterable[Path]) -> Iterator[Path]:
 def _flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App) -> str:
     """What cyclopts found wrong, as one line; a misspelt flag before the required one it hides."""
     command = " ".join(_command_words(tokens, app))
-    what = " ".join(str(error).split()).rstrip(".")
+    what = textwrap.shorten(str(error), MESSAGE_LENGTH, placeholder=" ...").rstrip(".")
     if isinstance(error, cyclopts.MissingArgumentError) and command in _CONFIG_TYPES:
         what = _unknown_flag(tokens, _CONFIG_TYPES[command]) or "--data is needed"
     ending = "" if what.endswith("?") else "."
@@ -402,6 +396,14 @@ def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:
     return None
 
 
+def _require(command: str, **ranges: tuple[int, int, int | None]) -> None:
+    """Refuse a flag's value outside its range: name = (value, lowest, highest or None)."""
+    for name, (value, lowest, highest) in ranges.items():
+        if value < lowest or (highest is not None and value > highest):
+            wanted = f"{lowest} or more" if highest is None else f"from {lowest} to {highest}"
+            raise UserError(f"--{name} must be {wanted}, not {value}", remedy=f"See clip-har {command} --help.")
+
+
 def _refuse(line: str) -> int:
     _say(f"clip-har: {line}")
     return EXIT_USER_INPUT
@@ -426,19 +428,8 @@ def _interrupted(tokens: Sequence[str], run_folder: str = "") -> int:
 def _say(line: str) -> None:
     if not speaks():
         return
-    print(shown(line), file=sys.stderr, flush=True)
-
-
-def _interrupt_on_sigterm() -> Any:
-    """Let SIGTERM end a run as Ctrl-C does. Only the main thread may set this; elsewhere nothing is set."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        return signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        return None
+    with suppress(OSError):  # the terminal may be gone
+        print(shown(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ class TrainingError(UserError):
     """A training that had to stop, such as one whose loss is no longer finite."""
 
 
+class MachineError(UserError):
+    """Something that the machine refuses, such as memory, disk space, a permission or a limit."""
+
+
 class UnreadableImageError(Exception):
     """One image that cannot be read. Collected and reported, not fatal on its own.
 

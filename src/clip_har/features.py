@@ -12,6 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,8 @@ from clip_har import distributed
 from clip_har.backbone import Backbone, ImageFeatures
 from clip_har.config import Augment
 from clip_har.dataset import ImageRecord
-from clip_har.files import write_atomically
+from clip_har.errors import MachineError
+from clip_har.files import is_unwritable, remove_stray_temporaries, write_atomically
 from clip_har.images import (
     PIXELS_VERSION,
     CorruptedTransform,
@@ -123,9 +125,12 @@ class FeatureStore:
         self._view = view
         self._progress = progress
         self.folder = folder / "features" / store_key(backbone, view)
-        self._shards: list[_Shard] = []
+        self._shards: list[_Shard | _RowsInMemory] = []
         self._index: dict[str, tuple[int, int]] = {}
         self._unreadable: dict[str, str] = {}
+        self._warned = False
+        if distributed.is_main():
+            remove_stray_temporaries(self.folder, self.folder / "text")
         for path in sorted(self.folder.glob("*-*.json")):
             self._open_shard(path)
         self._read_unreadable()
@@ -187,7 +192,8 @@ class FeatureStore:
             except _DamagedShardError:
                 self._say_damaged(path)
         embedding = self._backbone.encode_text(sentences)
-        _write_shard(path, {"embedding": embedding.numpy()}, sentences)
+        with self._allowing_read_only():
+            _write_shard(path, {"embedding": embedding.numpy()}, sentences)
         return embedding
 
     def _encode_missing(
@@ -195,7 +201,7 @@ class FeatureStore:
     ) -> None:
         batches = self._decoded(missing, batch_size, workers)
         normalise = self._backbone.card.preprocessing.normalise
-        pending = _PendingShard(self.folder)
+        pending = _PendingShard()
         try:
             with progress.bar(_said(self._view), total=len(missing), unit="images") as bar:
                 for batch in batches:
@@ -205,11 +211,36 @@ class FeatureStore:
                         features = self._backbone.encode_images(normalise(batch.images_BCHW))
                         pending.add([missing[index].sha256 for index in batch.indices], features)
                     if pending.is_due():
-                        self._open_shard(pending.write())
+                        self._take_in(pending)
                     bar.advance(len(batch.indices) + len(batch.unreadable))
         finally:
             if pending.hashes:  # also when interrupted: what is encoded is kept
-                self._open_shard(pending.write())
+                self._take_in(pending)
+
+    def _take_in(self, pending: _PendingShard) -> None:
+        """Write the rows and read them from disk; from memory if the cache is read-only, or was deleted just now."""
+        hashes, arrays = pending.taken()
+        path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
+        with self._allowing_read_only():
+            _write_shard(path, arrays, hashes)
+            with suppress(_DamagedShardError):
+                self._add(_Shard(path))
+                return
+            if distributed.world_size() > 1:  # the others read it from there
+                raise MachineError(f"{path} was deleted or changed just now", remedy="Run the same command again.")
+        self._add(_RowsInMemory(hashes, arrays))
+
+    @contextmanager
+    def _allowing_read_only(self) -> Iterator[None]:
+        """Go on without the cache, with a warning, if nothing can be written there."""
+        try:
+            yield
+        except OSError as error:
+            if not is_unwritable(error) or distributed.world_size() > 1:
+                raise
+            if not self._warned:
+                self._progress.warn(f"{self.folder} cannot be written to: new embeddings are not cached")
+            self._warned = True
 
     def _share(self) -> None:
         """Take in what the other processes have encoded."""
@@ -241,8 +272,12 @@ class FeatureStore:
             shard = _Shard(path)
         except _DamagedShardError:
             self._say_damaged(path)
-            path.unlink(missing_ok=True)  # its images are simply encoded again
+            with suppress(OSError):  # its images are simply encoded again
+                path.unlink(missing_ok=True)
             return
+        self._add(shard)
+
+    def _add(self, shard: _Shard | _RowsInMemory) -> None:
         for row, sha256 in enumerate(shard.hashes):
             self._index[sha256] = (len(self._shards), row)
         self._shards.append(shard)
@@ -265,7 +300,8 @@ class FeatureStore:
 
     def _remember_unreadable(self, sha256: str, reason: str) -> None:
         self._unreadable[sha256] = reason
-        write_sealed_json(self._unreadable_path, self._unreadable)
+        with self._allowing_read_only():
+            write_sealed_json(self._unreadable_path, self._unreadable)
 
 
 def store_key(backbone: Backbone, view: View | Corruption | None = None) -> str:
@@ -294,8 +330,7 @@ def _said(view: View | Corruption | None) -> str:
 class _PendingShard:
     """Rows that are computed but not yet on disk."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
@@ -313,12 +348,19 @@ class _PendingShard:
         waited = time.monotonic() - self._since >= SHARD_SECONDS
         return len(self.hashes) >= SHARD_ROWS or (bool(self.hashes) and waited)
 
-    def write(self) -> Path:
-        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        arrays = {kind: torch.cat(parts).numpy() for kind, parts in self._parts.items()}
-        path = _write_shard(self._folder / f"{name}.json", arrays, self.hashes)
+    def taken(self) -> tuple[list[str], dict[str, np.ndarray]]:
+        """The rows by hash and kind; none remain."""
+        hashes, arrays = self.hashes, {kind: torch.cat(parts).numpy() for kind, parts in self._parts.items()}
         self._reset()
-        return path
+        return hashes, arrays
+
+
+@dataclass(frozen=True)
+class _RowsInMemory:
+    """What a shard is without files."""
+
+    hashes: list[str]
+    arrays: dict[str, np.ndarray]
 
 
 class _DamagedShardError(Exception):
@@ -349,7 +391,7 @@ class _Shard:
             raise _DamagedShardError(path) from error
 
 
-def _write_shard(path: Path, arrays: Mapping[str, np.ndarray], hashes: Sequence[str]) -> Path:
+def _write_shard(path: Path, arrays: Mapping[str, np.ndarray], hashes: Sequence[str]) -> None:
     checksums = {}
     for kind, array in arrays.items():
         content = io.BytesIO()
@@ -357,7 +399,6 @@ def _write_shard(path: Path, arrays: Mapping[str, np.ndarray], hashes: Sequence[
         checksums[kind] = hashlib.sha256(content.getvalue()).hexdigest()
         write_atomically(_array_path(path, kind), content.getvalue())
     write_sealed_json(path, {"sha256": list(hashes), "checksums": checksums})
-    return path
 
 
 def _array_path(path: Path, kind: str) -> Path:

@@ -2,28 +2,88 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import re
+import socket
+import stat
+import time
 import uuid
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+
+STRAY_SECONDS = 3600.0
+"""Age from which a temporary file counts as left behind, if its writer cannot be asked."""
+
+_UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
+_TEMPORARY_OF_OLD = re.compile(r"\..+[.-]([0-9a-f]{32}|[0-9a-f]{8})\.tmp")
+_ATTEMPTS = 3
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     r"""Write a file so that a reader, or a run killed half-way, sees the old content or the new, not half.
 
-    Folders that are missing are made. Text is UTF-8 on every system, its lines end as they are; what UTF-8
-    cannot hold, such as undecodable bytes of a file's name, appears as \udcXX.
+    Folders that are missing are made, also if they are deleted meanwhile. Text is UTF-8 on every system, its lines end
+    as they are; what UTF-8 cannot hold, such as undecodable bytes of a file's name, appears as \udcXX.
+
+    Raises:
+        OSError: it cannot be written; the error names the file itself, and its size where there is no room for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _write(path, data)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and attempt < _ATTEMPTS:
+                continue  # another process deleted the folder between two steps
+            raise _about(path, len(data), error) from error
+        return
+
+
+def read_text(path: Path, *, largest: int) -> str:
+    """The text of a regular file in UTF-8. A device or a pipe is refused: it may have no end.
+
+    Args:
+        largest: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file, or is larger.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    with path.open("rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"Larger than {_readable(largest)}", str(path))
+    return content.decode("utf-8-sig")
+
+
+def temporary_name(name: str) -> str:
+    """The name under which a file is written until it is whole: it tells which process writes it."""
+    return f".{name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def remove_stray_temporaries(*folders: Path) -> None:
+    """Remove temporary files that killed processes have left in these folders (not below them).
+
+    A file stays while its writer lives, and for `STRAY_SECONDS` if that was another machine or container.
+    Other files, and folders that are missing or cannot be changed, are left alone.
+    """
+    for folder in folders:
+        with suppress(OSError):
+            strays = [path for path in folder.glob(".*.tmp") if _is_stray(path)]
+            for path in strays:
+                path.unlink(missing_ok=True)
+
+
+def is_unwritable(error: OSError) -> bool:
+    """Whether an error says that a place can be read but not written to."""
+    return error.errno in _UNWRITABLE
 
 
 def cache_folder(chosen: Path | None) -> Path:
@@ -34,3 +94,62 @@ def cache_folder(chosen: Path | None) -> Path:
         return Path(from_environment)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "clip-har"
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(temporary_name(path.name))
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # the error that led here matters more
+            temporary.unlink(missing_ok=True)
+
+
+def _about(path: Path, size: int, error: OSError) -> OSError:
+    """The same error, about the file that was to be written and not about its temporary name."""
+    reason = error.strerror or str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        reason += f" (the file needs {_readable(size)})"
+    return OSError(error.errno or 0, reason, str(path))
+
+
+def _readable(size: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def _is_stray(path: Path) -> bool:
+    if named := _TEMPORARY.fullmatch(path.name):
+        if named["machine"] == _machine():
+            return not _lives(int(named["process"]))
+    elif not _TEMPORARY_OF_OLD.fullmatch(path.name):
+        return False
+    return time.time() - path.stat().st_mtime > STRAY_SECONDS
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's
+        return True
+    return True
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Eight hex digits for this machine since its start, and for the container: where a process id has a meaning."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]

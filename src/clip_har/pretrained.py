@@ -19,6 +19,7 @@ from torch import nn
 
 from clip_har import model_files, openai_weights
 from clip_har.errors import ModelError
+from clip_har.failures import is_exhausted
 from clip_har.integrity import file_sha256
 from clip_har.model_guards import no_code, offline, offline_if_unreachable, quiet
 
@@ -80,6 +81,8 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
     except ModelError:
         raise
     except Exception as error:
+        if is_exhausted(error):
+            raise
         raise _explain(name, architecture, error, local_only=local_only) from error
 
 

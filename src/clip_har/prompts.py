@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clip_har.errors import ConfigError
+from clip_har.files import read_text
+
+LARGEST_BYTES = 10_000_000
+"""What a file of templates or phrases may have."""
 
 ACTION_TEMPLATES: tuple[str, ...] = (
     "a photo of a person {}",
@@ -122,8 +126,8 @@ def resolve_templates(given: Sequence[str], phrasings: str | None = None) -> tup
 def _read_phrases(path: Path) -> dict[str, str]:
     remedy = 'Write class and phrase as JSON, such as {"calling": "a person making a phone call"}.'
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not JSON
+        content = json.loads(read_text(path, largest=LARGEST_BYTES))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
         raise ConfigError(
             f"--phrasings {path} is neither names, har nor a readable JSON file", remedy=remedy
         ) from error
@@ -143,12 +147,12 @@ def _spelling(name: str) -> str:
 def _read_templates(path: Path) -> list[str]:
     remedy = 'Write a sentence such as "a photo of a person {}", or name a text file with one per line.'
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_text(path, largest=LARGEST_BYTES).splitlines()]
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
         raise ConfigError(f"--templates {str(path)!r} has no {{}} and is not a readable file", remedy=remedy) from error
     lines = [line for line in lines if line and not line.startswith("#")]
     bad = [line for line in lines if "{}" not in line]
     if bad or not lines:
-        problem = f"the line {bad[0]!r} has no {{}}" if bad else "the file is empty"
+        problem = f"the line {bad[0][:60]!r} has no {{}}" if bad else "the file is empty"
         raise ConfigError(f"--templates {path}: {problem}", remedy=remedy)
     return lines

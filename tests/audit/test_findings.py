@@ -261,9 +261,9 @@ def test_settings_out_of_range_are_refused_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         settings.validate()
     assert str(caught.value) == (
-        "--encode-batch-size must be at least 1, not 0; --distance must be in [0, 16], not 17; "
+        "--encode-batch-size must be from 1 to 1000000, not 0; --distance must be in [0, 16], not 17; "
         "--similarity must be in (0, 1], not 0; --min-side must be in [1, 128], not 129; "
-        "--max-aspect must be at least 1, not 0.5; --workers must be -1 or more, not -2. "
+        "--max-aspect must be at least 1, not 0.5; --workers must be from -1 to 256, not -2. "
         "See --help for what each flag means."
     )
 
@@ -290,6 +290,6 @@ def test_outputs_in_the_datasets_folder_are_refused(tmp_path: Path) -> None:
 def test_a_missing_cleanlab_is_said_before_any_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clip_har.audit.label_errors.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"cleanlab, which is not installed\. pip install 'clip-har\[audit\]'"):
-        audit_data(fill(tmp_path / "data"), settings=AuditSettings(workers=0, cache=tmp_path / "cache"))
+        audit_data(fill(tmp_path / "data"), settings=AuditSettings(model="demo", workers=0, cache=tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
     assert audited(tmp_path / "data").clean

@@ -23,7 +23,7 @@ from PIL import Image
 
 from clip_har.dataset import ImageRecord
 from clip_har.errors import ConfigError, UnreadableImageError
-from clip_har.files import write_atomically
+from clip_har.files import is_unwritable, remove_stray_temporaries, write_atomically
 from clip_har.images import decode
 from clip_har.progress import SILENT, Progress
 
@@ -71,7 +71,7 @@ def fingerprints(
     Returns:
         FINGERPRINT records [N], in the order of `records`.
     """
-    store = _Store(cache / "fingerprints" / f"{FORMAT}-pillow-{PIL.__version__}")
+    store = _Store(cache / "fingerprints" / f"{FORMAT}-pillow-{PIL.__version__}", progress)
     wanted = {record.sha256: record for record in records}
     missing = [record for sha256, record in wanted.items() if sha256 not in store.places]
     if missing:
@@ -215,8 +215,10 @@ def _refuse_if_none_starts() -> None:
 class _Store:
     """Fingerprints on disk: immutable .npy files named by their content's hash, so that damage shows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, progress: Progress = SILENT) -> None:
         self.folder = folder
+        self._progress = progress
+        remove_stray_temporaries(folder)
         self.shards: list[Fingerprints] = []
         self.places: dict[str, tuple[int, int]] = {}
         for path in sorted(folder.glob("*.npy")):
@@ -229,7 +231,12 @@ class _Store:
             content = io.BytesIO()
             np.save(content, lasting)
             name = hashlib.blake2b(content.getvalue(), digest_size=16).hexdigest()
-            write_atomically(self.folder / f"{name}.npy", content.getvalue())
+            try:
+                write_atomically(self.folder / f"{name}.npy", content.getvalue())
+            except OSError as error:
+                if not is_unwritable(error):
+                    raise
+                self._progress.warn(f"{self.folder} cannot be written to: new fingerprints are not cached")
         self._take_in(rows)
 
     def rows(self, hashes: Sequence[str]) -> Fingerprints:
@@ -241,11 +248,13 @@ class _Store:
         return out
 
     def _open(self, path: Path) -> None:
-        content = path.read_bytes()
-        if hashlib.blake2b(content, digest_size=16).hexdigest() != path.stem:
-            path.unlink(missing_ok=True)  # its images are simply read again
+        try:
+            if hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() != path.stem:
+                path.unlink(missing_ok=True)  # its images are simply read again
+                return
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError:  # deleted just now, or not to be read or changed
             return
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
         if rows.dtype == FINGERPRINT:
             self._take_in(rows)
 

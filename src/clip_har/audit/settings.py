@@ -17,6 +17,7 @@ from clip_har.audit.embeddings import SIMILARITY
 from clip_har.audit.fingerprints import EXACT_SIDE
 from clip_har.audit.near_duplicates import DISTANCE
 from clip_har.config import Precision
+from clip_har.config.checking import MAX_BATCH, MAX_WORKERS
 from clip_har.errors import ConfigError
 
 
@@ -28,7 +29,8 @@ class AuditSettings:
     embeddings: bool = True
     """Compare images and doubt labels with a model. --no-embeddings needs no model."""
     model: str | None = None
-    """Backbone, named as for train. Default: ViT-B/32."""
+    """Backbone, named as for train. Default: ViT-B/32 if its weights are on this machine; otherwise images are
+    compared by hashes only, without a download."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
@@ -70,12 +72,13 @@ class AuditSettings:
 
 
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "encode_batch_size": ("at least 1", lambda x: x >= 1),
+    "encode_batch_size": (f"from 1 to {MAX_BATCH}", lambda x: 1 <= x <= MAX_BATCH),
     "distance": ("in [0, 16]", lambda x: 0 <= x <= 16),
     "similarity": ("in (0, 1]", lambda x: 0 < x <= 1),
     "min_side": (f"in [1, {EXACT_SIDE}]", lambda x: 1 <= x <= EXACT_SIDE),
     "max_aspect": ("at least 1", lambda x: x >= 1),
-    "workers": ("-1 or more", lambda x: x >= -1),
+    "workers": (f"from -1 to {MAX_WORKERS}", lambda x: -1 <= x <= MAX_WORKERS),
+    "seed": ("from 0 to 4294967295", lambda x: 0 <= x < 2**32),  # what scikit-learn takes as a seed
 }
 
 

@@ -64,21 +64,28 @@ def _is_layers(text: str) -> bool:
     return text == "all" or re.fullmatch(r"last:[1-9]\d*", text) is not None
 
 
+def _from_1_to(highest: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"from 1 to {highest}", lambda x: 1 <= x <= highest
+
+
+MAX_BATCH = MAX_EPOCHS = 1_000_000
+MAX_WORKERS = 256
+
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "val_fraction": ("in (0, 0.5]", lambda x: 0 < x <= 0.5),
     "test_fraction": ("in (0, 0.5]", lambda x: 0 < x <= 0.5),
     "unreadable_limit": ("in [0, 1]", lambda x: 0 <= x <= 1),
-    "encode_batch_size": ("at least 1", lambda x: x >= 1),
-    "workers": ("-1 or more", lambda x: x >= -1),
+    "encode_batch_size": _from_1_to(MAX_BATCH),
+    "workers": (f"from -1 to {MAX_WORKERS}", lambda x: -1 <= x <= MAX_WORKERS),
     "rank": ("from 1 to 65536", lambda x: 1 <= x <= 65536),
     "alpha": ("above 0", lambda x: 0 < x < float("inf")),
     "dropout": ("in [0, 1)", lambda x: 0 <= x < 1),
-    "epochs": ("at least 1", lambda x: x >= 1),
-    "batch_size": ("at least 1", lambda x: x == "auto" or x >= 1),
-    "accumulate": ("at least 1", lambda x: x >= 1),
+    "epochs": _from_1_to(MAX_EPOCHS),
+    "batch_size": (f"auto or from 1 to {MAX_BATCH}", lambda x: x == "auto" or 1 <= x <= MAX_BATCH),
+    "accumulate": _from_1_to(MAX_BATCH),
     "lr": ("above 0", lambda x: 0 < x < float("inf")),
     "weight_decay": ("0 or more", lambda x: 0 <= x < float("inf")),
-    "warmup_epochs": ("0 or more", lambda x: 0 <= x < float("inf")),
+    "warmup_epochs": (f"from 0 to {MAX_EPOCHS}", lambda x: 0 <= x <= MAX_EPOCHS),
     "betas": ("two numbers in [0, 1)", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x)),
     "eps": ("above 0", lambda x: 0 < x < float("inf")),
     "gradient_clip": ("0 or more", lambda x: 0 <= x < float("inf")),
@@ -91,8 +98,8 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "patience": ("0 or more", lambda x: x >= 0),
     "layers": ("all or last:K", _is_layers),
     "towers": ("image, text or both", lambda x: 0 < len(x) == len(set(x)) and set(x) <= {"image", "text"}),
-    "views": ("at least 1", lambda x: x >= 1),
-    "train_image_size": ("at least 16", lambda x: x >= 16),
+    "views": _from_1_to(1000),
+    "train_image_size": ("from 16 to 8192", lambda x: 16 <= x <= 8192),
     "mixup": ("0 or more", lambda x: 0 <= x < float("inf")),
     "hard_pairs": ("in [0, 1]", lambda x: 0 <= x <= 1),
     "hard_pairs_every": ("at least 1", lambda x: x >= 1),

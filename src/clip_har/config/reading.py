@@ -19,6 +19,9 @@ else:
     import tomli as tomllib
 
 
+_LARGEST_BYTES = 10_000_000
+
+
 def load_config_file(
     path: Path, config_type: type, *, note: Callable[[str], None] = lambda _line: None
 ) -> dict[str, Any]:
@@ -68,7 +71,13 @@ def load_config_file(
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as stream:  # in part only, since a device has no end
+            content = stream.read(_LARGEST_BYTES + 1)
+        if len(content) > _LARGEST_BYTES:
+            raise ConfigError(
+                f"The config file {path} has more than {_LARGEST_BYTES // 10**6} MB", remedy="Check --config."
+            )
+        text = content.decode("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
         raise ConfigError(f"Cannot read the config file {path}: {error}", remedy="Check --config.") from error
     kind = "TOML" if path.suffix.lower() == ".toml" else "JSON"

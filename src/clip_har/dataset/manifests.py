@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def read_manifests(paths: Sequence[Path]) -> dict[str, SplitName]:
     """
     known: dict[str, SplitName] = {}
     for path in paths:
-        if path.is_file():
+        if not path.is_file():
+            continue
+        with suppress(FileNotFoundError):  # deleted just now
             for row in _rows(path, remedy="Restore it, or delete it to make the split anew."):
                 known.setdefault(row.sha256, row.split)
     return known

@@ -14,6 +14,7 @@ from pathlib import Path
 from clip_har.dataset.layout import FoundFile
 from clip_har.dataset.records import UnreadableImage
 from clip_har.errors import UnreadableImageError
+from clip_har.failures import is_exhausted
 from clip_har.images import IMAGE_SUFFIXES, ImageAddress, decode, sniff
 
 
@@ -43,6 +44,8 @@ def _read_head(file: FoundFile) -> FoundFile | str:
     except UnreadableImageError as error:
         return error.reason
     except OSError as error:
+        if is_exhausted(error):
+            raise
         return f"cannot be read: {error.strerror or error}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from PIL import Image
 from clip_har.errors import UnreadableImageError
 from clip_har.images.addresses import ImageAddress
 from clip_har.images.decoding import decode
-from clip_har.images.workers import ignore_interrupts, iterate
+from clip_har.images.workers import iterate, start_worker
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -145,10 +146,12 @@ def decode_each(
     loader = DataLoader(
         cast("Dataset[Item]", DecodeDataset(paths, transform)),
         batch_size=_IMAGES_TOGETHER,
-        num_workers=_affordable_workers(workers, batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES),
+        num_workers=_affordable_workers(
+            min(workers, math.ceil(len(paths) / _IMAGES_TOGETHER)), batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES
+        ),
         collate_fn=list,
         generator=torch.Generator(),
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=start_worker,
     )
     for items in iterate(cast("DataLoader[list[Item]]", loader)):
         yield from items
@@ -164,10 +167,10 @@ def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) 
     loader = DataLoader(
         cast("Dataset[Item]", dataset),
         batch_sampler=[list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)],
-        num_workers=_affordable_workers(workers, batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
+        num_workers=_affordable_workers(min(workers, len(sizes)), batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
         collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
         generator=torch.Generator(),  # else each iteration would draw from the global one
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=start_worker,
     )
     yield from iterate(cast("DataLoader[DecodedBatch]", loader))
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_har.errors import ConfigError, UnreadableImageError
+from clip_har.files import remove_stray_temporaries, temporary_name
 from clip_har.images.addresses import ImageAddress
 from clip_har.images.batches import decode_each
 from clip_har.images.decoding import header_size
@@ -38,7 +39,6 @@ SHARD_SECONDS = 60.0
 """A slow disk's shard is closed after this long, however full it is."""
 _SPARE_BYTES = 500_000_000
 """Disk space that stays free for the run itself."""
-_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class DecodedCache:
             progress.note(f"All {len(files):,} images are in the decoded cache")
             return
         self._require_room(missing, progress)
-        self._remove_stale()
+        remove_stray_temporaries(self.folder)
         hashes, paths = list(missing), list(missing.values())
         transform = StoredPixels(enough_pixels=self.enough_pixels)
         shown_as = progress.bar("Decoding images", total=len(paths), unit="images")
@@ -141,13 +141,6 @@ class DecodedCache:
             )
         progress.note(f"Decoded cache: {said}; {free / 1e9:.0f} GB are free")
 
-    def _remove_stale(self) -> None:
-        """Remove what runs that were killed have left half-written."""
-        for path in self.folder.glob(".*.tmp"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
-
     def _open_shard(self, path: Path, *, verify: bool) -> None:
         try:
             index = read_sealed_json(path)
@@ -158,8 +151,9 @@ class DecodedCache:
                 self._places[sha256] = (content, start, height, width)
         except (DamagedError, OSError, ValueError, KeyError, TypeError):
             self._progress.warn(f"Decoded images in {path} are damaged or have no checksum: they are decoded again")
-            path.unlink(missing_ok=True)
-            path.with_suffix(".bin").unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                path.with_suffix(".bin").unlink(missing_ok=True)
 
 
 def _reopened(folder: Path, enough_pixels: int) -> DecodedCache:
@@ -207,13 +201,14 @@ class _ShardWriter:
 
     def _start(self) -> None:
         self._name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        self._temporary = self._folder / f".{self._name}.tmp"
+        self._temporary = self._folder / temporary_name(self._name)
         self._stream: Any = None
         self._images: list[tuple[str, int, int, int]] = []
         self._bytes, self._crc, self._since = 0, 0, time.monotonic()
 
     def add(self, sha256: str, pixels_HWC: NDArray[np.uint8]) -> None:
         if self._stream is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._stream = self._temporary.open("xb")
         data = pixels_HWC.data.cast("B")
         self._stream.write(data)
@@ -231,9 +226,10 @@ class _ShardWriter:
         os.fsync(self._stream.fileno())
         self._stream.close()
         path = self._folder / f"{self._name}.json"
-        self._temporary.replace(path.with_suffix(".bin"))
-        write_sealed_json(path, {"bytes": self._bytes, "crc32": self._crc, "images": self._images})
-        self.finished.append(path)
+        with suppress(FileNotFoundError):  # another process deleted the cache: the images are read from their files
+            self._temporary.replace(path.with_suffix(".bin"))
+            write_sealed_json(path, {"bytes": self._bytes, "crc32": self._crc, "images": self._images})
+            self.finished.append(path)
         self._start()
 
     def abandon(self) -> None:

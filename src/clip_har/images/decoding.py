@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from clip_har.errors import UnreadableImageError
+from clip_har.failures import is_exhausted
 from clip_har.images import limits
 from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
 from clip_har.images.limits import MAX_PIXELS, check_size
@@ -417,6 +418,8 @@ def _open_file(path: Path) -> BinaryIO:
     except PermissionError as error:
         raise UnreadableImageError("permission denied") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        if is_exhausted(error):  # not the image's fault: it must not be skipped for it
+            raise
         raise UnreadableImageError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 
 

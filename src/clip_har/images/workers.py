@@ -6,7 +6,10 @@ What they do with each file is in batches.py.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.queues
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,30 +17,47 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, TypeVar
 
 from clip_har.errors import DataError
+from clip_har.interrupts import END_SIGNALS
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 T = TypeVar("T")
 
-_LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 SECONDS_TO_DIE = 5.0
+LOST_BATCH = 75
+"""Exit code of a worker that could not hand over a batch."""
 
 
 def ignore_interrupts(_worker: int = 0) -> None:
-    """Let this process ignore Ctrl-C and SIGTERM, which a terminal and SLURM send to the whole process group.
+    """Let this process ignore Ctrl-C, SIGTERM and SIGHUP, which a terminal and SLURM send to the whole process group.
 
     The parent decides what an interruption means; a worker that dies of one first looks like a fault.
     """
-    for number in _LEFT_TO_THE_PARENT:
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def start_worker(_worker: int = 0) -> None:
+    """Prepare a process that decodes: it leaves interrupts to its parent, and ends if it loses a batch.
+
+    A batch that cannot be sent, most often because memory ran out, is otherwise dropped, and the parent waits for it
+    for ever.
+    """
+    ignore_interrupts()
+
+    def end(error: Exception, _batch: object) -> None:
+        print(f"A worker cannot hand over a batch: {error!r}", file=sys.stderr, flush=True)
+        os._exit(LOST_BATCH)
+
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
 
 
 def iterate(loader: DataLoader[T]) -> Iterator[T]:
     """Yield a loader's batches, and end its workers however the iteration ends.
 
     Args:
-        loader: with `ignore_interrupts` as its `worker_init_fn`.
+        loader: with `start_worker` as its `worker_init_fn`.
 
     Raises:
         DataError: a worker was killed, as by the kernel when memory runs out.
@@ -73,7 +93,7 @@ def _undisturbed_start() -> Iterator[None]:
         yield
         return
     handler = signal.getsignal(signal.SIGCHLD)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     try:
         yield
     finally:
@@ -89,13 +109,21 @@ def _death_of_a_worker(workers: list[BaseProcess], error: RuntimeError) -> DataE
     if not codes:
         if "No space left on device" in str(error) or "unable to open shared memory" in str(error):
             return DataError("Shared memory for decoded images ran out", remedy="Use fewer --workers, or 0.")
-        return None
-    code = codes[0] or 0
-    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        if "exited unexpectedly" not in str(error):
+            return None
+    code = codes[0] or 0 if codes else 0
+    how = f"killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
     return DataError(
         f"A process that decodes images was {how}, most often because memory ran out",
         remedy="Use fewer --workers, or 0 to decode in the main process.",
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _end(workers: list[BaseProcess]) -> None:

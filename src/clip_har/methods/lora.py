@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_har.errors import ConfigError
 from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, LabelledImages, Task, weighted_cross_entropy
 
@@ -22,6 +23,10 @@ from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, Labe
 MAX_LOGIT_SCALE = 100.0
 """CLIP's own bound on the learned logit scale (arXiv 2103.00020, section 2.5)."""
 INIT_STD = 0.01
+
+
+HARMLESS_RANK = 64
+"""A rank that costs next to nothing even if a very small model is narrower."""
 
 
 class LowRankResidual(nn.Module):
@@ -112,6 +117,11 @@ class Lora(GradientMethod):
     weights_file = "adapter_model.safetensors"
 
     def build(self, task: Task) -> EmbeddingLora:
+        rank, width = self.settings["rank"], task.prompts_CD.shape[1]
+        if rank > max(width, HARMLESS_RANK):
+            raise ConfigError(
+                f"--rank {rank} exceeds the width of the model's embeddings, {width}", remedy="Use a smaller --rank."
+            )
         classifier = self._empty(task)
         generator = torch.Generator().manual_seed(task.seed)
         classifier.image.initialise(generator)

@@ -154,11 +154,23 @@ class TowerLora(GradientMethod):
             placement=self.settings["placement"],
             layers=self.settings["layers"],
         )
+        self._require_fitting_rank(classifier.model, targets)
         merged = [n for n in targets.called if isinstance(classifier.model.get_submodule(n), nn.MultiheadAttention)]
         if self.settings["dora"] and (merged or targets.read):
             name = (merged + targets.read)[0]
             raise ConfigError(f"PEFT has no DoRA for layers such as {name}", remedy="Leave --dora out.")
         return classifier, targets
+
+    def _require_fitting_rank(self, model: nn.Module, targets: Targets) -> None:
+        """An update of a rank above a layer's width costs memory and adds nothing."""
+        modules = [model.get_submodule(name) for name in (*targets.called, *targets.read)]
+        shapes = [tuple(p.shape) for module in modules for p in module.parameters(recurse=False) if p.ndim > 1]
+        widest = max((min(shape[0], math.prod(shape[1:])) for shape in shapes), default=0)
+        if widest and self.settings["rank"] > widest:
+            raise ConfigError(
+                f"--rank {self.settings['rank']} exceeds the width of the widest adapted layer, {widest}",
+                remedy="Use a smaller --rank.",
+            )
 
     def _inject(self, model: nn.Module, names: Sequence[str]) -> None:
         import peft

@@ -10,6 +10,7 @@ import torch
 
 from clip_har import distributed
 from clip_har.errors import ConfigError, TrainingError
+from clip_har.failures import is_out_of_memory
 from clip_har.methods import Batch, Classifier, Task
 from clip_har.trainer.engine import Engine
 
@@ -67,14 +68,6 @@ def fits(engine: Engine, classifier: Classifier, task: Task, settings: Mapping[s
         if engine.device.type == "cuda":
             torch.cuda.empty_cache()
     return True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory could not be had, on any device."""
-    text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    )
 
 
 @contextlib.contextmanager

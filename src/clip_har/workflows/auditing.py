@@ -16,6 +16,7 @@ from clip_har.audit.label_errors import require_cleanlab
 from clip_har.audit.plan import Cleaned, apply_plan, manifest_csv, proposed_plan, read_plan, write_plan
 from clip_har.audit.records import Audit
 from clip_har.audit.settings import AuditSettings, Limits
+from clip_har.backbone import Backbone, load_backbone
 from clip_har.config import DEFAULT_MODEL
 from clip_har.dataset.layout import FoundFile
 from clip_har.errors import ConfigError, ModelError
@@ -118,8 +119,7 @@ def apply_cleaning(data: Path, plan: Path, out: Path) -> Cleaned:
 
 
 def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, progress: Progress) -> Audit:
-    if settings.embeddings:
-        require_cleanlab()  # before an hour's work, not after it
+    backbone = _model(settings, limits, progress)  # before an hour's work, not after it
     cache = cache_folder(settings.cache)
     progress.note(f"Data {inventory.root}: {len(inventory.images):,} images")
     for warning in inventory.warnings:
@@ -127,9 +127,9 @@ def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, prog
     readable, prints, reasons = read_images(inventory, settings, cache, progress)
     table = None
     model = None
-    if settings.embeddings and readable:
+    if backbone is not None and readable:
         model = settings.model or DEFAULT_MODEL
-        readable, prints, table = _features(readable, prints, reasons, model, settings, cache, progress)
+        readable, prints, table = _features(readable, prints, reasons, backbone, settings, cache, progress)
     found = audit(
         inventory,
         readable,
@@ -146,21 +146,47 @@ def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, prog
     return found
 
 
+def _model(settings: AuditSettings, limits: Limits, progress: Progress) -> Backbone | None:
+    """The model that was asked for; else the default one if it is on this machine, which needs no network."""
+    if not settings.embeddings:
+        progress.note("Compared by content and perceptual hashes, without a model")
+        return None
+    try:
+        if settings.model is None:
+            backbone = load_backbone(
+                DEFAULT_MODEL, device=settings.device, precision=settings.precision, local_only=True
+            )
+        else:
+            backbone = load_named(settings.model, device=settings.device, precision=settings.precision)
+    except ModelError as error:
+        if settings.model is not None or error.what.startswith("--device"):
+            remedy = f"{error.remedy.rstrip('.')}. Or audit without a model: --no-embeddings."
+            raise ModelError(error.what, remedy=remedy) from error
+        if limits.max_label_errors is not None:
+            raise ConfigError(
+                f"--max-label-errors requires a model, and the default model {DEFAULT_MODEL} is not on this machine",
+                remedy=f"Pass --model {DEFAULT_MODEL} to download it, or another --model.",
+            ) from error
+        progress.note(
+            f"Compared by content and perceptual hashes only: the default model {DEFAULT_MODEL} is not on this "
+            f"machine. Pass --model {DEFAULT_MODEL} to download it and to find similar images and likely label errors"
+        )
+        return None
+    require_cleanlab()
+    progress.note(f"Compared by content, perceptual hashes and the model {backbone.card.name}")
+    return backbone
+
+
 def _features(
     readable: tuple[FoundFile, ...],
     prints: Fingerprints,
     reasons: dict[str, str],
-    model: str,
+    backbone: Backbone,
     settings: AuditSettings,
     cache: Path,
     progress: Progress,
 ) -> tuple[tuple[FoundFile, ...], Fingerprints, FeatureTable]:
     """The features of the readable images, less those that turn out unreadable to the model's transform."""
-    try:
-        backbone = load_named(model, device=settings.device, precision=settings.precision)
-    except ModelError as error:
-        remedy = f"{error.remedy.rstrip('.')}. Or audit without a model: --no-embeddings."
-        raise ModelError(error.what, remedy=remedy) from error
     store = FeatureStore(cache, backbone, progress=progress)
     records = as_records(readable)
     encoding = store.encode(

@@ -21,6 +21,7 @@ from clip_har.dataset import write_manifest
 from clip_har.errors import RunError, TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
+from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
@@ -104,6 +105,7 @@ def _compare(config: CompareConfig, progress: Progress, command: str) -> Compari
     pairwise = pairwise_tests(results)
     first = {name: by_seed[config.seeds[0]] for name, by_seed in results.items()}
     if distributed.is_main():
+        remove_stray_temporaries(config.out)
         write_manifest(prepared.whole, config.out / "manifest.csv")
         report.write_comparison(
             rows,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clip_har import distributed
+from clip_har.files import is_unwritable
 from clip_har.images import DecodedCache, PixelView
 from clip_har.methods import LabelledImages, Reads
 from clip_har.progress import Progress
@@ -32,7 +33,12 @@ def with_decoded_cache(
     if distributed.is_main():
         files = dict(zip(images.table.hashes, images.files.paths, strict=True))
         cache = DecodedCache(prepared.cache, view.enough_pixels, progress=progress)
-        cache.fill(files, workers=prepared.workers, progress=progress)
+        try:
+            cache.fill(files, workers=prepared.workers, progress=progress)
+        except OSError as error:
+            if not is_unwritable(error):
+                raise
+            progress.warn(f"{cache.folder} cannot be written to: images that are not in it are decoded in every epoch")
     distributed.barrier()
     if not distributed.is_main():
         cache = DecodedCache(prepared.cache, view.enough_pixels, verify=False)

@@ -16,8 +16,10 @@ from clip_har import report
 from clip_har.audit.records import CHECKS, Check
 from clip_har.dataset import SPLITS, ActionDataset
 from clip_har.errors import ConfigError
+from clip_har.files import read_text
 from clip_har.workflows.prepare import Prepared
 
+LARGEST_AUDIT_BYTES = 1_000_000_000
 _AUDIT_REMEDY = "Write one with clip-har data audit DATA --json FILE."
 
 
@@ -41,7 +43,7 @@ def read_checks(path: Path) -> tuple[Check, ...]:
         ConfigError: the file is not one.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["checks"]
+        found = json.loads(read_text(path, largest=LARGEST_AUDIT_BYTES))["checks"]
         return tuple(
             Check(
                 name=name,
@@ -53,7 +55,7 @@ def read_checks(path: Path) -> tuple[Check, ...]:
         )
     except OSError as error:
         raise ConfigError(f"The audit {path} cannot be read: {error.strerror}", remedy=_AUDIT_REMEDY) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not the JSON of an audit", remedy=_AUDIT_REMEDY) from error
 
 

@@ -16,6 +16,7 @@ from clip_har.errors import ConfigError
 from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
 from clip_har.evaluation.findings import ExplainResult, Findings
+from clip_har.files import remove_stray_temporaries
 from clip_har.hard_pairs import HardPairs
 from clip_har.locking import exclusive
 from clip_har.progress import SILENT, Progress
@@ -121,6 +122,7 @@ def evaluate_prepared(
     result = dataclasses.replace(result, findings=findings or Findings())
     history = run.history() if run else []
     if distributed.is_main():
+        remove_stray_temporaries(out)
         report.write_evaluation(
             result,
             out,

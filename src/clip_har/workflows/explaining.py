@@ -338,6 +338,8 @@ class _Explainer:
 
 
 def _hash(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a device or a pipe may have no end
+        raise DataError(f"The image {path} is not a regular file", remedy="Name an image file such as photo.jpg.")
     try:
         return content_hash(path)
     except OSError as error:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,6 +16,7 @@ from clip_har.backbone import resolve_precision
 from clip_har.errors import ConfigError, TrainingError
 from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
 from clip_har.hard_pairs import HardPairs, mine
+from clip_har.interrupts import deferred_interrupts
 from clip_har.methods import Classifier, GradientMethod, LabelledImages, Method, SolvedMethod, Task
 from clip_har.progress import Bar, Progress
 from clip_har.tracking import Tracker, trackers
@@ -260,30 +257,6 @@ class Fitting:
         if entry["val_top_share"] > COLLAPSE_SHARE and not already:
             share = f"{entry['val_top_share']:.0%}"
             self._progress.warn(f"collapsed: after epoch {entry['epoch']}, {share} of validation gets one answer")
-
-
-@contextlib.contextmanager
-def deferred_interrupts() -> Iterator[list[int]]:
-    """Let a step end before Ctrl-C or SIGTERM does: the list is filled when one came. A second one acts at once.
-
-    Only the main thread can ask for this; elsewhere nothing is changed.
-    """
-    arrived: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield arrived
-        return
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if arrived:
-            raise KeyboardInterrupt
-        arrived.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield arrived
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def training_precision(asked: str, device: torch.device, classifier: Classifier) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clip_har.audit.near_duplicates import DISTANCE, near_duplicate_groups
+from clip_har.config.checking import MAX_WORKERS
 from clip_har.csv_cells import csv_text
 from clip_har.dataset import (
     ActionDataset,
@@ -92,7 +93,7 @@ def split(
     Raises:
         UserError: the settings contradict each other, the data cannot be used, or another split is in `out`.
     """
-    _validate(config)
+    _validate(config, workers)
     refuse_inside(data, out=out)
     dataset = load_dataset(
         data,
@@ -104,6 +105,10 @@ def split(
     )
     for warning in dataset.warnings:
         progress.warn(warning)
+    if config.folds is not None and config.folds > len(dataset.records):
+        raise ConfigError(
+            f"--folds {config.folds} exceeds the number of images, {len(dataset.records)}", remedy="Use fewer --folds."
+        )
     groups = _groups(dataset, config, cache=cache, workers=workers, progress=progress)
     datasets = _folds(dataset, config, groups) if config.folds else [_single(dataset, config, groups, progress)]
     for made in datasets:
@@ -192,7 +197,7 @@ def _near_duplicates(
     )
 
 
-def _validate(config: SplitConfig) -> None:
+def _validate(config: SplitConfig, workers: int) -> None:
     """Refuse settings that cannot work, all of them at once."""
     problems = [
         f"--{name} must be in (0, 0.5], not {fraction}"
@@ -203,6 +208,8 @@ def _validate(config: SplitConfig) -> None:
         problems.append(f"--folds must be at least 2, not {config.folds}")
     if not 0 <= config.seed < 2**32:
         problems.append(f"--seed must be from 0 to 4294967295, not {config.seed}")
+    if not -1 <= workers <= MAX_WORKERS:
+        problems.append(f"--workers must be from -1 to {MAX_WORKERS}, not {workers}")
     if config.near_distance is not None and not 0 <= config.near_distance <= 64:
         problems.append(f"--near-distance must be from 0 to 64 bits, not {config.near_distance}")
     if config.near_distance is not None and NEAR_DUPLICATES not in config.group_by:

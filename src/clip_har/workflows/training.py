@@ -14,6 +14,7 @@ from clip_har.config import TrainConfig, apply_preset, resolve, to_flat_json, va
 from clip_har.cost import PeakMemory, keep_freed_memory
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
+from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
 from clip_har.methods import Classifier, Method, Source, Task, create_method, method_class
 from clip_har.progress import SILENT, Progress
@@ -81,6 +82,7 @@ def train_prepared(
     if saved is not None:
         _require_same_start(folder, saved.start, start, prepared)
     if distributed.is_main():
+        remove_stray_temporaries(folder, folder / "last", folder / "answers")
         if saved is None:
             checkpoint.clear(folder)
         checkpoint.write_json(folder / "config.json", given)
