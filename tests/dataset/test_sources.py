@@ -249,7 +249,7 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
         raise ImportError(name)
 
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
-    monkeypatch.setattr("clip_har.images.addresses.importlib.import_module", missing)
+    monkeypatch.setattr("clip_har.images.parquet.importlib.import_module", missing)
     error = refusal(tmp_path / "train.parquet")
     assert error.what == f"Reading {tmp_path.resolve()}/train.parquet needs the package pyarrow, which is not installed"
     assert error.remedy == "pip install 'clip-har[parquet]'"

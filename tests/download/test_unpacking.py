@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import random
 import tarfile
@@ -106,6 +107,26 @@ def test_archives_that_grow_without_limit_are_refused(members: dict[str, bytes],
     stored = "in all" in said or "files" in said
     compression = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
     assert said in refused(zip_of(tmp_path / "x.zip", members, compression=compression), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_that_grows_is_refused(kind: str, tmp_path: Path) -> None:
+    """As a whole: no member is large, and none has a packed size of its own."""
+    path = tmp_path / f"x.tar.{kind}"
+    with tarfile.open(path, f"w:{kind}") as archive:  # type: ignore[call-overload]
+        for number in range(8):
+            info = tarfile.TarInfo(f"{number}.bin")
+            info.size = 300_000
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+    assert "it grows" in refused(path, tmp_path / "out") and "above 50 times" in refused(path, tmp_path / "out")
+
+
+def test_what_follows_the_files_of_a_compressed_tar_does_not_grow_either(tmp_path: Path) -> None:
+    inner = tar_of(tmp_path / "inner.tar", "a.jpg")
+    path = tmp_path / "x.tar.gz"
+    with gzip.open(path, "wb") as stream:
+        stream.write(inner.read_bytes() + bytes((3 << 20) - 100_000))
+    assert "what are no files in it grows" in refused(path, tmp_path / "out")
 
 
 def test_a_member_larger_than_it_says_is_stopped(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ class UnpackLimits:
     total_bytes: int = 20 << 30
     file_bytes: int = 2 << 30
     ratio: int = 200
-    """Bytes unpacked per byte packed, of a file above a megabyte: photographs hardly shrink."""
+    """Bytes unpacked per byte packed, above a megabyte: photographs hardly shrink. Counted for each file of a zip,
+    and for the whole of a tar, which is compressed as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class _Member:
     name: str
     size: int
     packed: int
-    """Bytes in the archive; 0 where it does not say."""
+    """Bytes in the archive; 0 in a tar, which does not say."""
     handle: Any
 
 
@@ -144,18 +145,22 @@ def _read_out(archive: Path, opened: tarfile.TarFile, limits: UnpackLimits) -> N
 
 
 def _rest(archive: Path, stream: IO[bytes], limits: UnpackLimits) -> Iterator[bytes]:
-    """Yield what is left of a stream, up to the limit of an archive's bytes."""
+    """Yield what is left of a stream, up to the limits of an archive's bytes."""
+    packed = archive.stat().st_size
     read = 0
     while chunk := stream.read(_CHUNK):
         read += len(chunk)
         if read > limits.total_bytes:
             raise _too_much(archive, f"{read:,} bytes or more that are no files", f"{limits.total_bytes:,}")
+        if read > _BOMB_BYTES + limits.ratio * packed:
+            raise _too_much(archive, f"what are no files in it grows {read // packed:,} times", f"{limits.ratio} times")
         yield chunk
 
 
 def _checked(archive: Path, members: Iterable[_Member], limits: UnpackLimits) -> Iterator[_Member]:
     """Yield the members, and stop at the first that must not be unpacked: a list without end is never held."""
     seen: set[str] = set()
+    whole = archive.stat().st_size
     total = 0
     for member in members:
         parts = member.name.split("/")
@@ -179,6 +184,8 @@ def _checked(archive: Path, members: Iterable[_Member], limits: UnpackLimits) ->
         total += member.size
         if total > limits.total_bytes:
             raise _too_much(archive, f"{total:,} bytes or more in all", f"{limits.total_bytes:,}")
+        if total > _BOMB_BYTES and not member.packed and total > limits.ratio * whole:
+            raise _too_much(archive, f"it grows {total // whole:,} times", f"{limits.ratio} times")
         yield member
 
 

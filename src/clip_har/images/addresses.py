@@ -6,14 +6,14 @@ What its bytes mean is in decoding.py; which images a dataset has, and where, is
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from clip_har.errors import DataError, UnreadableImageError
+from clip_har.errors import UnreadableImageError
+from clip_har.images.parquet import image_values
 
 MAX_PACKED_BYTES = 128 * 1024 * 1024
 """Bytes of one image inside a larger file above which it is not read: it is read whole."""
@@ -73,7 +73,7 @@ class ParquetImage:
         """
         try:
             with _reading:  # one reader at a time: neighbours are in the same row group
-                value = _row_group(self.file, self.column, self.row_group)[self.row].as_py()
+                value = _row_group(self.file, self.column, self.row_group)[self.row]
         except (OSError, ValueError, IndexError, KeyError) as error:  # pyarrow's errors are ValueErrors
             raise UnreadableImageError(f"cannot be read from {self.file.name}: {_first_line(error)}") from error
         content = value.get("bytes") if isinstance(value, dict) else value
@@ -117,27 +117,9 @@ def file_of(address: ImageAddress) -> Path:
     return address if isinstance(address, Path) else address.file
 
 
-def load_pyarrow(file: Path, module: str = "pyarrow") -> Any:
-    """pyarrow, or the module of it named, which a dataset in Parquet or Arrow files needs.
-
-    Raises:
-        DataError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(
-            f"Reading {file} needs the package pyarrow, which is not installed",
-            remedy="pip install 'clip-har[parquet]'",
-        ) from error
-
-
 @functools.lru_cache(maxsize=_ROW_GROUPS_KEPT)
-def _row_group(file: Path, column: str, row_group: int) -> Any:
-    parquet = load_pyarrow(file, "pyarrow.parquet")
-    with parquet.ParquetFile(file) as opened:
-        # Threads of pyarrow's own would not survive the fork of a worker process.
-        return opened.read_row_group(row_group, columns=[column], use_threads=False).column(0)
+def _row_group(file: Path, column: str, row_group: int) -> list[Any]:
+    return image_values(file, column, row_group)
 
 
 def _first_line(error: Exception) -> str:

@@ -63,7 +63,7 @@ def fetch(name: str, source: str, out: Path, *, archive: Path | None = None, pro
     _require_ours(out, work)
     work.mkdir(parents=True, exist_ok=True)
     folder = _downloaded(offer, work, archive, progress)
-    found = find_source(folder)
+    found = find_source(folder, fetched=True)
     try:
         _require_har(found, archive or offer.handle)
     except DataError:

@@ -15,7 +15,8 @@ from clip_har.dataset.sources.base import Source
 from clip_har.dataset.sources.class_folders import read_class_folders
 from clip_har.dataset.sources.class_names import is_described
 from clip_har.dataset.sources.listed import find_tables, names_what_exists, read_listed, read_listed_folder
-from clip_har.dataset.sources.locating import locate
+from clip_har.dataset.sources.locating import is_fetched, locate
+from clip_har.dataset.sources.outside import with_outside_said
 from clip_har.dataset.sources.packed_tables import PACKED_TABLES, find_packed_tables, read_packed_tables
 from clip_har.dataset.sources.shards import find_shards, read_shards
 from clip_har.dataset.sources.tables import TEXT_TABLES
@@ -27,11 +28,12 @@ FORMS_REMEDY = (
 )
 
 
-def find_source(data: Path) -> Source:
+def find_source(data: Path, *, fetched: bool | None = None) -> Source:
     """Find out which form a dataset has, and list its images.
 
     Args:
         data: a folder, a file, or the name of a dataset that was fetched.
+        fetched: whether it came from `data fetch`, so that images outside its folder are refused; None looks it up.
 
     Raises:
         DataError: there is nothing, it has no known form, or what is there cannot be used.
@@ -39,9 +41,10 @@ def find_source(data: Path) -> Source:
     root = locate(data)
     if not root.exists():
         raise DataError(f"The dataset folder {root} does not exist", remedy="Check --data.")
-    if root.is_file():
-        return _file_source(root.resolve())
-    return _folder_source(root.resolve())
+    root = root.resolve()
+    folder = root if root.is_dir() else root.parent
+    source = _folder_source(root) if root.is_dir() else _file_source(root)
+    return with_outside_said(source, folder, fetched=is_fetched(folder) if fetched is None else fetched)
 
 
 def _file_source(path: Path) -> Source:

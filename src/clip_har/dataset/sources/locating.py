@@ -5,6 +5,7 @@ Fetching is in download/.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from clip_har.errors import DataError
@@ -24,16 +25,16 @@ def locate(data: Path) -> Path:
     name = str(data)
     if name not in NAMES or data.exists():
         return data
-    fetch = f"clip-har data fetch {name} --source kaggle --out DIR"
-    try:
-        folder = Path(read_sealed_json(note_path(name))["folder"])
-    except FileNotFoundError as error:
-        raise DataError(f"The dataset {name} has not been fetched", remedy=f"Run {fetch}") from error
-    except (DamagedError, OSError, KeyError, TypeError) as error:
-        raise DataError(f"{note_path(name)} is damaged", remedy=f"Run {fetch} again") from error
-    if not folder.is_dir():
-        raise DataError(f"The dataset {name} is no longer in {folder}", remedy=f"Put it back, or run {fetch}")
-    return folder
+    return _fetched(name)
+
+
+def is_fetched(folder: Path) -> bool:
+    """Whether a folder is, or lies in, one that a dataset was fetched to."""
+    for name in NAMES:
+        with suppress(DataError):  # it was not fetched, or is no longer there
+            if folder.resolve().is_relative_to(_fetched(name).resolve()):
+                return True
+    return False
 
 
 def remember(name: str, folder: Path) -> Path:
@@ -46,3 +47,16 @@ def remember(name: str, folder: Path) -> Path:
 def note_path(name: str) -> Path:
     """The file that says where a dataset is."""
     return cache_folder(None) / "datasets" / f"{name}.json"
+
+
+def _fetched(name: str) -> Path:
+    fetch = f"clip-har data fetch {name} --source kaggle --out DIR"
+    try:
+        folder = Path(read_sealed_json(note_path(name))["folder"])
+    except FileNotFoundError as error:
+        raise DataError(f"The dataset {name} has not been fetched", remedy=f"Run {fetch}") from error
+    except (DamagedError, OSError, KeyError, TypeError) as error:
+        raise DataError(f"{note_path(name)} is damaged", remedy=f"Run {fetch} again") from error
+    if not folder.is_dir():
+        raise DataError(f"The dataset {name} is no longer in {folder}", remedy=f"Put it back, or run {fetch}")
+    return folder

@@ -17,11 +17,22 @@ import numpy as np
 
 from clip_har.dataset.layout import printable
 from clip_har.dataset.records import SplitName
+from clip_har.dataset.sources.arrow_messages import is_compressed
 from clip_har.dataset.sources.base import Row, Source, source_of_rows, split_of_word, with_splits
 from clip_har.dataset.sources.class_names import hub_features, is_image_feature, listed_names, names_of_feature
 from clip_har.dataset.sources.tables import LABEL_COLUMNS, guess_columns
 from clip_har.errors import DataError
-from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage, load_pyarrow
+from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
+from clip_har.images.parquet import (
+    MIN_IMAGE_BYTES,
+    SMALLER_ROW_GROUPS,
+    TooLargeError,
+    load_pyarrow,
+    require_affordable_images,
+    require_plausible_rows,
+    text_rows,
+    text_values,
+)
 
 PACKED_TABLES = frozenset({".parquet", ".arrow"})
 
@@ -81,6 +92,8 @@ def read_packed_tables(root: Path, files: Sequence[Path]) -> Source:
         seen.setdefault(columns.names, file)
         try:
             rows += _file_rows(file, columns, split, folder)
+        except TooLargeError as error:
+            raise DataError(f"{file} is refused: {error}", remedy=SMALLER_ROW_GROUPS) from error
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             reason = (str(error) or type(error).__name__).splitlines()[0][:120]
             raise DataError(f"Cannot read {file}: {reason}", remedy="Fetch the file anew.") from error
@@ -167,28 +180,34 @@ Packed = tuple[ImageAddress, "str | int | None", object]
 
 
 def _parquet_rows(file: Path, columns: _Columns) -> Iterator[Packed]:
-    wanted = [columns.label, *([columns.split] if columns.split else [])]
     with load_pyarrow(file, "pyarrow.parquet").ParquetFile(file) as opened:
         for group in range(opened.num_row_groups):
-            table = opened.read_row_group(group, columns=wanted, use_threads=False)
-            labels = table.column(columns.label).to_pylist()
-            words = table.column(columns.split).to_pylist() if columns.split else [None] * len(labels)
-            for row, (label, word) in enumerate(zip(labels, words, strict=True)):
-                yield ParquetImage(file=file, column=columns.image, row_group=group, row=row), label, word
+            require_affordable_images(opened, columns.image, group)
+    wanted = [columns.label, *([columns.split] if columns.split else [])]
+    before, row = -1, 0
+    for group, (label, *words) in text_rows(file, wanted, row_bytes=MIN_IMAGE_BYTES):
+        before, row = group, row + 1 if group == before else 0
+        address = ParquetImage(file=file, column=columns.image, row_group=group, row=row)
+        yield address, label, next(iter(words), None)
 
 
 def _arrow_rows(file: Path, columns: _Columns) -> Iterator[Packed]:
     """Rows of an Arrow file, in which every image is some consecutive bytes of the file as it lies there."""
     pyarrow = load_pyarrow(file)
     whole = pyarrow.memory_map(str(file)).read_buffer()
+    if is_compressed(whole):  # asked first: reading a batch unpacks it
+        raise DataError(f"{file} is compressed, so its images cannot be read in place", remedy="Write it as Parquet.")
     reader = _arrow_reader(pyarrow, whole)
     by_number = hasattr(reader, "num_record_batches")
     batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if by_number else reader
+    rows = 0
     for batch in batches:
         batch.validate(full=True)  # offsets that point elsewhere would be followed
+        rows += batch.num_rows
+        require_plausible_rows(rows, file, row_bytes=MIN_IMAGE_BYTES)
         images = batch.column(columns.image)
-        labels = batch.column(columns.label).to_pylist()
-        words = batch.column(columns.split).to_pylist() if columns.split else [None] * len(labels)
+        labels = text_values(batch.column(columns.label))
+        words = text_values(batch.column(columns.split)) if columns.split else [None] * len(labels)
         places = _places(images.field("bytes") if pyarrow.types.is_struct(images.type) else images, whole, file)
         for (start, length), label, word in zip(places, labels, words, strict=True):
             yield PackedImage(file=file, start=start, length=length), label, word

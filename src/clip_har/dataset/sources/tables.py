@@ -14,7 +14,7 @@ from typing import Any
 
 from clip_har.csv_cells import true_cell
 from clip_har.errors import DataError
-from clip_har.images.addresses import load_pyarrow
+from clip_har.images.parquet import SMALLER_ROW_GROUPS, TooLargeError, load_pyarrow, text_rows
 
 TEXT_TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 TABLES = TEXT_TABLES | {".parquet"}
@@ -122,6 +122,8 @@ def _read(path: Path) -> tuple[list[str], list[Sequence[Any]]]:
         return _read_csv(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text", remedy="Save it as CSV UTF-8.") from error
+    except TooLargeError as error:
+        raise DataError(f"The table {path} is refused: {error}", remedy=SMALLER_ROW_GROUPS) from error
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise DataError(f"Cannot read the table {path}: {reason}", remedy="Mend the file.") from error
@@ -164,9 +166,8 @@ def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[Sequence[Any]]]:
-    parquet = load_pyarrow(path, "pyarrow.parquet")
-    names = list(parquet.read_schema(path).names)
+    names = list(load_pyarrow(path, "pyarrow.parquet").read_schema(path).names)
     wanted = [name for name in names if guess_columns([name])]
-    table = parquet.read_table(path, columns=wanted)
-    columns = [table.column(name).to_pylist() for name in wanted]
-    return wanted, [list(row) for row in zip(*columns, strict=True)]
+    if not wanted:
+        return names, []
+    return wanted, [row for _, row in text_rows(path, wanted, row_bytes=1)]
