@@ -12,13 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.config import Precision
 from clip_har.errors import ModelError
+from clip_har.files import cache_folder
 from clip_har.images import Preprocessing
+from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 from clip_har.pretrained import absolute, open_pretrained
 
 CPU_BATCH_SIZE = 16
@@ -198,7 +201,7 @@ def _describe(name: str, model: nn.Module, files_sha256: str) -> BackboneCard:
         embed_dim = _embed_dim(model)
     return BackboneCard(
         name=name,
-        weights_hash=hash_weights(model),
+        weights_hash=_known_hash(model, files_sha256),
         activation=_activation(visual),
         embed_dim=embed_dim,
         parameters=parameters,
@@ -215,6 +218,20 @@ def hash_weights(model: nn.Module) -> str:
         digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _known_hash(model: nn.Module, files_sha256: str) -> str:
+    """`hash_weights`, looked up if these very files were loaded before: they have just been hashed themselves."""
+    if not files_sha256:
+        return hash_weights(model)
+    key = hashlib.sha256(f"{files_sha256}|{open_clip.__version__}".encode()).hexdigest()
+    note = cache_folder(None) / "weights" / f"{key}.json"
+    with contextlib.suppress(DamagedError, OSError, KeyError):
+        return str(read_sealed_json(note)["weights_hash"])
+    weights_hash = hash_weights(model)
+    with contextlib.suppress(OSError):  # a read-only cache
+        write_sealed_json(note, {"weights_hash": weights_hash})
+    return weights_hash
 
 
 def _embed_dim(model: nn.Module) -> int:
