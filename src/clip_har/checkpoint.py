@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from clip_har.backbone import Backbone, load_backbone
 from clip_har.config import range_problems, resolve
 from clip_har.errors import RunError
-from clip_har.files import write_atomically
+from clip_har.files import is_utf8, write_atomically
 from clip_har.images import Preprocessing
 from clip_har.integrity import file_sha256
 from clip_har.known_models import load_for_run
@@ -308,7 +308,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        # safetensors opens no path that is not UTF-8.
+        tensors: dict[str, Tensor] = load_file(path) if is_utf8(path) else load(path.read_bytes())
         return tensors
     except (OSError, SafetensorError) as error:
         reason = "is missing" if not path.exists() else "is damaged"

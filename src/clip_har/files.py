@@ -81,6 +81,15 @@ def remove_stray_temporaries(*folders: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a path can be given to libraries that take UTF-8 only. On Linux a name may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_unwritable(error: OSError) -> bool:
     """Whether an error says that a place can be read but not written to."""
     return error.errno in _UNWRITABLE

@@ -68,4 +68,5 @@ def _known_files(name: str) -> str | None:
 
 def _note_path(name: str) -> Path:
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "clip-har" / "known_models" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
+    digest = hashlib.sha256(name.encode(errors="surrogateescape"))  # bytes of the path that are not UTF-8
+    return state / "clip-har" / "known_models" / f"{digest.hexdigest()[:32]}.json"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from clip_har import distributed
 from clip_har.errors import RunError
+from clip_har.files import is_utf8
 
 LOCK_NAME = ".lock"
 # A POSIX lock belongs to the process, so threads of one process need this to keep out of each other's way.
@@ -29,9 +30,12 @@ def exclusive(folder: Path) -> Iterator[None]:
     Started by a launcher, the first process takes the lock for all; all must call this.
 
     Raises:
-        RunError: it is a file, or another process writes to it, here or on a machine that shares the disk.
+        RunError: it is a file, its path is not valid UTF-8, or another process writes to it, here or on a machine that
+            shares the disk.
         OSError: the folder cannot be made or written to.
     """
+    if not is_utf8(folder):
+        raise RunError(f"--out {folder} is not valid UTF-8, so weights cannot be read there", remedy="Rename it.")
     lock = _Lock(folder)
     problem: str | OSError | None = None
     if distributed.is_main():

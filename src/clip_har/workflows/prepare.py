@@ -226,7 +226,8 @@ def _read_dataset(
     set_aside = _set_aside(data, folder, run)
     key = f"{folder.resolve()}|{data.val_fraction}|{data.test_fraction}|{data.split_seed}"
     key += "".join(f"|without {split}" for split in sorted(set_aside))
-    name = f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.csv"
+    digest = hashlib.sha256(key.encode(errors="surrogateescape"))  # bytes of the folder's name that are not UTF-8
+    name = f"{digest.hexdigest()[:32]}.csv"
     kept = SavedSplit(cache_folder(backbone.cache) / "splits" / name, progress)
     dataset = load_dataset(
         folder,
