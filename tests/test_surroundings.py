@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -321,8 +322,17 @@ def test_a_worker_that_hands_over_nothing_is_not_waited_for(dataset: torch.utils
 # --- signals --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def hang_up_ends() -> Iterator[None]:
+    """SIGHUP as a terminal gives it, also if the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @posix_only
-def test_a_closed_terminal_ends_a_run_like_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("hang_up_ends")
+def test_a_closed_terminal_ends_a_run_like_ctrl_c() -> None:
     before = signal.getsignal(signal.SIGHUP)
     with pytest.raises(KeyboardInterrupt), ended_like_ctrl_c():
         os.kill(os.getpid(), signal.SIGHUP)
@@ -342,6 +352,7 @@ def test_under_nohup_a_closed_terminal_is_ignored() -> None:
 
 
 @posix_only
+@pytest.mark.usefixtures("hang_up_ends")
 def test_a_step_ends_before_a_closed_terminal_ends_the_run() -> None:
     with deferred_interrupts() as arrived:
         os.kill(os.getpid(), signal.SIGHUP)
@@ -353,6 +364,7 @@ def test_a_step_ends_before_a_closed_terminal_ends_the_run() -> None:
 
 
 @posix_only
+@pytest.mark.usefixtures("hang_up_ends")
 @pytest.mark.slow  # a process that has to import torch, in a terminal of its own
 def test_a_training_whose_terminal_is_closed_saves_and_can_be_continued(tiny_model: str, tmp_path: Path) -> None:
     import pty
