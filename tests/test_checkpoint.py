@@ -11,9 +11,9 @@ import torch
 
 from clip_har import checkpoint
 from clip_har.errors import RunError
-from clip_har.integrity import SEAL_KEY
+from clip_har.integrity import sealed
 from clip_har.methods.lora import Lora
-from clip_har.run_card import add_to_card, write_card
+from clip_har.run_card import RunCard, add_to_card, write_card
 from clip_har.trainer import fit
 from clip_har.training_states import Start, load_state, save_state
 from tasks import make_task, settings
@@ -94,7 +94,10 @@ def finished(folder: Path, **card: Any) -> Path:
         "seed": 0,
         "trainable_params": 769,
     }
-    write_card(folder, {**content, **card}, checkpoint.recorded_files(method, ()))
+    write_card(folder, RunCard.from_json(content), checkpoint.recorded_files(method, ()))
+    if card:  # what no RunCard can be
+        written = json.loads((folder / "card.json").read_text())
+        checkpoint.write_json(folder / "card.json", sealed({**written, **card}))
     return folder
 
 
@@ -165,7 +168,7 @@ def test_damaged_missing_or_foreign_weights_are_refused(tmp_path: Path) -> None:
 def test_a_run_of_format_1_loads_and_warns_that_it_has_no_checksums(tmp_path: Path) -> None:
     run = checkpoint.load_run(finished(tmp_path))
     assert run.caution is None
-    card = {key: value for key, value in run.card.items() if key not in ("files", SEAL_KEY)}
+    card = {key: value for key, value in run.card.to_json().items() if key != "files"}
     (tmp_path / "card.json").write_text(json.dumps({**card, "format_version": 1}))
     older = checkpoint.load_run(tmp_path)
     assert older.caution is not None and "no checksums" in older.caution
@@ -177,8 +180,8 @@ def test_a_run_of_format_1_loads_and_warns_that_it_has_no_checksums(tmp_path: Pa
 
 def test_adding_to_a_card_seals_it_again(tmp_path: Path) -> None:
     finished(tmp_path)
-    add_to_card(tmp_path, "confidence", {"temperature": 1.5})
-    assert checkpoint.load_run(tmp_path).card["confidence"] == {"temperature": 1.5}
+    add_to_card(tmp_path, confidence={"temperature": 1.5})
+    assert checkpoint.load_run(tmp_path).card.confidence == {"temperature": 1.5}
 
 
 def test_a_pickle_under_the_weights_name_is_not_executed(tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from safetensors.torch import load_file, save_file
 from clip_har import checkpoint, workflows
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, LoraConfig, OptimizerConfig, TrainConfig
 from clip_har.errors import UserError
-from clip_har.integrity import sealed
+from clip_har.integrity import file_sha256, sealed
 from clip_har.predict import Predictor
-from clip_har.run_card import write_card
 from clip_har.workflows import ExplainConfig
 from samples import MODEL_CONFIG, write_model
 
@@ -69,7 +68,8 @@ def forge(run: Path, change: Callable[[Card], None]) -> None:
     names = card["files"]
     (run / "card.json").write_text(json.dumps(sealed(card)))
     if isinstance(names, dict) and all("/" not in name for name in names):
-        write_card(run, card, names)
+        card["files"] = {name: file_sha256(run / name) for name in names if (run / name).is_file()}
+        (run / "card.json").write_text(json.dumps(sealed(card)))
 
 
 def named(name: str) -> Callable[[Card], None]:

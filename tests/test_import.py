@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
@@ -143,8 +144,8 @@ def test_lengths_and_the_unbounded_scale_decide_predictions_here(
     photos: Path, tiny_model: str, write: Callable[..., Path]
 ) -> None:
     run = import_checkpoint(asked(write(), tiny_model, photos))
-    settings = {**run.card["settings"], "renormalise": True}
-    renormalised = checkpoint.Run(folder=run.folder, card={**run.card, "settings": settings}).classifier()
+    settings = {**run.card.settings, "renormalise": True}
+    renormalised = checkpoint.Run(folder=run.folder, card=dataclasses.replace(run.card, settings=settings)).classifier()
     embedding_ND = torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(1))
     embedding_ND = torch.nn.functional.normalize(embedding_ND, dim=-1)
     with torch.no_grad():
@@ -179,14 +180,15 @@ def test_an_imported_run_is_like_any_other(photos: Path, tiny_model: str, write:
     names = {file.name for file in run.folder.iterdir()}
     assert names >= {"card.json", "config.json", "manifest.csv", "prompts.safetensors", "adapter_model.safetensors"}
     card = run.card
-    assert card["settings"]["renormalise"] is False
-    assert (card["settings"]["rank"], card["settings"]["alpha"]) == (RANK, ALPHA)
-    assert card["templates"] == list(TEMPLATES)
-    assert card["classes"] == list(CLASSES)
-    assert card["trainable_params"] == 4 * WIDTH * RANK + 1
-    assert (card["imported"]["epoch"], card["imported"]["train_loss"]) == (12, 0.25)
-    assert {"val_accuracy", "val_macro_f1", "val_loss"} <= card["validation"].keys()
-    assert card["confidence"]
+    assert card.settings["renormalise"] is False
+    assert (card.settings["rank"], card.settings["alpha"]) == (RANK, ALPHA)
+    assert card.templates == TEMPLATES
+    assert card.classes == CLASSES
+    assert card.trainable_params == 4 * WIDTH * RANK + 1
+    assert card.imported is not None
+    assert (card.imported.epoch, card.imported.train_loss) == (12, 0.25)
+    assert {"val_accuracy", "val_macro_f1", "val_loss"} <= card.validation.keys()
+    assert card.confidence
     checkpoint.load_run(run.folder).weights_sha256()
     code = cli.main(["explain", str(run.folder), "--data", str(photos), "--limit", "2", "--no-maps", "--workers", "0"])
     assert code == EXIT_DONE
@@ -206,7 +208,7 @@ def test_without_data_the_classes_are_given(photos: Path, tiny_model: str, write
         import_checkpoint(asked(path, tiny_model, None))
     run = import_checkpoint(asked(path, tiny_model, None, classes=("running", "drinking", "cycling")))
     assert run.classes == CLASSES
-    assert "validation" not in run.card and not (run.folder / "manifest.csv").exists()
+    assert not run.card.validation and not (run.folder / "manifest.csv").exists()
     image = held_out_images(photos)[0]
     expected = reference_logits(tiny_model, [image]).softmax(dim=-1)[0]
     (prediction,) = Predictor(run.folder, precision="float32").predict([image])
@@ -223,8 +225,8 @@ def test_alpha_is_asked_for_if_the_config_has_none(tiny_model: str, write: Calla
     with pytest.raises(ConfigError, match=r"does not contain alpha.*--alpha"):
         import_checkpoint(asked(path, tiny_model, photos))
     run = import_checkpoint(asked(path, tiny_model, photos, alpha=5.0))
-    assert run.card["settings"]["alpha"] == 5.0
-    assert len(run.card["templates"]) == 7
+    assert run.card.settings["alpha"] == 5.0
+    assert len(run.card.templates) == 7
 
 
 @pytest.mark.parametrize(
@@ -383,7 +385,7 @@ def test_the_command_says_what_it_made_and_what_is_next(
     assert cli.main([*argv, "--precision", "float32", "--workers", "0"]) == EXIT_DONE
     printed = capsys.readouterr().out
     assert "lora of rank 3, alpha 7, validation accuracy" in printed and "clip-har evaluate" in printed
-    command = checkpoint.load_run(tmp_path / "run").card["command"]
+    command = checkpoint.load_run(tmp_path / "run").card.command
     assert command.startswith("clip-har import ") and f"--out={tmp_path / 'run'}" in command
 
 
@@ -398,7 +400,7 @@ def test_the_historic_evaluations_take_the_file_itself(
     for _ in range(2):  # the second time the run is there
         assert historic.main(command, argv) == 0
     run = checkpoint.load_run(path.with_suffix(""))
-    assert run.card["settings"]["renormalise"] is False
+    assert run.card.settings["renormalise"] is False
     if command is historic.evaluate_lora_clip:
         assert historic.main(command, [*argv, "--rank", "16"]) == cli.EXIT_USER_INPUT
     write(lora=adapters(seed=4))
@@ -412,7 +414,7 @@ def test_the_historic_evaluation_assumes_the_historic_alpha(
     argv = ["--data_dir", str(photos), "--checkpoint", str(path), "--model_name", tiny_model]
     assert historic.main(historic.evaluate_clip_har, [*argv, "--save_dir", str(tmp_path / "results")]) == 0
     assert "32 is assumed" in capsys.readouterr().err
-    assert checkpoint.load_run(path.with_suffix("")).card["settings"]["alpha"] == 32.0
+    assert checkpoint.load_run(path.with_suffix("")).card.settings["alpha"] == 32.0
 
 
 def test_evaluate_points_to_import(

@@ -130,7 +130,7 @@ def test_of_two_trainings_into_one_folder_one_is_refused_and_the_other_is_whole(
     refused = (tmp_path / f"log.{codes.index(2)}").read_text()
     assert "is being written to by process" in refused and "--out" in refused
     seed = codes.index(0)
-    assert checkpoint.load_run(out).card["seed"] == seed
+    assert checkpoint.load_run(out).card.seed == seed
     alone = tmp_path / "alone" / "out"
     server.run(command_of("full", data, tiny_model, alone, f"--seed={seed}"), log=tmp_path / "log")
     assert outcome(out) == outcome(alone)

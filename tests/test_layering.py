@@ -46,6 +46,7 @@ LAYERS = (
     "trainer",
     "tracking",
     "legacy_checkpoint",
+    "protocol",
     "run_card",
     "training_states",
     "checkpoint",

@@ -115,8 +115,8 @@ def check(run: checkpoint.Run, seen: dict[str, list[Any]]) -> None:
     rates = [entry[3] for entry in seen["optimizer"]]
     assert max(rates) == pytest.approx(5e-6 * 0.1)  # the image side
     assert rates[: 2 * steps_per_epoch] == sorted(rates[: 2 * steps_per_epoch])  # two epochs of warm-up
-    assert run.card["templates"] == ["a photo of a person {}", "{} action"]
-    assert (run.card["settings"]["batch_size"], run.card["settings"]["workers"]) == (16, 0)
+    assert run.card.templates == ("a photo of a person {}", "{} action")
+    assert (run.card.settings["batch_size"], run.card.settings["workers"]) == (16, 0)
     assert len(run.history()) == 3
 
 
@@ -133,7 +133,7 @@ def test_train_evaluate_and_compare_take_the_same_file(
     assert (run.folder / "eval" / "results.csv").is_file()
     argv = ["compare", "--data", str(photos), "--config", str(small), "--methods", "zero-shot,lora"]
     assert cli.main([*argv, "--out", str(tmp_path / "compared")]) == EXIT_DONE
-    compared = checkpoint.load_run(tmp_path / "compared" / "runs" / "lora").card["settings"]
+    compared = checkpoint.load_run(tmp_path / "compared" / "runs" / "lora").card.settings
     assert (compared["betas"], compared["eps"], compared["gradient_clip"]) == ([0.9, 0.95], 1e-6, 0.5)
 
 
@@ -144,7 +144,7 @@ def test_the_scripts_take_the_file(
     assert historic.main(historic.train_clip_lora, argv) == 0
     run = checkpoint.load_run(tmp_path / "run")
     check(run, seen)
-    assert (run.card["settings"]["rank"], run.card["settings"]["alpha"]) == (16, 32.0)
+    assert (run.card.settings["rank"], run.card.settings["alpha"]) == (16, 32.0)
     table = tmp_path / "results.csv"
     assert historic.main(historic.main_clip, [*argv, "--output_csv", str(table)]) == 0
     assert "finished already" in capsys.readouterr().err
@@ -155,7 +155,7 @@ def test_the_scripts_take_the_file(
 def test_flags_of_the_scripts_take_precedence(photos: Path, small: Path, tmp_path: Path) -> None:
     argv = ["--data_dir", str(photos), "--config", str(small), "--epochs", "1", "--lr", "0.01"]
     assert historic.main(historic.train_clip_lora, [*argv, "--checkpoint_dir", str(tmp_path / "other")]) == 0
-    settings = checkpoint.load_run(tmp_path / "other").card["settings"]
+    settings = checkpoint.load_run(tmp_path / "other").card.settings
     assert (settings["epochs"], settings["lr"], settings["batch_size"]) == (1, 0.01, 16)
 
 

@@ -116,7 +116,7 @@ def sure_of(run: Path, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "copy"
         shutil.copytree(run, folder)
         card = json.loads((folder / "card.json").read_text())
-        add_to_card(folder, "confidence", {**card["confidence"], **changes})
+        add_to_card(folder, confidence={**card["confidence"], **changes})
         return folder
 
     return copy

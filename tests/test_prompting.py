@@ -83,10 +83,10 @@ def test_a_run_keeps_the_phrases_and_sentences_it_was_trained_with(
         out=tmp_path / "run",
     )
     run = workflows.train(config)
-    assert run.card["phrasing"] == {name: HAR_PHRASES[name] for name in CLASSES}
-    assert run.card["sentences"]["running"][0] == "a photo of a person running"
+    assert run.card.phrasing == {name: HAR_PHRASES[name] for name in CLASSES}
+    assert run.card.sentences["running"][0] == "a photo of a person running"
     backbone = load_backbone(tiny_model, device="cpu", precision="float32")
-    mean_D = backbone.encode_text(run.card["sentences"]["cycling"]).mean(dim=0)
+    mean_D = backbone.encode_text(run.card.sentences["cycling"]).mean(dim=0)
     torch.testing.assert_close(run.prompts()[0], mean_D / mean_D.norm())
 
 

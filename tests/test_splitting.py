@@ -276,7 +276,7 @@ def test_train_and_evaluate_follow_a_manifest(
     wanted = rows_of(manifest)
     assert rows_of(run.folder / "manifest.csv") == wanted
     counts = Counter(split for _, _, split in wanted)
-    assert run.card["splits"] == dict(counts)
+    assert run.card.splits == dict(counts)
     # The run's own copy of the manifest holds where the file is gone, and the folders say otherwise.
     predicted = evaluated_paths(evaluate(run, root, tmp_path / "eval"), tmp_path / "eval")
     held_out = {row.name for row in read_manifest(manifest) if row.split == "test"}

@@ -72,9 +72,9 @@ def test_every_method_and_preset_compares_under_one_protocol(compared: Path) -> 
     assert all(keys | {"train_seconds", "mcnemar_p", "seeds", "accuracy_std"} <= row.keys() for row in rows)
     assert all(row["seeds"] == [0, 3] for row in rows)
     cards = [checkpoint.load_run(compared / "runs" / row["method"]).card for row in rows]
-    assert len({card["manifest_sha256"] for card in cards}) == 1
-    assert len({json.dumps(card["templates"]) for card in cards}) == 1
-    assert {card["method"] for card in cards} == set(METHOD_NAMES)
+    assert len({card.manifest_sha256 for card in cards}) == 1
+    assert len({card.templates for card in cards}) == 1
+    assert {card.method for card in cards} == set(METHOD_NAMES)
     trained = {row["method"]: row["trainable_params"] for row in rows}
     assert trained["zero-shot"] == trained["tip-adapter"] == 0
     assert 0 < trained["lora-attention"] < trained["lora-all"] < trained["full"]
@@ -96,7 +96,7 @@ def test_a_wise_run_shows_its_curve_and_is_not_below_its_ends(compared: Path) ->
     run = checkpoint.load_run(compared / "runs" / "wise-ft")
     figures = [entry["val_accuracy"] for entry in run.history()]
     assert len(figures) == 11
-    assert run.card["validation"]["val_accuracy"] == max(figures) >= max(figures[0], figures[-1])
+    assert run.card.validation["val_accuracy"] == max(figures) >= max(figures[0], figures[-1])
     assert (run.folder / "eval" / "wise_ft_curve.png").is_file()
     assert all(entry["train_loss"] is None for entry in run.history())
 
@@ -109,7 +109,7 @@ def test_an_image_tower_run_is_answered_once_and_then_read(compared: Path, monke
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(FullFineTuning, "restore", fail)
-    data = DataConfig(data=Path(run.card["data"]))
+    data = DataConfig(data=Path(run.card.data))
     backbone = BackboneConfig(precision="float32", workers=0, cache=compared / "cache")
     workflows.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=run.folder))
     assert (run.folder / "eval" / "results.json").read_text() == results
@@ -166,8 +166,8 @@ def test_few_shot_draws_as_many_of_each_class_by_the_seed() -> None:
 @pytest.mark.parametrize("method", ["lora", "tip-adapter", "lp-ft"])
 def test_few_shot_trains_on_that_many(method: str, photos: Path, tiny_model: str, tmp_path: Path) -> None:
     run = workflows.train(config(photos, tiny_model, tmp_path / "run", method=method, shots=2))
-    assert run.card["settings"]["shots"] == 2
-    assert run.card["splits"]["train"] == 30  # the split itself stays
+    assert run.card.settings["shots"] == 2
+    assert run.card.splits["train"] == 30  # the split itself stays
     if method == "tip-adapter":
         assert max(len(tensor) for tensor in run.tensors().values() if tensor.ndim) == 6
 
@@ -180,7 +180,7 @@ def test_patience_stops_a_training_that_no_longer_improves(photos: Path, tiny_mo
     optimizer = OptimizerConfig(epochs=50, batch_size=30, lr=1e-12, patience=3)
     run = workflows.train(config(photos, tiny_model, tmp_path / "run", optimizer=optimizer), progress=heard)
     epochs = [entry["epoch"] for entry in run.history()]
-    assert len(epochs) < 50 and epochs[-1] - run.card["validation"]["epoch"] == 3
+    assert len(epochs) < 50 and epochs[-1] - run.card.validation["epoch"] == 3
     assert any("no longer improves" in note for note in heard.notes)
 
 
@@ -241,7 +241,7 @@ def test_wise_ft_needs_a_run_that_it_can_mix(photos: Path, tiny_model: str, tmp_
 def test_wise_ft_of_a_lora_run_scales_its_update(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     lora = workflows.train(config(photos, tiny_model, tmp_path / "lora", lora=LoraConfig(placement="attention")))
     run = workflows.train(config(photos, tiny_model, tmp_path / "wise", method="wise-ft", start_from=lora.folder))
-    alpha = float(run.card["validation"]["candidate"].removeprefix("alpha="))
+    alpha = float(run.card.validation["candidate"].removeprefix("alpha="))
     mixed, trained = run.tensors(), lora.tensors()
     assert (run.folder / "adapter_config.json").is_file()
     for key, tensor in trained.items():

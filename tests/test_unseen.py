@@ -71,7 +71,7 @@ def run(five: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -
 
 def novel_by_hand(run: checkpoint.Run, data: Path) -> tuple[float, float]:
     """Zero-shot's and the LoRA run's accuracy on the held-out classes, sentence by sentence and image by image."""
-    backbone = load_backbone(run.card["backbone"]["name"], device="cpu", precision="float32")
+    backbone = load_backbone(run.card.backbone.name, device="cpu", precision="float32")
     prompts = torch.stack([backbone.encode_text(sentences(name, ACTION_TEMPLATES)).mean(dim=0) for name in NOVEL])
     prompts_CD = prompts / prompts.norm(dim=1, keepdim=True)
     lora: Any = run.classifier()
@@ -89,7 +89,7 @@ def novel_by_hand(run: checkpoint.Run, data: Path) -> tuple[float, float]:
 def test_held_out_actions_are_not_trained_on_and_stay_in_the_manifest(run: checkpoint.Run) -> None:
     assert run.classes == BASE
     assert run.held_out == NOVEL
-    assert run.card["splits"] == {"train": 24, "val": 6, "test": 18}
+    assert run.card.splits == {"train": 24, "val": 6, "test": 18}
     assert run.prompts().shape[0] == 3
     with (run.folder / "manifest.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -199,13 +199,13 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
 
 
 def test_a_run_with_held_out_actions_keeps_what_is_known_of_its_confidence(run: checkpoint.Run) -> None:
-    assert run.card["confidence"]["images"] > 0
-    assert run.card["manifest_sha256"] in (run.folder / "card.json").read_text()
+    assert run.card.confidence is not None and run.card.confidence["images"] > 0
+    assert run.card.manifest_sha256 in (run.folder / "card.json").read_text()
 
 
 def test_the_report_names_the_manifest_that_the_card_names(five: Path, run: checkpoint.Run, tmp_path: Path) -> None:
     evaluated(five, run, out=tmp_path)
-    assert run.card["manifest_sha256"] in (tmp_path / "report.html").read_text()
+    assert run.card.manifest_sha256 in (tmp_path / "report.html").read_text()
 
 
 def test_damaged_weights_are_not_taken_for_names_without_an_answer(five: Path, tiny_model: str, tmp_path: Path) -> None:

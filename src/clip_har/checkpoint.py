@@ -27,7 +27,8 @@ from clip_har.known_models import load_for_run
 from clip_har.legacy_checkpoint import is_checkpoint_file
 from clip_har.methods import METHODS, Classifier, Frame, Method, Source, create_method
 from clip_har.prompts import class_phrase
-from clip_har.run_card import CARD_NAME, RESTORE, check_files, has_checksums, read_card
+from clip_har.protocol import Protocol, hash_prompts
+from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 """File names that the historic commands give as a checkpoint; they mean the run folder they would lie in."""
@@ -44,30 +45,41 @@ class Run:
     """A finished run, as its folder describes it."""
 
     folder: Path
-    card: Mapping[str, Any]
+    card: RunCard
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self.card["classes"])
+        return self.card.classes
 
     @property
     def held_out(self) -> tuple[str, ...]:
         """Classes that were kept out of training."""
-        return tuple(self.card.get("held_out", ()))
+        return self.card.held_out
 
     @property
     def phrasing(self) -> dict[str, str]:
         """What stands for each class in the templates, those held out included."""
-        phrases = self.card.get("phrasing") or {}  # runs of earlier versions took the names' words
+        phrases = self.card.phrasing or {}  # runs of earlier versions took the names' words
         return {name: phrases.get(name, class_phrase(name)) for name in (*self.classes, *self.held_out)}
 
     @property
+    def protocol(self) -> Protocol:
+        """What the run was trained on and with."""
+        return Protocol(
+            model=self.card.backbone.weights_hash,
+            model_name=self.card.backbone.name,
+            images=self.card.manifest_sha256,
+            classes=self.classes,
+            prompts=hash_prompts(self.card.templates, self.phrasing),
+        )
+
+    @property
     def method(self) -> Method:
-        settings = resolve(self.card["settings"], {})  # a run of an earlier version lacks what came later
+        settings = resolve(self.card.settings, {})  # a run of an earlier version lacks what came later
         try:
             if range_problems(settings):  # a card that was forged: it could ask for all memory
                 raise ValueError
-            return create_method(self.card["method"], settings)
+            return create_method(self.card.method, settings)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._not_of_the_method() from error
 
@@ -79,7 +91,7 @@ class Run:
     @property
     def preprocessing(self) -> Preprocessing:
         try:
-            return Preprocessing.from_json(self.card["preprocessing"])
+            return Preprocessing.from_json(self.card.preprocessing)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f'"preprocessing" in {self.folder / CARD_NAME} is not what clip-har writes'
             raise RunError(what, remedy=RESTORE) from error
@@ -87,7 +99,7 @@ class Run:
     @property
     def caution(self) -> str | None:
         """What to warn of before the run is trusted, if anything."""
-        if has_checksums(self.card):
+        if self.card.files is not None:
             return None
         return f"{self.folder} was written by an earlier version and has no checksums: damage would go unnoticed"
 
@@ -118,7 +130,7 @@ class Run:
         Raises:
             RunError: they are missing or damaged.
         """
-        if self.card["method"] == "zero-shot":
+        if self.card.method == "zero-shot":
             return {}
         check_files(self.folder, self.card, [self.weights_file])
         return _load_tensors(self.folder / self.weights_file)
@@ -129,7 +141,7 @@ class Run:
         Raises:
             RunError: it is missing.
         """
-        if self.card["method"] == "zero-shot":
+        if self.card.method == "zero-shot":
             return ""
         check_files(self.folder, self.card, [self.weights_file])
         try:
@@ -148,14 +160,16 @@ class Run:
         def load() -> Backbone:
             if model is not None:
                 return load_backbone(model, device=device, precision="float32")
-            return load_for_run(card["backbone"], self.folder, device=device, precision="float32")
+            return load_for_run(
+                card.backbone.name, card.backbone.files_sha256, self.folder, device=device, precision="float32"
+            )
 
         return Frame(
             classes=self.classes,
-            templates=tuple(card["templates"]),
+            templates=card.templates,
             phrases=tuple(self.phrasing[name] for name in self.classes),
             prompts_CD=self.prompts(),
-            logit_scale=card["backbone"]["logit_scale"],
+            logit_scale=card.backbone.logit_scale,
             load_backbone=load,
         )
 
@@ -178,7 +192,7 @@ class Run:
         return classifier.eval().requires_grad_(False)
 
     def _not_of_the_method(self) -> RunError:
-        name = self.card["method"]
+        name = self.card.method
         known = METHODS[name].weights_file  # a property where it depends on the settings
         weights = self.folder / known if isinstance(known, str) else self.folder
         return RunError(f"{weights} does not hold the weights of the method {name!r}", remedy="Train the run again.")
@@ -212,13 +226,13 @@ def load_run(path: Path) -> Run:
     """
     folder = resolve_run(path)
     card = read_card(folder)
-    if card["method"] not in METHODS:
+    if card.method not in METHODS:
         raise RunError(
-            f"{folder / 'card.json'} is not the card of a run: there is no method {card['method']!r}",
+            f"{folder / 'card.json'} is not the card of a run: there is no method {card.method!r}",
             remedy="Train the run again.",
         )
     run = Run(folder=folder, card=card)
-    check_files(folder, card, [name for name in card.get("files", {}) if name != run.weights_file])
+    check_files(folder, card, [name for name in card.files or () if name != run.weights_file])
     return run
 
 

@@ -108,12 +108,12 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
     run = workflows.train(config, progress=shown_progress(), command=_command())
     if not speaks():
         return EXIT_DONE
-    figures = run.card["validation"]
+    figures = run.card.validation
     kept = figures.get("candidate") or (f"epoch {figures['epoch']}" if "epoch" in figures else "zero-shot")
     output = Output()
     output.line(
-        f"{run.card['method']} ({kept}): validation accuracy {figures['val_accuracy']:.2%}, "
-        f"macro F1 {figures['val_macro_f1']:.4f}, {run.card['trainable_params']:,} trained parameters"
+        f"{run.card.method} ({kept}): validation accuracy {figures['val_accuracy']:.2%}, "
+        f"macro F1 {figures['val_macro_f1']:.4f}, {run.card.trainable_params:,} trained parameters"
     )
     next_command = ("clip-har", "evaluate", "--data", str(config.data.data), "--checkpoint", str(run.folder))
     output.files(("Run", run.folder), ("Next", shlex.join(next_command)))

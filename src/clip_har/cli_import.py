@@ -102,8 +102,8 @@ def import_(
     run = workflows.import_checkpoint(config, progress=shown_progress(), command=_command(config))
     if not speaks():
         return EXIT_DONE
-    settings, figures = run.card["settings"], run.card.get("validation")
-    scored = "" if figures is None else f", validation accuracy {figures['val_accuracy']:.2%}"
+    settings, figures = run.card.settings, run.card.validation
+    scored = "" if not figures else f", validation accuracy {figures['val_accuracy']:.2%}"
     output = Output()
     output.line(f"lora of rank {settings['rank']}, alpha {settings['alpha']:g}{scored}")
     target = data if data is not None else Path("FOLDER")

@@ -108,7 +108,7 @@ def evaluate_lora_clip(
 
     run = load_run(_run_folder(checkpoint, data_dir, config, model_name, alpha))
     for name, given in (("rank", rank), ("alpha", alpha)):
-        trained = run.card["settings"].get(name)
+        trained = run.card.settings.get(name)
         if given is not None and given != trained:
             raise RunError(
                 f"{run.folder} was trained with {name} {trained}, not {given}", remedy=f"Leave out --{name}."
@@ -230,8 +230,8 @@ def _run_folder(
         return checkpoint
     folder = workflows.import_folder(checkpoint)
     if is_finished(folder):
-        imported = load_run(folder).card.get("imported") or {}
-        if imported.get("sha256") != file_sha256(checkpoint):
+        imported = load_run(folder).card.imported
+        if imported is None or imported.sha256 != file_sha256(checkpoint):
             raise RunError(f"{folder} is not the run of {checkpoint}", remedy="Remove or rename that folder.")
         return folder
     in_file = {} if config is None else load_config_file(config, EvaluateConfig)

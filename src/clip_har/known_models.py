@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from clip_har.backbone import Backbone, load_backbone
 from clip_har.config import Precision
@@ -34,18 +32,18 @@ def load_named(name: str, *, device: str, precision: Precision) -> Backbone:
     return backbone
 
 
-def load_for_run(card: Mapping[str, Any], folder: Path, *, device: str, precision: Precision) -> Backbone:
+def load_for_run(name: str, files_sha256: str, folder: Path, *, device: str, precision: Precision) -> Backbone:
     """Load the model that a run's card names. Nothing is fetched, and files are hashed before they are read.
 
     Args:
-        card: "backbone" of the run's card.
+        name: the model that the card names.
+        files_sha256: the fingerprint of its files that the card states; "" if none.
         folder: the run's, for messages.
 
     Raises:
         RunError: the card names a model that the user has not named on this machine.
         ModelError: as for `load_backbone`; also if the weights would have to be downloaded.
     """
-    name, files_sha256 = str(card["name"]), str(card.get("files_sha256") or "")
     known = _known_files(name)
     if known is None and is_built_in(name):
         return load_backbone(name, device=device, precision=precision, local_only=True, expected_files="")

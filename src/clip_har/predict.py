@@ -18,6 +18,7 @@ from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError, UnreadableImageError
 from clip_har.images import decode_lenient
 from clip_har.known_models import load_for_run, load_named
+from clip_har.protocol import Protocol, require_same
 
 if TYPE_CHECKING:
     from clip_har.evaluation.certainty import Calibration
@@ -222,7 +223,7 @@ def run_calibration(run: Run) -> Calibration | None:
     Raises:
         RunError: it is damaged.
     """
-    content = run.card.get("confidence")
+    content = run.card.confidence
     if content is None:
         return None
     from clip_har.evaluation.certainty import Calibration  # slow to import
@@ -242,16 +243,12 @@ def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Pr
     Raises:
         RunError: other weights are there now.
     """
+    trained = run.card.backbone
     _ = run.preprocessing  # refused before anything slow if it cannot be used
     if model is not None:
         backbone = load_named(model, device=device, precision=precision)
     else:
-        backbone = load_for_run(run.card["backbone"], run.folder, device=device, precision=precision)
-    expected = run.card["backbone"]["weights_hash"]
-    if backbone.card.weights_hash != expected:
-        raise RunError(
-            f"{run.folder} was trained on {run.card['backbone']['name']} (weights {expected[:12]}), but "
-            f"{backbone.card.name} has weights {backbone.card.weights_hash[:12]}",
-            remedy="Name the model the run was trained on with --model, or train a run on this one.",
-        )
+        backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
+    here = Protocol(model=backbone.card.weights_hash, model_name=backbone.card.name)
+    require_same(run.folder, run.protocol, here)
     return backbone

@@ -5,15 +5,17 @@ What the entries mean is for checkpoint.py and the workflows.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clip_har.errors import RunError
 from clip_har.files import write_atomically
-from clip_har.integrity import file_sha256, is_sealed, seal_holds, sealed
+from clip_har.integrity import SEAL_KEY, file_sha256, is_sealed, seal_holds, sealed
 
 FORMAT_VERSION = 2
 CARD_NAME = "card.json"
@@ -22,7 +24,117 @@ RESTORE = "Restore it from a copy, or train the run again."
 """What to do about a file of a run that is missing or damaged."""
 
 
-def write_card(folder: Path, card: Mapping[str, Any], files: Iterable[str]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ModelOfRun:
+    """The pretrained model that a run was trained on."""
+
+    name: str
+    weights_hash: str
+    logit_scale: float
+    """The factor on cosine similarities."""
+    activation: str = ""
+    embed_dim: int = 0
+    parameters: int = 0
+    files_sha256: str = ""
+    """See `backbone.BackboneCard`; runs of early versions have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """The checkpoint that a run was made from by `clip-har import`."""
+
+    file: str
+    sha256: str
+    epoch: int | None = None
+    train_loss: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCard:
+    """What card.json says of a finished run; the fields are its keys, in its order."""
+
+    format_version: int = FORMAT_VERSION
+    package_version: str = ""
+    method: str
+    preset: str | None = None
+    source: str = ""
+    """The method's paper."""
+    backbone: ModelOfRun
+    classes: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    """Classes that were kept out of training."""
+    templates: tuple[str, ...]
+    phrasing: Mapping[str, str] | None = None
+    """Class, those held out included -> what stands for it in the templates. None: the words of its name."""
+    sentences: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Class -> its prompts."""
+    preprocessing: Mapping[str, Any]
+    """As `Preprocessing.to_json` writes it."""
+    precision: str = ""
+    """Of the image tower when the run was trained."""
+    settings: Mapping[str, Any]
+    """Flat, as the version that trained the run knew them."""
+    seed: int
+    data: str = ""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    """Split -> its images."""
+    manifest_sha256: str = ""
+    unreadable: int = 0
+    trainable_params: int
+    trainable_fraction: float = 0.0
+    encode_seconds: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package -> version."""
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    """Figures on the validation images of the weights that were kept; empty without such images."""
+    processes: int = 1
+    train_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    imported: Imported | None = None
+    command: str = ""
+    confidence: Mapping[str, Any] | None = None
+    """As `Calibration.to_json` writes it."""
+    files: Mapping[str, str] | None = None
+    """File of the run -> its SHA-256. None before format 2."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as JSON holds it; what does not apply is left out."""
+        content = dataclasses.asdict(self)
+        return {key: value for key, value in content.items() if value not in (None, {}) or key in _ALWAYS_WRITTEN}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RunCard:
+        """The card that JSON holds, of the present format or an earlier one.
+
+        Raises:
+            ValueError: naming the entries that are missing, unknown or cannot be meant.
+        """
+        unknown = sorted(content.keys() - _KINDS.keys())
+        required = {each.name for each in dataclasses.fields(cls) if each.default is MISSING is each.default_factory}
+        wrong = [
+            key
+            for key, fits in _KINDS.items()
+            if (key in required or content.get(key) is not None) and not (key in content and fits(content[key]))
+        ]
+        problems = [
+            f"{', '.join(names)} {said}"
+            for names, said in ((wrong, "missing or invalid"), (unknown, "unknown"))
+            if names
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        given = {key: value for key, value in content.items() if value is not None}
+        for key in ("classes", "held_out", "templates"):
+            given[key] = tuple(given.get(key, ()))
+        given["backbone"] = ModelOfRun(
+            **{key: value for key, value in given["backbone"].items() if key in _MODEL_KINDS}
+        )
+        if "imported" in given:
+            given["imported"] = Imported(**given["imported"])
+        return cls(**given)
+
+
+def write_card(folder: Path, card: RunCard, files: Iterable[str]) -> None:
     """Write card.json with the SHA-256 of the run's files, as they are read back now, and its seal.
 
     Args:
@@ -32,55 +144,51 @@ def write_card(folder: Path, card: Mapping[str, Any], files: Iterable[str]) -> N
         OSError: a file cannot be read, or the card cannot be written.
     """
     recorded = {name: file_sha256(folder / name) for name in sorted(files) if (folder / name).is_file()}
-    _write(folder, {**card, "files": recorded})
+    _write(folder, dataclasses.replace(card, files=recorded))
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """The run's card, checked: its seal, its version, and the type of what every run has.
+def read_card(folder: Path) -> RunCard:
+    """The run's card, checked: its seal, its version, and the type of every entry.
 
     Raises:
         RunError: it is missing, damaged, not a card, or from a later version.
     """
     path = folder / CARD_NAME
     try:
-        card = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}", remedy=RESTORE) from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: it is not valid JSON", remedy=RESTORE) from error
-    if not isinstance(card, dict):
+    if not isinstance(content, dict):
         raise RunError(f"{path} is not the card of a run", remedy=RESTORE)
-    version: Any = card.get("format_version")
+    version: Any = content.get("format_version")
     if _is_count(version) and version > FORMAT_VERSION:
         raise RunError(
-            f"{folder} was written by clip-har {card.get('package_version', 'of a later version')}",
+            f"{folder} was written by clip-har {content.get('package_version', 'of a later version')}",
             remedy="Install that version or a later one.",
         )
-    wrong = [key for key, (required, holds) in _ENTRIES.items() if not _fits(card, key, required, holds)]
-    if wrong:
-        raise RunError(f"{path} is not the card of a run: {', '.join(wrong)} missing or invalid", remedy=RESTORE)
-    needs_seal = version >= _FIRST_SEALED_VERSION
-    if (needs_seal or is_sealed(card)) and not seal_holds(card):
+    try:
+        card = RunCard.from_json({key: value for key, value in content.items() if key != SEAL_KEY})
+    except ValueError as error:
+        raise RunError(f"{path} is not the card of a run: {error}", remedy=RESTORE) from error
+    needs_seal = card.format_version >= _FIRST_SEALED_VERSION
+    if (needs_seal or is_sealed(content)) and not seal_holds(content):
         raise RunError(f"{path} was changed after the run was trained (its checksum does not match)", remedy=RESTORE)
     return card
 
 
-def add_to_card(folder: Path, key: str, content: Mapping[str, Any]) -> None:
-    """Add to the card of a finished run, or replace what it says there.
+def add_to_card(folder: Path, **entries: Any) -> None:
+    """Set fields on the card of a finished run.
 
     Raises:
         RunError: the card is damaged.
         OSError: it cannot be written.
     """
-    _write(folder, {**read_card(folder), key: content})
+    _write(folder, dataclasses.replace(read_card(folder), **entries))
 
 
-def has_checksums(card: Mapping[str, Any]) -> bool:
-    """Whether the run was written with checksums: not before format 2."""
-    return "files" in card
-
-
-def check_files(folder: Path, card: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
+def check_files(folder: Path, card: RunCard, names: Iterable[str] | None = None) -> None:
     """Compare files with the checksums on the card; a run without checksums passes.
 
     Args:
@@ -89,7 +197,7 @@ def check_files(folder: Path, card: Mapping[str, Any], names: Iterable[str] | No
     Raises:
         RunError: naming the first file that is missing or is not what the run wrote.
     """
-    recorded: Mapping[str, str] = card.get("files", {})
+    recorded = card.files or {}
     for name in recorded if names is None else names:
         if name not in recorded:
             continue
@@ -106,13 +214,9 @@ def check_files(folder: Path, card: Mapping[str, Any], names: Iterable[str] | No
             )
 
 
-def _write(folder: Path, card: Mapping[str, Any]) -> None:
-    text = json.dumps(sealed(card), indent=2, ensure_ascii=False) + "\n"
+def _write(folder: Path, card: RunCard) -> None:
+    text = json.dumps(sealed(card.to_json()), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / CARD_NAME, text)
-
-
-def _fits(card: Mapping[str, Any], key: str, required: bool, holds: Callable[[Any], bool]) -> bool:
-    return holds(card[key]) if key in card else not required
 
 
 def _is_count(value: Any) -> bool:
@@ -127,13 +231,28 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_backbone(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _maps_to(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _is_model(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and isinstance(value.get("name"), str)
-        and isinstance(value.get("weights_hash"), str)
-        and isinstance(value.get("logit_scale"), (int, float))
+        and {"name", "weights_hash", "logit_scale"} <= value.keys()
+        and all(fits(value[key]) for key, fits in _MODEL_KINDS.items() if key in value)
     )
+
+
+def _is_imported(value: Any) -> bool:
+    return isinstance(value, dict) and {"file", "sha256"} <= value.keys() <= {"file", "sha256", "epoch", "train_loss"}
 
 
 def _is_files(value: Any) -> bool:
@@ -144,23 +263,47 @@ def _is_files(value: Any) -> bool:
     )
 
 
-_ENTRIES: dict[str, tuple[bool, Callable[[Any], bool]]] = {
-    "format_version": (True, _is_count),
-    "method": (True, lambda value: isinstance(value, str)),
-    "backbone": (True, _is_backbone),
-    "classes": (True, lambda value: _is_texts(value) and len(value) == len(set(value)) > 0),
-    "templates": (True, lambda value: _is_texts(value) and len(value) > 0),
-    "preprocessing": (True, _is_object),
-    "settings": (True, _is_object),
-    "seed": (True, _is_count),
-    "trainable_params": (True, _is_count),
-    "trainable_fraction": (False, lambda value: isinstance(value, (int, float))),
-    "train_seconds": (False, lambda value: isinstance(value, (int, float))),
-    "held_out": (False, _is_texts),
-    "phrasing": (False, lambda value: value is None or (_is_object(value) and _is_texts(list(value.values())))),
-    "validation": (False, _is_object),
-    "splits": (False, _is_object),
-    "manifest_sha256": (False, lambda value: isinstance(value, str)),
-    "files": (False, _is_files),
+_MODEL_KINDS: dict[str, Callable[[Any], bool]] = {
+    "name": _is_text,
+    "weights_hash": _is_text,
+    "logit_scale": _is_number,
+    "activation": _is_text,
+    "embed_dim": _is_count,
+    "parameters": _is_count,
+    "files_sha256": _is_text,
 }
-"""Key -> whether every card has it, and whether a value can be meant."""
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "format_version": _is_count,
+    "package_version": _is_text,
+    "method": _is_text,
+    "preset": _is_text,
+    "source": _is_text,
+    "backbone": _is_model,
+    "classes": lambda value: _is_texts(value) and len(value) == len(set(value)) > 0,
+    "held_out": _is_texts,
+    "templates": lambda value: _is_texts(value) and len(value) > 0,
+    "phrasing": _maps_to(_is_text),
+    "sentences": _maps_to(_is_texts),
+    "preprocessing": _is_object,
+    "precision": _is_text,
+    "settings": _is_object,
+    "seed": _is_count,
+    "data": _is_text,
+    "splits": _maps_to(_is_count),
+    "manifest_sha256": _is_text,
+    "unreadable": _is_count,
+    "trainable_params": _is_count,
+    "trainable_fraction": _is_number,
+    "encode_seconds": _is_number,
+    "versions": _maps_to(_is_text),
+    "validation": _is_object,
+    "processes": _is_count,
+    "train_seconds": _is_number,
+    "peak_memory_bytes": _is_count,
+    "imported": _is_imported,
+    "command": _is_text,
+    "confidence": _is_object,
+    "files": _is_files,
+}
+"""Entry -> whether a value can be meant."""
+_ALWAYS_WRITTEN = frozenset({"preset", "preprocessing", "settings", "peak_memory_bytes"})

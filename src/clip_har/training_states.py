@@ -22,6 +22,7 @@ from clip_har.errors import RunError
 from clip_har.files import write_atomically
 from clip_har.integrity import file_sha256
 from clip_har.methods import Classifier, Method
+from clip_har.protocol import Protocol
 from clip_har.trainer import Snapshot
 
 
@@ -42,6 +43,12 @@ class Start:
     """Of the backbone."""
     manifest: str
     prompts: str
+    """Of their embeddings."""
+
+    @property
+    def protocol(self) -> Protocol:
+        """The same, to compare; a state of an earlier version lacks some of it."""
+        return Protocol(model=self.weights, images=self.manifest or None, prompts=self.prompts or None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from clip_har.config import (
     validate,
 )
 from clip_har.dataset import write_manifest
-from clip_har.errors import RunError, TrainingError
+from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
 from clip_har.files import remove_stray_temporaries
@@ -26,6 +26,7 @@ from clip_har.locking import exclusive
 from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
 from clip_har.progress import SILENT, Progress
+from clip_har.protocol import require_same
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.evaluating import evaluate_prepared, shared_card, thumbnails
 from clip_har.workflows.prepare import Prepared, prepare, scored_split
@@ -190,17 +191,8 @@ def run_of_comparison(
     run = checkpoint.load_run(folder)
     if run.caution:
         progress.warn(run.caution)
-    same_images = run.card.get("manifest_sha256") == prepared.whole.manifest_hash()
-    if not same_images or run.card["backbone"]["weights_hash"] != prepared.backbone.card.weights_hash:
-        changed = "model's weights" if same_images else "images"
-        raise RunError(
-            f"{folder} was trained before the {changed} changed",
-            remedy="Choose another --out, or remove that folder.",
-        )
-    if run.card["templates"] != list(prepared.templates) or run.phrasing != prepared.phrasing:
-        raise RunError(
-            f"{folder} was trained with other prompts", remedy="Choose another --out, or remove that folder."
-        )
+    remedy = "Choose another --out, or remove that folder."
+    require_same(folder, run.protocol, prepared.protocol, remedy=remedy)
     progress.note(f"{name}: trained before, reused from {folder}")
     return run
 
@@ -241,12 +233,12 @@ def _comparison_row(name: str, runs: Sequence[checkpoint.Run], results: Mapping[
     unseen = [result.findings.unseen for result in results.values()]
     row = comparison_row(
         name,
-        card["method"],
+        card.method,
         results,
-        trainable_params=card["trainable_params"],
-        trainable_fraction=card["trainable_fraction"],
-        peak_memory_bytes=[run.card.get("peak_memory_bytes") for run in runs],
-        train_seconds=[run.card["train_seconds"] for run in runs],
+        trainable_params=card.trainable_params,
+        trainable_fraction=card.trainable_fraction,
+        peak_memory_bytes=[run.card.peak_memory_bytes for run in runs],
+        train_seconds=[run.card.train_seconds for run in runs],
         note=UNSEEN_NOTE if any(found is not None and found.falls_back for found in unseen) else "",
     )
     measured = [found.finetuned for found in unseen if found is not None]

@@ -10,6 +10,7 @@ import dataclasses
 
 from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
+from clip_har.protocol import Protocol, differing
 from clip_har.run_card import add_to_card
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.prepare import Prepared
@@ -43,10 +44,10 @@ def run_calibration(run: checkpoint.Run, answering: Answering, prepared: Prepare
     if kept is not None:
         return kept
     calibration = fit_calibration(run, answering, prepared)
-    own = run.card.get("manifest_sha256") == prepared.whole.manifest_hash()
+    own = differing(Protocol(images=run.protocol.images), prepared.protocol) is None
     if own and distributed.is_main():
         with contextlib.suppress(OSError):  # a run may lie where nothing can be written
-            add_to_card(run.folder, "confidence", calibration.to_json())
+            add_to_card(run.folder, confidence=calibration.to_json())
     return calibration
 
 

@@ -113,7 +113,7 @@ def evaluate_prepared(
         targets_N=held_out.labels_N.numpy(),
         baseline_NC=answering.baseline(held_out),
         finetuned_NC=answering.finetuned(held_out),
-        finetuned_name=run.card["method"] if run else "",
+        finetuned_name=run.card.method if run else "",
         split=split,
         warnings=warnings,
         seed=seed,
@@ -131,7 +131,7 @@ def evaluate_prepared(
             command=command,
             load_thumbnail=thumbnails(prepared.dataset),
             interpolation=_interpolation(run, history),
-            chosen_share=chosen_alpha(run) if run and run.card["method"] == "wise-ft" else None,
+            chosen_share=chosen_alpha(run) if run and run.card.method == "wise-ft" else None,
             hard_pairs=_hard_pairs(run, prepared) if run else None,
             findings=_shown(result, data_summary(prepared.dataset, checks), explained),
         )
@@ -161,7 +161,7 @@ def _interpolation(
     run: checkpoint.Run | None, history: Sequence[Mapping[str, Any]]
 ) -> list[tuple[float, float]] | None:
     """Of a wise-ft run, the share of the trained weights and the validation accuracy of each candidate."""
-    if run is None or run.card["method"] != "wise-ft":
+    if run is None or run.card.method != "wise-ft":
         return None
     return [(float(entry["candidate"].removeprefix("alpha=")), entry["val_accuracy"]) for entry in history]
 
@@ -172,7 +172,7 @@ def _hard_pairs(run: checkpoint.Run, prepared: Prepared) -> dict[str, Any] | Non
     if not path.is_file():
         return None
     pairs = HardPairs.from_json(json.loads(path.read_text(encoding="utf-8")))
-    train = prepared.task(run.card["seed"], shots=run.card["settings"].get("shots")).train
+    train = prepared.task(run.card.seed, shots=run.card.settings.get("shots")).train
     names = {record.sha256: record.name for record in prepared.dataset.split("train")}
     hashes = train.table.hashes
     if any(max(pair.first, pair.second) >= len(hashes) for pair in pairs.images):
@@ -214,11 +214,11 @@ def shared_card(prepared: Prepared, seed: int) -> dict[str, Any]:
 
 def _run_card(run: checkpoint.Run) -> dict[str, Any]:
     keys = ("method", "trainable_params", "trainable_fraction", "train_seconds", "peak_memory_bytes", "seed")
-    card = {key: run.card[key] for key in keys if run.card.get(key) is not None}
-    if run.card.get("preset"):
-        card["preset"] = run.card["preset"]
-    if run.card["method"] == "lora":
-        card |= {key: run.card["settings"][key] for key in ("placement", "loss")}
+    card = {key: getattr(run.card, key) for key in keys if getattr(run.card, key) is not None}
+    if run.card.preset:
+        card["preset"] = run.card.preset
+    if run.card.method == "lora":
+        card |= {key: run.card.settings[key] for key in ("placement", "loss")}
     return card
 
 

@@ -116,7 +116,7 @@ def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: P
     given = config.backbone
     backbone = load_run_backbone(run, model=given.model, device=given.device, precision=given.precision)
     store = FeatureStore(cache_folder(given.cache), backbone, progress=progress)
-    templates = tuple(run.card["templates"])
+    templates = tuple(run.card.templates)
     return Prepared(
         dataset=ActionDataset(root=Path(), classes=run.classes, records=()),
         backbone=backbone,
@@ -173,7 +173,7 @@ class _Explainer:
         )
         return ExplainResult(
             run=str(self._run.folder),
-            method=self._run.card["method"],
+            method=self._run.card.method,
             classes=self._prepared.dataset.classes,
             map_method=self._map_method,
             explanations=explained,
@@ -196,7 +196,7 @@ class _Explainer:
         )
         return ExplainResult(
             run=str(self._run.folder),
-            method=self._run.card["method"],
+            method=self._run.card.method,
             classes=classes,
             map_method=self._map_method,
             explanations=explained,

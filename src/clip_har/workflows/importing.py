@@ -38,7 +38,7 @@ from clip_har.methods import Frame, Method, create_method
 from clip_har.pretrained import HISTORIC_NAMES
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
-from clip_har.run_card import write_card
+from clip_har.run_card import Imported, RunCard, write_card
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.confidence import fit_calibration
 from clip_har.workflows.fitting import figures_on
@@ -193,14 +193,9 @@ def _write(
         write_unreadable(prepared.dataset, out / "unreadable.csv")
     checkpoint.save_prompts(out, prepared.prompts_CD)
     card, extra = _save(out, given, settings, method, tensors, prepared)
-    card["imported"] = {
-        "file": str(config.file),
-        "sha256": legacy.sha256,
-        "epoch": legacy.epoch,
-        "train_loss": legacy.train_loss,
-    }
-    card["command"] = command
-    _measure(out, card, prepared, progress)
+    imported = Imported(file=str(config.file), sha256=legacy.sha256, epoch=legacy.epoch, train_loss=legacy.train_loss)
+    card = dataclasses.replace(card, imported=imported, command=command)
+    card = _measured(out, card, prepared, progress)
     write_card(out, card, checkpoint.recorded_files(method, extra))
     return checkpoint.load_run(out)
 
@@ -212,7 +207,7 @@ def _save(
     method: Method,
     tensors: Mapping[str, Tensor],
     prepared: Prepared,
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+) -> tuple[RunCard, tuple[str, ...]]:
     """Write the weights; what the card says of them, and the names of the files beside them."""
     frame = Frame(
         classes=prepared.dataset.classes,
@@ -226,13 +221,16 @@ def _save(
     return card_content(given, settings, prepared, method, classifier), extra
 
 
-def _measure(out: Path, card: dict[str, Any], prepared: Prepared, progress: Progress) -> None:
-    """Score the validation images, and fit the confidence on them, if there are any."""
+def _measured(out: Path, card: RunCard, prepared: Prepared, progress: Progress) -> RunCard:
+    """The card with what the validation images tell: figures and the confidence, if there are any."""
     if not prepared.dataset.counts()["val"]:
-        return
+        return card
     run = checkpoint.Run(folder=out, card=card)
     answering, val = Answering(run, prepared, progress), prepared.images("val")
     answers_NC = answering.finetuned(val)
     assert answers_NC is not None
-    card["validation"] = figures_on(answers_NC, val, len(prepared.dataset.classes))
-    card["confidence"] = fit_calibration(run, answering, prepared).to_json()
+    return dataclasses.replace(
+        card,
+        validation=figures_on(answers_NC, val, len(prepared.dataset.classes)),
+        confidence=fit_calibration(run, answering, prepared).to_json(),
+    )

@@ -39,6 +39,7 @@ from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
 from clip_har.prompts import filled, resolve_phrases, resolve_templates
+from clip_har.protocol import Protocol, hash_prompts
 
 FEW_SHOT_VAL = 4
 
@@ -66,6 +67,17 @@ class Prepared:
     def whole(self) -> ActionDataset:
         """The dataset with its held-out classes: what the manifest names."""
         return self.dataset if self.novel is None else united(self.dataset, self.novel)
+
+    @property
+    def protocol(self) -> Protocol:
+        """What a run trained on this depends on."""
+        return Protocol(
+            model=self.backbone.card.weights_hash,
+            model_name=self.backbone.card.name,
+            images=self.whole.manifest_hash(),
+            classes=self.dataset.classes,
+            prompts=hash_prompts(self.templates, self.phrasing),
+        )
 
     def images(self, split: SplitName) -> LabelledImages:
         """Features, labels and files of one split."""
@@ -173,7 +185,7 @@ def prepare(
     _handle_unreadable(dataset, data.unreadable_limit, out, progress)
     if for_training:
         _require_training_images(dataset)
-    templates = tuple(run.card["templates"]) if run else resolve_templates(backbone.templates, backbone.phrasings)
+    templates = tuple(run.card.templates) if run else resolve_templates(backbone.templates, backbone.phrasings)
     phrasing = run.phrasing if run else resolve_phrases(backbone.phrasings, whole.classes)
     captions_CTD = embed_captions(store, [phrasing[name] for name in dataset.classes], templates)
     return Prepared(
@@ -253,7 +265,7 @@ def _set_aside(data: DataConfig, folder: Path, run: checkpoint.Run | None) -> tu
     """The splits to leave out: those asked for, else on the same data those that the run was trained without."""
     if data.set_aside is not None or run is None:
         return data.set_aside or ()
-    settings = run.card["settings"]
+    settings = run.card.settings
     try:
         same_data = locate(Path(settings["data"])).resolve() == folder.resolve()
     except DataError:  # it has gone from there
@@ -282,7 +294,7 @@ def _given_manifest(data: DataConfig, run: checkpoint.Run | None, needed: Sequen
     """The manifest named with --manifest; else that of a run trained by one, unless the data is other data."""
     if data.manifest:
         return GivenManifest(path=data.manifest, splits=needed)
-    if run and run.card["settings"].get("manifest"):
+    if run and run.card.settings.get("manifest"):
         return GivenManifest(path=run.folder / "manifest.csv", splits=needed, binding=False)
     return None
 

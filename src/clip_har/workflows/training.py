@@ -19,7 +19,8 @@ from clip_har.locking import exclusive
 from clip_har.methods import Classifier, Method, Source, Task, create_method, method_class
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import filled
-from clip_har.run_card import FORMAT_VERSION, write_card
+from clip_har.protocol import differing, require_same
+from clip_har.run_card import ModelOfRun, RunCard, write_card
 from clip_har.training_states import Start, load_state, prompts_sha256
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.confidence import fit_calibration
@@ -100,15 +101,17 @@ def train_prepared(
     extra = fitting.place_weights() if distributed.is_main() else ()
     distributed.barrier()
     card = card_content(config, settings, prepared, method, fitting.classifier)
-    card |= {
-        "validation": fitting.validation_of_the_kept_weights(),
-        "processes": distributed.world_size(),
-        "train_seconds": fitting.seconds,
-        "peak_memory_bytes": peak.bytes(),
-        "command": command,
-    }
+    card = dataclasses.replace(
+        card,
+        validation=fitting.validation_of_the_kept_weights(),
+        processes=distributed.world_size(),
+        train_seconds=fitting.seconds,
+        peak_memory_bytes=peak.bytes(),
+        command=command,
+    )
     trained = checkpoint.Run(folder=folder, card=card)
-    card["confidence"] = fit_calibration(trained, Answering(trained, prepared, progress), prepared).to_json()
+    calibration = fit_calibration(trained, Answering(trained, prepared, progress), prepared)
+    card = dataclasses.replace(card, confidence=calibration.to_json())
     if distributed.is_main():  # last of all: from now on the run counts as finished
         write_card(folder, card, checkpoint.recorded_files(method, extra))
     distributed.barrier()
@@ -126,27 +129,12 @@ def _settings(
     if config.start_from is None:
         raise ConfigError("wise-ft mixes a trained run with zero-shot weights", remedy="Name it: --start-from RUN.")
     run = checkpoint.load_run(config.start_from)
-    if run.card["backbone"]["weights_hash"] != prepared.backbone.card.weights_hash:
-        raise RunError(f"{run.folder} was trained on another model", remedy="Give the --model it was trained on.")
-    if run.card["templates"] != list(prepared.templates) or run.phrasing != prepared.phrasing:
-        raise RunError(
-            f"{run.folder} was trained with other prompts",
-            remedy="Give the --templates and --phrasings it was trained with.",
-        )
-    if run.card["manifest_sha256"] != prepared.whole.manifest_hash():
-        raise RunError(
-            f"{run.folder} was trained on other images or another split of them",
-            remedy="Give the --data and split it was trained on.",
-        )
-    if run.classes != prepared.dataset.classes:
-        raise RunError(
-            f"{run.folder} was trained on other classes", remedy="Give the --data and --hold-out it was trained with."
-        )
+    require_same(run.folder, run.protocol, prepared.protocol)
     return run.as_source(), {
         **settings,
-        "source_method": run.card["method"],
-        "source_settings": resolve(run.card["settings"], {}),
-        "source_trainable_params": run.card["trainable_params"],
+        "source_method": run.card.method,
+        "source_settings": resolve(run.card.settings, {}),
+        "source_trainable_params": run.card.trainable_params,
         "source_weights_sha256": run.weights_sha256(),
     }
 
@@ -177,52 +165,58 @@ def _start(prepared: Prepared) -> Start:
 
 def _require_same_start(folder: Path, saved: Start, now: Start, prepared: Prepared) -> None:
     """Refuse to continue a run on other images or other weights than it began with."""
-    if saved.weights != now.weights:
-        changed = f"The weights of {prepared.backbone.card.name} are"
-    elif saved.manifest and saved.manifest != now.manifest:
-        changed = f"The images in {prepared.dataset.root} are"
-    elif saved.prompts and saved.prompts != now.prompts:
-        changed = "The prompts are"
-    else:
+    aspect = differing(saved.protocol, now.protocol)
+    if aspect is None:
         return
+    things = {
+        "model": f"weights of {prepared.backbone.card.name}",
+        "images": f"images in {prepared.dataset.root}",
+        "prompts": "prompts",
+    }
     raise RunError(
-        f"{changed} not those that the run in {folder} began with",
+        f"The {things[aspect]} are not those that the run in {folder} began with",
         remedy="Restore them, or train again into another --out.",
     )
 
 
 def card_content(
     config: TrainConfig, settings: Mapping[str, Any], prepared: Prepared, method: Method, classifier: Classifier
-) -> dict[str, Any]:
+) -> RunCard:
     """What card.json says of a finished run, except how it was trained and how well."""
-    backbone = dataclasses.asdict(prepared.backbone.card)
-    del backbone["preprocessing"]
+    model = prepared.backbone.card
     trainable = method.trainable_params(classifier)
-    return {
-        "format_version": FORMAT_VERSION,
-        "package_version": version("clip-har"),
-        "method": config.method,
-        "preset": config.preset,
-        "source": method.source,
-        "backbone": backbone,
-        "classes": list(prepared.dataset.classes),
-        "held_out": [] if prepared.novel is None else list(prepared.novel.classes),
-        "templates": list(prepared.templates),
-        "phrasing": dict(prepared.phrasing),
-        "sentences": {name: filled(prepared.phrasing[name], prepared.templates) for name in prepared.dataset.classes},
-        "preprocessing": prepared.backbone.card.preprocessing.to_json(),
-        "precision": prepared.backbone.precision,
-        "settings": settings,
-        "seed": config.seed,
-        "data": str(prepared.dataset.root),
-        "splits": prepared.dataset.counts(),
-        "manifest_sha256": prepared.whole.manifest_hash(),
-        "unreadable": len(prepared.dataset.unreadable),
-        "trainable_params": trainable,
-        "trainable_fraction": trainable / prepared.backbone.card.parameters,
-        "encode_seconds": prepared.encoding.seconds,
-        "versions": versions(),
-    }
+    return RunCard(
+        package_version=version("clip-har"),
+        method=config.method,
+        preset=config.preset,
+        source=method.source,
+        backbone=ModelOfRun(
+            name=model.name,
+            weights_hash=model.weights_hash,
+            activation=model.activation,
+            embed_dim=model.embed_dim,
+            parameters=model.parameters,
+            logit_scale=model.logit_scale,
+            files_sha256=model.files_sha256,
+        ),
+        classes=prepared.dataset.classes,
+        held_out=() if prepared.novel is None else prepared.novel.classes,
+        templates=prepared.templates,
+        phrasing=dict(prepared.phrasing),
+        sentences={name: filled(prepared.phrasing[name], prepared.templates) for name in prepared.dataset.classes},
+        preprocessing=model.preprocessing.to_json(),
+        precision=prepared.backbone.precision,
+        settings=settings,
+        seed=config.seed,
+        data=str(prepared.dataset.root),
+        splits=prepared.dataset.counts(),
+        manifest_sha256=prepared.whole.manifest_hash(),
+        unreadable=len(prepared.dataset.unreadable),
+        trainable_params=trainable,
+        trainable_fraction=trainable / model.parameters,
+        encode_seconds=prepared.encoding.seconds,
+        versions=versions(),
+    )
 
 
 def versions() -> dict[str, str]:

@@ -89,7 +89,7 @@ def novel_images(
         templates=prepared.templates,
         phrases=phrases,
         prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
-        logit_scale=card.logit_scale if run is None else run.card["backbone"]["logit_scale"],
+        logit_scale=card.logit_scale if run is None else run.card.backbone.logit_scale,
         load_backbone=prepared.load_backbone,
     )
     return NovelImages(images=dataclasses.replace(prepared, dataset=dataset).images(split), frame=frame)
@@ -108,7 +108,7 @@ def _restored(run: checkpoint.Run | None, frame: Frame, device: torch.device, pr
     try:
         return run.classifier(frame=frame).to(device)
     except RunError:  # CoOp's learned context, where the text tower is too short for it and the new names
-        if run.card["method"] != "coop":
+        if run.card.method != "coop":
             raise
         progress.warn(f"{run.folder} has no answer for the names held out: they do not fit its learned prompts")
         return None

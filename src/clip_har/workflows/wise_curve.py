@@ -50,7 +50,7 @@ def measure_wise_curve(
     run: checkpoint.Run | None, prepared: Prepared, split: SplitName, outside: Outside, progress: Progress
 ) -> WiseCurve | None:
     """Accuracy inside and outside the domain at every alpha; None for other methods, or where nothing is outside."""
-    if run is None or run.card["method"] != "wise-ft":
+    if run is None or run.card.method != "wise-ft":
         return None
     novel = novel_images(run, prepared, split, progress)
     if novel is None and not outside.kinds and outside.shift is None:
@@ -138,7 +138,7 @@ def _source_run(run: checkpoint.Run) -> checkpoint.Run:
     Raises:
         RunError: it is gone, or trained anew.
     """
-    settings = run.card["settings"]
+    settings = run.card.settings
     source = checkpoint.load_run(Path(settings["start_from"]))
     if source.weights_sha256() != settings.get("source_weights_sha256"):
         raise RunError(
@@ -150,4 +150,4 @@ def _source_run(run: checkpoint.Run) -> checkpoint.Run:
 
 def chosen_alpha(run: checkpoint.Run) -> float:
     """The alpha whose weights the run kept."""
-    return float(str(run.card["validation"]["candidate"]).removeprefix("alpha="))
+    return float(str(run.card.validation["candidate"]).removeprefix("alpha="))

@@ -1,0 +1,79 @@
+"""Whether a run fits what is here now: the same model, images, classes and prompts, and what to do where not.
+
+Asked before a run is continued, reused, mixed with zero-shot weights, or predicts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from clip_har.errors import RunError
+
+Aspect = Literal["model", "images", "classes", "prompts"]
+ASPECTS: tuple[Aspect, ...] = ("model", "images", "classes", "prompts")
+
+_TRAINED: Mapping[Aspect, str] = {
+    "images": "was trained on other images or another split of them",
+    "classes": "was trained on other classes",
+    "prompts": "was trained with other prompts",
+}
+_REMEDIES: Mapping[Aspect, str] = {
+    "model": "Name the model the run was trained on with --model, or train a run on this one.",
+    "images": "Give the --data and split it was trained on.",
+    "classes": "Give the --data and --hold-out it was trained with.",
+    "prompts": "Give the --templates and --phrasings it was trained with.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What a training depends on besides its settings. None where it is not known or not asked."""
+
+    model: str | None = None
+    """Hash of the pretrained model's weights."""
+    model_name: str = ""
+    """For messages."""
+    images: str | None = None
+    """Hash of the manifest: every image with its class and split."""
+    classes: tuple[str, ...] | None = None
+    prompts: str | None = None
+    """Hash of the prompts, or of their embeddings; only compared with the same."""
+
+
+def hash_prompts(templates: Sequence[str], phrasing: Mapping[str, str]) -> str:
+    """SHA-256 of the templates and of what stands for each class in them."""
+    return hashlib.sha256(json.dumps([list(templates), dict(phrasing)], sort_keys=True).encode()).hexdigest()
+
+
+def differing(then: Protocol, now: Protocol) -> Aspect | None:
+    """The first aspect known of both that differs."""
+    for aspect in ASPECTS:
+        before, after = getattr(then, aspect), getattr(now, aspect)
+        if before is not None and after is not None and before != after:
+            return aspect
+    return None
+
+
+def require_same(run: object, then: Protocol, now: Protocol, *, remedy: str | None = None) -> None:
+    """Refuse a run that was trained on or with something else.
+
+    Args:
+        run: its folder, for the message.
+        remedy: in place of the one that fits what differs.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    aspect = differing(then, now)
+    if aspect is None:
+        return
+    if aspect == "model":
+        was, here = (str(protocol.model)[:12] for protocol in (then, now))
+        what = f"{run} was trained on {then.model_name} (weights {was}), but {now.model_name} has weights {here}"
+    else:
+        what = f"{run} {_TRAINED[aspect]}"
+    raise RunError(what, remedy=remedy or _REMEDIES[aspect])
