@@ -16,7 +16,7 @@ from clip_har.methods import Batch, Classifier, GradientMethod, LabelledImages, 
 from clip_har.methods.full import FullFineTuning
 from clip_har.methods.lp_ft import LpFt, TowerWithHead
 from clip_har.methods.towers import Towers, depth_of, side_of, tower_groups
-from clip_har.methods.wise_ft import ALPHAS, WiseFt
+from clip_har.methods.wise_ft import WiseFt
 from clip_har.methods.zero_shot import ZeroShot
 from clip_har.text_tower import encode_tokens, trimmed_tokens
 from clip_har.trainer import Engine, fit
@@ -243,7 +243,7 @@ def test_wise_ft_walks_from_zero_shot_to_the_trained_run(task: Task, name: str, 
         (candidate.description, classifier.probabilities(task.val))
         for candidate in method.solve(classifier, with_source)
     ]
-    assert [description for description, _ in found] == [f"alpha={alpha:g}" for alpha in ALPHAS]
+    assert [description for description, _ in found] == [f"alpha={alpha:g}" for alpha in WiseFt.shares]
     torch.testing.assert_close(found[0][1], zero_shot(task), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[-1][1], tuned.probabilities(task.val), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(found[5][1], found[0][1], atol=1e-5)

@@ -36,7 +36,6 @@ HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 _FREE_SETTINGS = frozenset(
     {"out", "resume", "data", "device", "workers", "encode_batch_size", "cache", "save_steps", "tensorboard", "wandb"}
 )
-_WITH_FILES = [method for method in METHODS.values() if isinstance(method.weights_file, str)]
 _RECORDED = ("config.json", "prompts.safetensors", "manifest.csv", "unreadable.csv", "log.jsonl", "hard_pairs.json")
 
 
@@ -130,7 +129,7 @@ class Run:
         Raises:
             RunError: they are missing or damaged.
         """
-        if self.card.method == "zero-shot":
+        if not self.method.has_weights:
             return {}
         check_files(self.folder, self.card, [self.weights_file])
         return _load_tensors(self.folder / self.weights_file)
@@ -141,7 +140,7 @@ class Run:
         Raises:
             RunError: it is missing.
         """
-        if self.card.method == "zero-shot":
+        if not self.method.has_weights:
             return ""
         check_files(self.folder, self.card, [self.weights_file])
         try:
@@ -304,10 +303,15 @@ def recorded_files(method: Method, extra: Iterable[str]) -> tuple[str, ...]:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run that saved no state may have left behind."""
-    for name in ("hard_pairs.json", "log.jsonl", *{method.weights_file for method in _WITH_FILES}):
+    for name in ("hard_pairs.json", "log.jsonl", *_weights_files()):
         (folder / name).unlink(missing_ok=True)
     for name in ("last", "answers", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _weights_files() -> set[str]:
+    """The names that methods give their weights; a property where it depends on the settings."""
+    return {method.weights_file for method in METHODS.values() if isinstance(method.weights_file, str)}
 
 
 def save_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:

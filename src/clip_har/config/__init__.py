@@ -2,11 +2,11 @@
 
 from clip_har.config.checking import range_problems, validate
 from clip_har.config.legacy import HISTORIC_KEYS
+from clip_har.config.methods import METHOD_NAMES
 from clip_har.config.presets import apply_preset, load_preset, resolve
 from clip_har.config.reading import load_config_file
 from clip_har.config.tree import (
     DEFAULT_MODEL,
-    METHOD_NAMES,
     Augment,
     AugmentConfig,
     BackboneConfig,

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from clip_har.config.methods import METHOD_CLASSES
 from clip_har.config.reading import load_config_file
-from clip_har.config.tree import METHOD_NAMES, PRESET_FOLDER, TrainConfig
+from clip_har.config.tree import PRESET_FOLDER, TrainConfig
 from clip_har.errors import ConfigError
 
 BASE: Mapping[str, Any] = {
@@ -66,7 +67,7 @@ def apply_preset(config: TrainConfig) -> TrainConfig:
     Raises:
         ConfigError: neither a method nor a preset is called so.
     """
-    name = config.preset or (None if config.method in METHOD_NAMES else config.method)
+    name = config.preset or (None if config.method in METHOD_CLASSES else config.method)
     if name is None:
         return config
     values = load_preset(name)

@@ -15,26 +15,14 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from clip_har.config.methods import METHOD_CLASSES
+
 Precision = Literal["auto", "float32", "bfloat16", "float16", "fp16-pure"]
 Loss = Literal["cross-entropy", "supcon", "infonce"]
 Placement = Literal["embedding", "attention", "all"]
 Augment = Literal["none", "light", "strong"]
 Budget = Literal["full", "small"]
 HeldOut = Literal["val", "test"]
-METHOD_NAMES = (
-    "zero-shot",
-    "lora",
-    "linear-probe",
-    "full",
-    "two-tier",
-    "lp-ft",
-    "wise-ft",
-    "coop",
-    "clip-adapter",
-    "tip-adapter",
-    "tip-adapter-f",
-)
-"""The ways of adapting a backbone; where one is named, a preset's name does too."""
 CORRUPTION_KINDS = (
     "gaussian-noise",
     "gaussian-blur",
@@ -140,7 +128,7 @@ def known_method(name: str) -> str:
     Raises:
         ValueError: neither a method nor a preset is called so.
     """
-    known = (*METHOD_NAMES, *preset_names())
+    known = (*METHOD_CLASSES, *preset_names())
     if name not in known:
         raise ValueError(_nearest("method", name, tuple(dict.fromkeys(known))))
     return name

@@ -1,6 +1,6 @@
 """What a method is: it turns a task into a classifier, by gradient steps or by solving for it.
 
-A new method is one file beside this one and one line in `METHODS`. Training loops are in trainer.py.
+A new method is one file beside this one and one line in config/methods.py. Training loops are in trainer.py.
 """
 
 from __future__ import annotations
@@ -201,11 +201,27 @@ class Method(ABC):
     source: ClassVar[str]
     """The paper, or the place the method is known from."""
 
+    has_weights: ClassVar[bool] = True
+    """Whether a run saves anything trained; without it, the classifier is zero-shot."""
     answers_new_names: ClassVar[bool] = True
     """Whether `restore` into a frame of other classes gives a classifier of those; a fixed head cannot be that."""
+    fits_any_name: ClassVar[bool] = True
+    """Whether it does so for every name; else `restore` may fail for long ones."""
+    starts_from: ClassVar[str | None] = None
+    """Method or preset of the run that a comparison starts it from; None where it starts from the model alone."""
+    purpose_of_source: ClassVar[str] = ""
+    """What it does with that run, as in "wise-ft mixes a trained run ...": for the message where there is none."""
+    shown_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of its own that the report shows."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
+
+    @classmethod
+    def variant(cls, settings: Mapping[str, Any]) -> type[Method]:
+        """The class that does what the settings ask for, where a name stands for several."""
+        del settings
+        return cls
 
     @classmethod
     def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
@@ -323,3 +339,18 @@ class Candidate:
     description: str
     """What distinguishes it, such as "C=0.1"."""
     train_loss: float
+
+
+class InterpolatedMethod(SolvedMethod):
+    """A method whose candidates lie on the straight line from the zero-shot weights to a trained run's."""
+
+    shares: ClassVar[tuple[float, ...]]
+    """The candidates' shares of the trained weights, in [0, 1]."""
+
+    @abstractmethod
+    def mixtures(self, frame: Frame, trained: Mapping[str, Tensor]) -> Iterator[tuple[float, dict[str, Tensor]]]:
+        """Each share with the tensors there, as `restore` takes them."""
+
+    @abstractmethod
+    def share_of(self, candidate: str) -> float:
+        """The share that a candidate's description names."""

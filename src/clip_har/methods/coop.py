@@ -123,6 +123,7 @@ class CoOp(GradientMethod):
 
     name = "coop"
     source = "arXiv 2109.01134"
+    fits_any_name = False  # where the text tower is too short for the learned context and the name
 
     @classmethod
     def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:

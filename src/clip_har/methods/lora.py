@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from clip_har.errors import ConfigError
 from clip_har.losses import CAPTION_LOSSES
-from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, LabelledImages, Task, weighted_cross_entropy
+from clip_har.methods.base import (
+    Batch,
+    Classifier,
+    Frame,
+    GradientMethod,
+    LabelledImages,
+    Method,
+    Task,
+    weighted_cross_entropy,
+)
 
 # Shapes: B images, C classes, D embedding width, R rank.
 
@@ -115,6 +124,16 @@ class Lora(GradientMethod):
     name = "lora"
     source = "arXiv 2106.09685"
     weights_file = "adapter_model.safetensors"
+    shown_settings = ("placement", "loss")
+
+    @classmethod
+    def variant(cls, settings: Mapping[str, Any]) -> type[Method]:
+        """Inside the towers it is another class, which imports peft: that takes seconds."""
+        if not inside_towers(settings):
+            return cls
+        from clip_har.methods.tower_lora import TowerLora
+
+        return TowerLora
 
     def build(self, task: Task) -> EmbeddingLora:
         rank, width = self.settings["rank"], task.prompts_CD.shape[1]

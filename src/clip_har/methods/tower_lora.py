@@ -37,6 +37,7 @@ class TowerLora(GradientMethod):
 
     name = "lora"
     source = "arXiv 2106.09685, 2405.18541"
+    shown_settings = ("placement", "loss")
     weights_file = "adapter_model.safetensors"
 
     @classmethod

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from clip_har.config import resolve
-from clip_har.errors import ConfigError
-from clip_har.methods.base import Candidate, Classifier, Frame, Method, Reads, SolvedMethod, Source, Task
+from clip_har.methods.base import Candidate, Classifier, Frame, InterpolatedMethod, Method, Reads, Source, Task
+from clip_har.methods.registry import create_method, method_class
 
-ALPHAS = tuple(step / 10 for step in range(11))
+_DESCRIPTION = "alpha="
 
 
-class WiseFt(SolvedMethod):
+class WiseFt(InterpolatedMethod):
     """theta(alpha) = (1 - alpha) theta_zero-shot + alpha theta_trained (Wortsman et al. 2021, arXiv 2109.01903, eq. 1).
 
     alpha is chosen by accuracy on validation among 0, 0.1, ... 1, so it is never below the better of its two ends
@@ -25,13 +25,14 @@ class WiseFt(SolvedMethod):
 
     name = "wise-ft"
     source = "arXiv 2109.01903"
-    candidates = len(ALPHAS)
+    shares = tuple(step / 10 for step in range(11))
+    candidates = len(shares)
     chosen_by = "val_accuracy"
+    starts_from = "full"
+    purpose_of_source = "mixes a trained run with zero-shot weights"
 
     @classmethod
     def reads(cls, settings: Mapping[str, Any]) -> Reads:
-        from clip_har.methods import method_class
-
         source = settings["source_settings"]
         return method_class(settings["source_method"], source).reads(source)
 
@@ -57,19 +58,23 @@ class WiseFt(SolvedMethod):
         return int(self.settings["source_trainable_params"])
 
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
-        trained = _source(task).tensors
         origin = self.origin()
-        zero_shot = origin.zero_shot_tensors(task, trained)
         live = classifier.state_dict()
-        for alpha in ALPHAS:
-            for key, tensor in mixed(zero_shot, trained, alpha).items():
+        for share, tensors in self.mixtures(task, _source(task).tensors):
+            for key, tensor in tensors.items():
                 live[origin.own_key(key)].copy_(tensor)
-            yield Candidate(description=f"alpha={alpha:g}", train_loss=math.nan)
+            yield Candidate(description=f"{_DESCRIPTION}{share:g}", train_loss=math.nan)
+
+    def mixtures(self, frame: Frame, trained: Mapping[str, Tensor]) -> Iterator[tuple[float, dict[str, Tensor]]]:
+        zero_shot = self.origin().zero_shot_tensors(frame, trained)
+        for share in self.shares:
+            yield share, mixed(zero_shot, trained, share)
+
+    def share_of(self, candidate: str) -> float:
+        return float(candidate.removeprefix(_DESCRIPTION))
 
     def origin(self) -> Method:
         """The method whose weights these are."""
-        from clip_har.methods import create_method
-
         settings = resolve(self.settings["source_settings"], {})  # a run of an earlier version lacks what came later
         return create_method(self.settings["source_method"], settings)
 
@@ -83,6 +88,5 @@ def mixed(zero_shot: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha:
 
 
 def _source(task: Task) -> Source:
-    if task.source is None:
-        raise ConfigError("wise-ft mixes a trained run with zero-shot weights", remedy="Name it: --start-from RUN.")
+    assert task.source is not None  # refused before, where it is missing
     return task.source

@@ -27,6 +27,7 @@ class ZeroShot(Method):
 
     name = "zero-shot"
     source = "arXiv 2103.00020"
+    has_weights = False
 
     def build(self, task: Task) -> ZeroShotClassifier:
         return ZeroShotClassifier(task.prompts_CD, task.logit_scale)

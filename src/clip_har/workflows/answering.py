@@ -38,7 +38,7 @@ class Answering:
     def __init__(
         self, run: checkpoint.Run | None, prepared: Prepared, progress: Progress = SILENT, *, keep: bool = True
     ) -> None:
-        self.run = run if run is not None and run.card.method != "zero-shot" else None
+        self.run = run if run is not None and run.method.has_weights else None
         self._prepared = prepared
         self._progress = progress
         self._keep = keep

@@ -36,7 +36,6 @@ from clip_har.workflows.unseen import mean_of, measure_unseen
 DEMO_TRAIN_PER_CLASS = 120
 DEMO_TEST_PER_CLASS = 40
 DEMO_METHODS = ("zero-shot", "linear-probe", "lora")
-WISE_FT_SOURCE = "full"
 UNSEEN_NOTE = "has no answer for the actions held out: zero-shot's stands in its place"
 SMALL_EPOCHS = 8
 """Epochs inside the towers with --budget small."""
@@ -177,12 +176,13 @@ def run_of_comparison(
 ) -> checkpoint.Run:
     """The run of one compared method and seed: reused where it is finished, continued where it was begun, else trained.
 
-    wise-ft starts from the comparison's own run of `full` with the same seed, which is trained first if need be.
+    A method that starts from a run gets the comparison's own with the same seed, which is trained first if need be.
     """
     train_config = _train_config(config, name, seed, prepared)
-    if train_config.method == "wise-ft" and train_config.start_from is None:
-        full = run_of_comparison(config, WISE_FT_SOURCE, seed, prepared, progress, command)
-        train_config = dataclasses.replace(train_config, start_from=full.folder)
+    starts_from = method_class(train_config.method, to_flat_json(train_config)).starts_from
+    if starts_from is not None and train_config.start_from is None:
+        source = run_of_comparison(config, starts_from, seed, prepared, progress, command)
+        train_config = dataclasses.replace(train_config, start_from=source.folder)
     folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")
     with exclusive(folder):
         checkpoint.check_folder(folder, to_flat_json(train_config), resume=checkpoint.has_run(folder))
@@ -214,10 +214,9 @@ def _train_config(config: CompareConfig, name: str, seed: int, prepared: Prepare
             seed=seed,
         )
     )
-    if config.budget == "full" or train_config.method == "wise-ft":
-        return train_config
     given = to_flat_json(train_config)
-    if method_class(train_config.method, given).reads(given) != "image":
+    method = method_class(train_config.method, given)
+    if config.budget == "full" or method.starts_from is not None or method.reads(given) != "image":
         return train_config
     optimizer, augmentation = train_config.optimizer, train_config.augmentation
     if config.optimizer.epochs is None:

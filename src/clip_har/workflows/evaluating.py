@@ -19,6 +19,7 @@ from clip_har.evaluation.findings import ExplainResult, Findings
 from clip_har.files import remove_stray_temporaries
 from clip_har.hard_pairs import HardPairs
 from clip_har.locking import exclusive
+from clip_har.methods import InterpolatedMethod
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows import beyond
 from clip_har.workflows.answering import Answering
@@ -131,7 +132,7 @@ def evaluate_prepared(
             command=command,
             load_thumbnail=thumbnails(prepared.dataset),
             interpolation=_interpolation(run, history),
-            chosen_share=chosen_alpha(run) if run and run.card.method == "wise-ft" else None,
+            chosen_share=chosen_alpha(run) if run and isinstance(run.method, InterpolatedMethod) else None,
             hard_pairs=_hard_pairs(run, prepared) if run else None,
             findings=_shown(result, data_summary(prepared.dataset, checks), explained),
         )
@@ -160,10 +161,11 @@ def _shown(result: EvalResult, data: report.DataSummary, explained: ExplainResul
 def _interpolation(
     run: checkpoint.Run | None, history: Sequence[Mapping[str, Any]]
 ) -> list[tuple[float, float]] | None:
-    """Of a wise-ft run, the share of the trained weights and the validation accuracy of each candidate."""
-    if run is None or run.card.method != "wise-ft":
+    """Of an interpolated run, the share of the trained weights and the validation accuracy of each candidate."""
+    method = None if run is None else run.method
+    if not isinstance(method, InterpolatedMethod):
         return None
-    return [(float(entry["candidate"].removeprefix("alpha=")), entry["val_accuracy"]) for entry in history]
+    return [(method.share_of(entry["candidate"]), entry["val_accuracy"]) for entry in history]
 
 
 def _hard_pairs(run: checkpoint.Run, prepared: Prepared) -> dict[str, Any] | None:
@@ -217,9 +219,7 @@ def _run_card(run: checkpoint.Run) -> dict[str, Any]:
     card = {key: getattr(run.card, key) for key in keys if getattr(run.card, key) is not None}
     if run.card.preset:
         card["preset"] = run.card.preset
-    if run.card.method == "lora":
-        card |= {key: run.card.settings[key] for key in ("placement", "loss")}
-    return card
+    return card | {key: run.card.settings[key] for key in run.method.shown_settings}
 
 
 def _epoch_record(entry: Mapping[str, Any]) -> EpochRecord:

@@ -122,12 +122,13 @@ def _settings(
     config: TrainConfig, given: Mapping[str, Any], prepared: Prepared
 ) -> tuple[Source | None, dict[str, Any]]:
     """The run that is started from, if any, and the settings without gaps."""
-    defaults = method_class(config.method, given).defaults(given, prepared.backbone)
+    method = method_class(config.method, given)
+    defaults = method.defaults(given, prepared.backbone)
     settings = resolve(given, defaults)
-    if config.method != "wise-ft":
+    if method.starts_from is None:
         return None, settings
     if config.start_from is None:
-        raise ConfigError("wise-ft mixes a trained run with zero-shot weights", remedy="Name it: --start-from RUN.")
+        raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Name it: --start-from RUN.")
     run = checkpoint.load_run(config.start_from)
     require_same(run.folder, run.protocol, prepared.protocol)
     return run.as_source(), {

@@ -107,8 +107,8 @@ def _restored(run: checkpoint.Run | None, frame: Frame, device: torch.device, pr
     run.tensors()  # missing or damaged weights are an error, not a question of names
     try:
         return run.classifier(frame=frame).to(device)
-    except RunError:  # CoOp's learned context, where the text tower is too short for it and the new names
-        if run.card.method != "coop":
+    except RunError:
+        if run.method.fits_any_name:
             raise
         progress.warn(f"{run.folder} has no answer for the names held out: they do not fit its learned prompts")
         return None

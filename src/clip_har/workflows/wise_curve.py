@@ -5,7 +5,7 @@ How alpha is chosen, on validation, is in methods/wise_ft.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,7 @@ from clip_har.dataset import SplitName
 from clip_har.errors import RunError
 from clip_har.evaluation.findings import WiseCurve, WisePoint
 from clip_har.images import Corruption
-from clip_har.methods import Classifier, Frame, LabelledImages
-from clip_har.methods.wise_ft import ALPHAS, WiseFt, mixed
+from clip_har.methods import Classifier, Frame, InterpolatedMethod, LabelledImages
 from clip_har.progress import Progress
 from clip_har.workflows.answering import stratified
 from clip_har.workflows.prepare import Prepared
@@ -50,7 +49,8 @@ def measure_wise_curve(
     run: checkpoint.Run | None, prepared: Prepared, split: SplitName, outside: Outside, progress: Progress
 ) -> WiseCurve | None:
     """Accuracy inside and outside the domain at every alpha; None for other methods, or where nothing is outside."""
-    if run is None or run.card.method != "wise-ft":
+    method = None if run is None else run.method
+    if run is None or not isinstance(method, InterpolatedMethod):
         return None
     novel = novel_images(run, prepared, split, progress)
     if novel is None and not outside.kinds and outside.shift is None:
@@ -63,8 +63,8 @@ def measure_wise_curve(
     frame = run.frame(model=prepared.backbone.card.name, device=str(prepared.backbone.device))
     places = _Places(run, prepared, split, outside, novel, progress)
     points = []
-    with progress.bar("WiSE-FT curve", total=len(ALPHAS), unit="models") as bar:
-        for alpha, tensors in _mixtures(run, frame, trained):
+    with progress.bar("WiSE-FT curve", total=len(method.shares), unit="models") as bar:
+        for alpha, tensors in method.mixtures(frame, trained):
             points.append(places.point(alpha, tensors, frame))
             bar.advance()
     return WiseCurve(points=tuple(points), chosen=chosen_alpha(run), severity=outside.severity)
@@ -117,19 +117,7 @@ class _Places:
         )
 
     def _classifier(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Classifier:
-        method = self._run.method
-        assert isinstance(method, WiseFt)
-        return method.origin().restore(frame, tensors).eval().requires_grad_(False).to(self._device)
-
-
-def _mixtures(
-    run: checkpoint.Run, frame: Frame, trained: Mapping[str, Tensor]
-) -> Iterator[tuple[float, dict[str, Tensor]]]:
-    method = run.method
-    assert isinstance(method, WiseFt)
-    zero_shot = method.origin().zero_shot_tensors(frame, trained)
-    for alpha in ALPHAS:
-        yield alpha, mixed(zero_shot, trained, alpha)
+        return self._run.method.restore(frame, tensors).eval().requires_grad_(False).to(self._device)
 
 
 def _source_run(run: checkpoint.Run) -> checkpoint.Run:
@@ -149,5 +137,7 @@ def _source_run(run: checkpoint.Run) -> checkpoint.Run:
 
 
 def chosen_alpha(run: checkpoint.Run) -> float:
-    """The alpha whose weights the run kept."""
-    return float(str(run.card.validation["candidate"]).removeprefix("alpha="))
+    """The share of the trained weights that an interpolated run kept."""
+    method = run.method
+    assert isinstance(method, InterpolatedMethod)
+    return method.share_of(str(run.card.validation["candidate"]))

@@ -1,0 +1,22 @@
+"""The methods that can be named, and where each is. Adding one is its file and its line here.
+
+Names are known without importing torch; `methods.METHODS` imports a class when it is asked for.
+"""
+
+from __future__ import annotations
+
+METHOD_CLASSES: dict[str, str] = {
+    "zero-shot": "clip_har.methods.zero_shot:ZeroShot",
+    "lora": "clip_har.methods.lora:Lora",
+    "linear-probe": "clip_har.methods.linear_probe:LinearProbe",
+    "full": "clip_har.methods.full:FullFineTuning",
+    "two-tier": "clip_har.methods.full:TwoTier",
+    "lp-ft": "clip_har.methods.lp_ft:LpFt",
+    "wise-ft": "clip_har.methods.wise_ft:WiseFt",
+    "coop": "clip_har.methods.coop:CoOp",
+    "clip-adapter": "clip_har.methods.clip_adapter:ClipAdapter",
+    "tip-adapter": "clip_har.methods.tip_adapter:TipAdapter",
+    "tip-adapter-f": "clip_har.methods.tip_adapter:TipAdapterF",
+}
+"""Name -> module:class."""
+METHOD_NAMES = tuple(METHOD_CLASSES)
