@@ -26,7 +26,7 @@ from clip_har.config import (
     TrainConfig,
 )
 from clip_har.errors import UserError
-from clip_har.predict import run_calibration
+from clip_har.predict import recorded_calibration
 from clip_har.progress import Silent
 from clip_har.workflows import fitting
 from clip_har.workflows.answering import Answering
@@ -116,7 +116,7 @@ def evaluated(home: Path, data: Path) -> Outcome:
         prepared = prepare(given, backbone, out=home / "out", progress=heard, run=run, for_training=False)
         answering, test = Answering(run, prepared, heard), prepared.images("test")
         tuned_NC = answering.finetuned(test)
-        saved = run_calibration(run)
+        saved = recorded_calibration(run)
     except UserError as error:
         return Outcome(None, tuple(heard.warnings), str(error))
     assert tuned_NC is not None and saved is not None

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.config import Precision
-from clip_har.errors import ModelError
+from clip_har.errors import ModelError, first_line
 from clip_har.files import cache_folder
 from clip_har.images import Preprocessing
 from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
@@ -163,7 +163,7 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ModelError(f"--device {device} cannot be used: {reason}", remedy="Try --device auto.") from error
     return chosen
 

@@ -59,3 +59,9 @@ class UnreadableImageError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def first_line(error: BaseException, *, longest: int = 160) -> str:
+    """The first line of an error's message, shortened; its type where there is none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= longest else f"{lines[0][: longest - 3]}..."

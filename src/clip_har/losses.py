@@ -20,14 +20,6 @@ def cosine_logits(image_BD: Tensor, text_CD: Tensor, scale: Tensor) -> Tensor:
         return scale.float() * image_BD.float() @ text_CD.float().T
 
 
-def class_cross_entropy(image_BD: Tensor, class_CD: Tensor, labels_B: Tensor, scale: Tensor) -> Tensor:
-    """Cross-entropy of softmax over all classes' prompt embeddings; no image is another's negative.
-
-    The zero-shot classifier's own objective (Radford et al. 2021, arXiv 2103.00020, section 3.1.2).
-    """
-    return F.cross_entropy(scale * image_BD @ class_CD.T, labels_B)
-
-
 def supcon(
     image_BD: Tensor, caption_BD: Tensor, labels_B: Tensor, scale: Tensor, weights_B: Tensor | None = None
 ) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clip_har.errors import ModelError
+from clip_har.errors import ModelError, first_line
 
 MAX_JSON_BYTES = 256 * 2**20
 """A configuration larger than this is not one; the largest tokenizers in use have 40 MB."""
@@ -84,7 +84,7 @@ def read_json(path: Path, name: str) -> Any:
     except RecursionError as error:
         raise _refused(name, "is nested too deeply") from error
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ModelError(f"{name} is not readable JSON: {reason}", remedy="Download the model again.") from error
     _check_values(content, name)
     return content

@@ -173,7 +173,7 @@ class _Judge:
 
     def __init__(self, run: Run, caution: Caution) -> None:
         self._classes = run.classes
-        self._calibration = run_calibration(run)
+        self._calibration = recorded_calibration(run)
         if self._calibration is None and caution.asks():
             raise RunError(
                 f"The card of {run.folder} does not say how far its confidence can be trusted",
@@ -217,7 +217,7 @@ def _promised(run: Run, calibration: Calibration, accuracy: float) -> float:
     return threshold
 
 
-def run_calibration(run: Run) -> Calibration | None:
+def recorded_calibration(run: Run) -> Calibration | None:
     """What the run's card says of its confidence, or None where it says nothing.
 
     Raises:

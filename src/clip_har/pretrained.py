@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from clip_har import model_files, openai_weights
-from clip_har.errors import ModelError
+from clip_har.errors import ModelError, first_line
 from clip_har.failures import is_exhausted
 from clip_har.integrity import file_sha256
 from clip_har.model_guards import no_code, offline, offline_if_unreachable, quiet
@@ -354,7 +354,7 @@ def _explain(name: str, architecture: str, error: Exception, *, local_only: bool
             f"The weights of {name} do not fit its architecture: {_second_line(error)}",
             remedy="Pass the architecture that the weights were saved from, or check that the file is complete.",
         )
-    reason = re.sub(r"(local-dir:)?\S*clip-har-model-\w+", "its folder", _first_line(error))
+    reason = re.sub(r"(local-dir:)?\S*clip-har-model-\w+", "its folder", _first_sentence(error))
     words = ("download", "hub", "huggingface")
     wants_network = architecture.startswith("hf-hub:") or any(word in reason.lower() for word in words)
     if architecture.startswith("local-dir:") or not wants_network:
@@ -371,9 +371,8 @@ def _explain(name: str, architecture: str, error: Exception, *, local_only: bool
     )
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    reason = lines[0].rpartition("Last error: ")[2] if lines else type(error).__name__
+def _first_sentence(error: Exception) -> str:
+    reason = first_line(error, longest=10_000).rpartition("Last error: ")[2]
     return textwrap.shorten(reason.split(". ")[0], 160, placeholder=" ...").rstrip(".")
 
 

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Shapes: M sentences, L tokens, D embedding width.
+# Shapes: C classes, T prompt templates, M sentences, L tokens, D embedding width.
+
+
+def mean_prompts(captions_CTD: Tensor) -> Tensor:
+    """Each class's unit-length prompt embedding [C, D]: the mean over its T sentences, renormalised.
+
+    Radford et al. 2021, arXiv 2103.00020, section 3.1.4: an ensemble in embedding space.
+    """
+    return F.normalize(captions_CTD.mean(dim=1), dim=-1)
 
 
 def trimmed_tokens(model: nn.Module, tokens_ML: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from clip_har.errors import ConfigError
+from clip_har.errors import ConfigError, first_line
 from clip_har.files import write_atomically
 
 
@@ -55,7 +55,7 @@ class WeightsAndBiases:
             )
         except wandb.Error as error:
             raise ConfigError(
-                f"Weights & Biases cannot be used: {str(error).splitlines()[0]}",
+                f"Weights & Biases cannot be used: {first_line(error)}",
                 remedy="Log in with wandb login, or set WANDB_MODE=offline.",
             ) from error
 

@@ -9,8 +9,8 @@ import pytest
 
 from clip_har.download import kaggle
 from clip_har.download.har import SOURCES
-from clip_har.download.network import first_line, is_offline
-from clip_har.errors import DataError
+from clip_har.download.network import is_offline
+from clip_har.errors import DataError, first_line
 
 
 def chained(root: BaseException) -> Exception:

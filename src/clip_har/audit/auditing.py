@@ -20,6 +20,7 @@ from clip_har.audit.near_duplicates import Groups, group_fingerprints, is_flat
 from clip_har.audit.records import CHECKS, UNSPLIT, Audit, Check, CheckName, Finding, Kind, class_counts
 from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.dataset.layout import FoundFile
+from clip_har.images.workers import worker_count
 from clip_har.progress import Progress
 
 GREY_SPREAD = 8
@@ -41,7 +42,9 @@ def read_images(
     Returns:
         The N images that can be decoded, their fingerprints [N], and sha256 -> reason of the others.
     """
-    prints = fingerprints(as_records(inventory.images), cache=cache, workers=settings.processes(), progress=progress)
+    prints = fingerprints(
+        as_records(inventory.images), cache=cache, workers=worker_count(settings.workers), progress=progress
+    )
     good = prints["reason"] == b""
     readable = tuple(file for file, is_good in zip(inventory.images, good, strict=True) if is_good)
     return readable, prints[good], dict(unreadable_reasons(prints))

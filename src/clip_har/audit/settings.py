@@ -5,7 +5,6 @@ How a command line becomes these is cyclopts' business; what they decide is in t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -51,10 +50,6 @@ class AuditSettings:
     """Processes that read images; -1 means one per core, 0 reads in the main process."""
     cache: Path | None = None
     """Folder of cached fingerprints and embeddings. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
-
-    def processes(self) -> int:
-        """How many processes read images."""
-        return self.workers if self.workers >= 0 else os.cpu_count() or 1
 
     def validate(self) -> None:
         """Refuse values that cannot work, all at once.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from clip_har.download.har import FetchSource
-from clip_har.download.network import first_line, is_offline
-from clip_har.errors import DataError
+from clip_har.download.network import is_offline
+from clip_har.errors import DataError, first_line
 from clip_har.progress import SILENT, Progress
 
 PATTERNS = ("*.parquet", "README.md", "dataset_infos.json", "classes.txt")

@@ -7,15 +7,6 @@ from __future__ import annotations
 
 import socket
 
-LONGEST = 160
-"""Characters of a library's message that are shown."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, shortened; its type where there is none."""
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
-
 
 def is_offline(error: BaseException) -> bool:
     """Whether the service's name could not be resolved: then there is no network, and trying again is vain."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from clip_har.errors import UnreadableImageError
+from clip_har.errors import UnreadableImageError, first_line
 from clip_har.images.parquet import image_values
 
 MAX_PACKED_BYTES = 128 * 1024 * 1024
@@ -75,7 +75,9 @@ class ParquetImage:
             with _reading:  # one reader at a time: neighbours are in the same row group
                 value = _row_group(self.file, self.column, self.row_group)[self.row]
         except (OSError, ValueError, IndexError, KeyError) as error:  # pyarrow's errors are ValueErrors
-            raise UnreadableImageError(f"cannot be read from {self.file.name}: {_first_line(error)}") from error
+            raise UnreadableImageError(
+                f"cannot be read from {self.file.name}: {first_line(error, longest=80)}"
+            ) from error
         content = value.get("bytes") if isinstance(value, dict) else value
         if not content:
             raise UnreadableImageError("the row holds no image")
@@ -120,7 +122,3 @@ def file_of(address: ImageAddress) -> Path:
 @functools.lru_cache(maxsize=_ROW_GROUPS_KEPT)
 def _row_group(file: Path, column: str, row_group: int) -> list[Any]:
     return image_values(file, column, row_group)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:80]

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from clip_har.errors import UnreadableImageError
+from clip_har.errors import UnreadableImageError, first_line
 from clip_har.failures import is_exhausted
 from clip_har.images import limits
 from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
@@ -346,7 +346,7 @@ def _grey_strip(image: Image.Image, box: tuple[int, int, int, int]) -> NDArray[n
 
 
 def _reason(error: Exception, kind: str, head: bytes, stream: BinaryIO) -> str:
-    message = (str(error) or type(error).__name__).splitlines()[0]
+    message = first_line(error)
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels, perhaps a decompression bomb"
     if isinstance(error, MemoryError):

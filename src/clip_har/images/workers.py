@@ -29,6 +29,11 @@ LOST_BATCH = 75
 """Exit code of a worker that could not hand over a batch."""
 
 
+def worker_count(asked: int) -> int:
+    """Processes that decode: as asked, or one per core for -1."""
+    return asked if asked >= 0 else os.cpu_count() or 1
+
+
 def ignore_interrupts(_worker: int = 0) -> None:
     """Let this process ignore Ctrl-C, SIGTERM and SIGHUP, which a terminal and SLURM send to the whole process group.
 

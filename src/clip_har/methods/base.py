@@ -27,6 +27,9 @@ from clip_har.prompts import class_phrase
 
 Reads = Literal["embedding", "hidden", "image"]
 
+MAX_LOGIT_SCALE = 100.0
+"""CLIP's own bound on the learned logit scale (arXiv 2103.00020, section 2.5)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:

@@ -20,7 +20,7 @@ class FullFineTuning(GradientMethod):
 
     Goyal et al. 2023, "Finetune like you pretrain" (arXiv 2212.00638, eq. 3): contrast images with captions made of
     their labels, and train both towers. Theirs counts captions of the same class as negatives; here the classes'
-    prompts are contrasted (losses.class_cross_entropy), or with --loss supcon the batch's own captions, class-aware.
+    prompts are contrasted by cross-entropy, or with --loss supcon the batch's own captions, class-aware.
     """
 
     name = "full"

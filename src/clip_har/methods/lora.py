@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from clip_har.errors import ConfigError
 from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods.base import (
+    MAX_LOGIT_SCALE,
     Batch,
     Classifier,
     Frame,
@@ -29,8 +30,6 @@ from clip_har.methods.base import (
 
 # Shapes: B images, C classes, D embedding width, R rank.
 
-MAX_LOGIT_SCALE = 100.0
-"""CLIP's own bound on the learned logit scale (arXiv 2103.00020, section 2.5)."""
 INIT_STD = 0.01
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, Reads, Task
+from clip_har.methods.base import Classifier, Frame, GradientMethod, Reads, Task
 from clip_har.methods.linear_probe import LinearProbe, LinearProbeClassifier
 from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
 
@@ -103,9 +103,6 @@ class LpFt(GradientMethod):
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         assert isinstance(classifier, TowerWithHead)
         return tower_groups(classifier, self.settings)
-
-    def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
-        return super().loss(classifier, batch, task)
 
     def _best_probe(self, task: Task) -> LinearProbeClassifier:
         """The candidate with the lowest loss on validation."""

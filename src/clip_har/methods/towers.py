@@ -15,14 +15,20 @@ from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
 from clip_har.losses import CAPTION_LOSSES, cosine_logits
-from clip_har.methods.base import Batch, Classifier, Frame, LabelledImages, over_files, weighted_cross_entropy
+from clip_har.methods.base import (
+    MAX_LOGIT_SCALE,
+    Batch,
+    Classifier,
+    Frame,
+    LabelledImages,
+    over_files,
+    weighted_cross_entropy,
+)
 from clip_har.prompts import filled
-from clip_har.text_tower import encode_tokens, trimmed_tokens
+from clip_har.text_tower import encode_tokens, mean_prompts, trimmed_tokens
 
 # Shapes: B images, C classes, T prompt templates, L tokens, D embedding width.
 
-MAX_LOGIT_SCALE = 100.0
-"""CLIP's own bound on the learned logit scale (arXiv 2103.00020, section 2.5)."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -89,7 +95,7 @@ class Towers(Classifier):
         classes, templates = self.tokens_CTL.shape[:2]
         labels = torch.arange(classes, device=self.device).repeat_interleave(templates)
         captions = self.encode_captions(labels, torch.arange(templates, device=self.device).repeat(classes))
-        return F.normalize(captions.reshape(classes, templates, -1).mean(dim=1), dim=-1)
+        return mean_prompts(captions.reshape(classes, templates, -1))
 
     def drawn_class_embeddings(self) -> Tensor:
         """The same under one template per class, drawn from torch's global generator: text augmentation."""

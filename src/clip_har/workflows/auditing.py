@@ -22,6 +22,7 @@ from clip_har.dataset.layout import FoundFile
 from clip_har.errors import ConfigError, ModelError
 from clip_har.features import FeatureStore, FeatureTable
 from clip_har.files import cache_folder, write_atomically
+from clip_har.images.workers import worker_count
 from clip_har.known_models import load_named
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.outputs import refuse_inside
@@ -190,7 +191,7 @@ def _features(
     store = FeatureStore(cache, backbone, progress=progress)
     records = as_records(readable)
     encoding = store.encode(
-        records, batch_size=settings.encode_batch_size, workers=settings.processes(), progress=progress
+        records, batch_size=settings.encode_batch_size, workers=worker_count(settings.workers), progress=progress
     )
     reasons.update(encoding.unreadable)
     kept = [place for place, file in enumerate(readable) if file.sha256 not in encoding.unreadable]

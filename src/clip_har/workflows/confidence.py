@@ -40,7 +40,7 @@ def with_confidence(
 
 def run_calibration(run: checkpoint.Run, answering: Answering, prepared: Prepared) -> Calibration:
     """What the run's card holds; else fitted on the validation images, and kept if they are the run's own."""
-    kept = predict.run_calibration(run)
+    kept = predict.recorded_calibration(run)
     if kept is not None:
         return kept
     calibration = fit_calibration(run, answering, prepared)

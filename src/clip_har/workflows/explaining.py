@@ -31,11 +31,12 @@ from clip_har.explain.relevance import relevance_maps
 from clip_har.features import Encoding, FeatureStore
 from clip_har.files import cache_folder, write_atomically
 from clip_har.images import decode
+from clip_har.images.workers import worker_count
 from clip_har.methods import Classifier, LabelledImages
 from clip_har.predict import load_run_backbone
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.answering import Answering
-from clip_har.workflows.prepare import Prepared, embed_captions, prepare, scored_split, worker_count
+from clip_har.workflows.prepare import Prepared, embed_captions, prepare, scored_split
 
 SHOWN_PROMPTS = 5
 LISTED = 50

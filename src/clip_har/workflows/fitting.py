@@ -18,7 +18,7 @@ from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.interrupts import deferred_interrupts
 from clip_har.methods import Classifier, GradientMethod, LabelledImages, Method, SolvedMethod, Task
-from clip_har.progress import Bar, Progress
+from clip_har.progress import Progress
 from clip_har.tracking import Tracker, trackers
 from clip_har.trainer import Engine, TrainState, fit
 from clip_har.training_states import BestWeights, SavedState, Start, place_best, save_best, save_state
@@ -128,7 +128,7 @@ class Fitting:
             for state in self._keeping_the_last(states):
                 images += state.images
                 rate = images / max(1e-9, time.perf_counter() - started)
-                shown = self._show(bar, state, rate)
+                shown = self._show(state, rate)
                 if state.epoch_end:
                     entry = self._close_epoch(state, rate)
                     shown |= {"val": f"{entry['val_accuracy']:.1%}", "zero_shot": zero_shot}
@@ -157,8 +157,7 @@ class Fitting:
                 self._save_state(last)
             raise
 
-    def _show(self, bar: Bar, state: TrainState, rate: float) -> dict[str, str]:
-        del bar
+    def _show(self, state: TrainState, rate: float) -> dict[str, str]:
         if isinstance(self.method, SolvedMethod):
             return {"candidate": state.description}
         figures = {"loss": state.loss, "mean_loss": state.mean_loss, "lr": state.lr, "images_per_second": rate}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har import checkpoint
@@ -31,6 +30,7 @@ from clip_har.dataset import ActionDataset, write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.features import Encoding, FeatureStore
 from clip_har.files import cache_folder
+from clip_har.images.workers import worker_count
 from clip_har.known_models import load_named
 from clip_har.legacy_checkpoint import LegacyCheckpoint, read_legacy_checkpoint
 from clip_har.locking import exclusive
@@ -39,10 +39,11 @@ from clip_har.pretrained import HISTORIC_NAMES
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.run_card import Imported, RunCard, write_card
+from clip_har.text_tower import mean_prompts
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.confidence import fit_calibration
 from clip_har.workflows.fitting import figures_on
-from clip_har.workflows.prepare import Prepared, embed_captions, prepare, worker_count
+from clip_har.workflows.prepare import Prepared, embed_captions, prepare
 from clip_har.workflows.training import card_content
 
 
@@ -164,7 +165,7 @@ def _prepared(
         templates=templates,
         phrasing=phrasing,
         captions_CTD=captions_CTD,
-        prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
+        prompts_CD=mean_prompts(captions_CTD),
         cache=cache_folder(settings.cache),
         workers=worker_count(settings.workers),
         encode_batch_size=settings.encode_batch_size,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har import checkpoint, distributed
@@ -33,6 +31,7 @@ from clip_har.errors import DataError
 from clip_har.features import Encoding, FeatureStore, FeatureTable, View
 from clip_har.files import cache_folder
 from clip_har.images import ImageFiles
+from clip_har.images.workers import worker_count
 from clip_har.known_models import load_named
 from clip_har.methods import LabelledImages, Source, Task
 from clip_har.methods.zero_shot import ZeroShotClassifier
@@ -40,6 +39,7 @@ from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
 from clip_har.prompts import filled, resolve_phrases, resolve_templates
 from clip_har.protocol import Protocol, hash_prompts
+from clip_har.text_tower import mean_prompts
 
 FEW_SHOT_VAL = 4
 
@@ -196,7 +196,7 @@ def prepare(
         templates=templates,
         phrasing=phrasing,
         captions_CTD=captions_CTD,
-        prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
+        prompts_CD=mean_prompts(captions_CTD),
         cache=cache_folder(backbone.cache),
         workers=worker_count(backbone.workers),
         encode_batch_size=backbone.encode_batch_size,
@@ -303,11 +303,6 @@ def _load_model(backbone: BackboneConfig, run: checkpoint.Run | None) -> Backbon
     if run:
         return load_run_backbone(run, model=backbone.model, device=backbone.device, precision=backbone.precision)
     return load_named(backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision)
-
-
-def worker_count(asked: int) -> int:
-    """Processes that decode: as asked, or one per core for -1."""
-    return asked if asked >= 0 else os.cpu_count() or 1
 
 
 def _say_encoding(encoding: Encoding, progress: Progress) -> None:

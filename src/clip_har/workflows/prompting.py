@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har import checkpoint
@@ -22,6 +21,7 @@ from clip_har.files import write_atomically
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import TEMPLATE_SETS, filled, resolve_phrases, resolve_templates
+from clip_har.text_tower import mean_prompts
 from clip_har.workflows.answering import rightly
 from clip_har.workflows.prepare import Prepared, embed_captions, prepare
 
@@ -85,7 +85,7 @@ def _trial(
 
     def answers(templates: Sequence[str], phrasings: str) -> Tensor:
         captions_CTD = embed_captions(prepared.store, [phrases[phrasings][name] for name in classes], templates)
-        prompts_CD = F.normalize(captions_CTD.mean(dim=1), dim=-1)
+        prompts_CD = mean_prompts(captions_CTD)
         return ZeroShotClassifier(prompts_CD, scale).probabilities(images)
 
     default_N = rightly(answers(TEMPLATE_SETS[DEFAULT[0]], DEFAULT[1]).numpy(), targets)

@@ -30,9 +30,9 @@ from clip_har.dataset.groups import cut_folds, cut_groups, join_groups, joins_an
 from clip_har.dataset.splits import cuts_for
 from clip_har.errors import ConfigError, RunError
 from clip_har.files import cache_folder, write_atomically
+from clip_har.images.workers import worker_count
 from clip_har.progress import SILENT, Progress
 from clip_har.workflows.outputs import refuse_inside
-from clip_har.workflows.prepare import worker_count
 
 NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
 UNEVEN = 0.05

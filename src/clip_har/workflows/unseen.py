@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from clip_har import checkpoint
 from clip_har.dataset import SplitName
@@ -19,6 +18,7 @@ from clip_har.evaluation.findings import BaseNovel, Unseen
 from clip_har.methods import Classifier, Frame, LabelledImages
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.progress import Progress
+from clip_har.text_tower import mean_prompts
 from clip_har.workflows.answering import Answering
 from clip_har.workflows.prepare import Prepared, embed_captions
 
@@ -88,7 +88,7 @@ def novel_images(
         classes=dataset.classes,
         templates=prepared.templates,
         phrases=phrases,
-        prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
+        prompts_CD=mean_prompts(captions_CTD),
         logit_scale=card.logit_scale if run is None else run.card.backbone.logit_scale,
         load_backbone=prepared.load_backbone,
     )

@@ -21,7 +21,7 @@ from clip_har.dataset.sources.arrow_messages import is_compressed
 from clip_har.dataset.sources.base import Row, Source, source_of_rows, split_of_word, with_splits
 from clip_har.dataset.sources.class_names import hub_features, is_image_feature, listed_names, names_of_feature
 from clip_har.dataset.sources.tables import LABEL_COLUMNS, guess_columns
-from clip_har.errors import DataError
+from clip_har.errors import DataError, first_line
 from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
 from clip_har.images.parquet import (
     MIN_IMAGE_BYTES,
@@ -95,7 +95,7 @@ def read_packed_tables(root: Path, files: Sequence[Path]) -> Source:
         except TooLargeError as error:
             raise DataError(f"{file} is refused: {error}", remedy=SMALLER_ROW_GROUPS) from error
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+            reason = first_line(error, longest=120)
             raise DataError(f"Cannot read {file}: {reason}", remedy="Fetch the file anew.") from error
     if len(seen) > 1:
         one, other, *_ = seen.values()
@@ -150,7 +150,7 @@ def _schema(file: Path) -> Any:
             return load_pyarrow(file, "pyarrow.parquet").read_schema(file)
         return _arrow_reader(pyarrow, pyarrow.memory_map(str(file))).schema
     except (OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        reason = first_line(error, longest=120)
         raise DataError(f"Cannot read {file}: {reason}", remedy="Fetch the file anew.") from error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_har.csv_cells import true_cell
-from clip_har.errors import DataError
+from clip_har.errors import DataError, first_line
 from clip_har.images.parquet import SMALLER_ROW_GROUPS, TooLargeError, load_pyarrow, text_rows
 
 TEXT_TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[list[str], list[Sequence[Any]]]:
     except TooLargeError as error:
         raise DataError(f"The table {path} is refused: {error}", remedy=SMALLER_ROW_GROUPS) from error
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        reason = first_line(error, longest=120)
         raise DataError(f"Cannot read the table {path}: {reason}", remedy="Mend the file.") from error
 
 
