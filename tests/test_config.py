@@ -562,7 +562,7 @@ def test_every_preset_says_its_command_and_loads() -> None:
     assert {"lora", "lora-attention", "lora-all", "augmented", "full", "two-tier"} <= set(config.preset_names())
     for name in config.preset_names():
         assert config.load_preset(name)["method"] in METHOD_NAMES
-        header = (config.tree.PRESET_FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("\n\n")[0]
+        header = (config.converters.PRESET_FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("\n\n")[0]
         assert header.startswith("# ") and f"--preset {name}" in header, name
 
 

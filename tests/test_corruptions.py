@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_har.config.tree import CORRUPTION_KINDS
+from clip_har.config.converters import CORRUPTION_KINDS
 from clip_har.images import KINDS, SEVERITIES, CorruptedTransform, Corruption, ImageFiles, Preprocessing
 from clip_har.images.corruptions import PARAMETERS, standard_size
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_har import features
+from clip_har import feature_shards, features
 from clip_har.backbone import Backbone, ImageFeatures, load_backbone
 from clip_har.dataset import ImageRecord, load_dataset
 from clip_har.features import FeatureStore
@@ -116,9 +116,9 @@ def test_a_killed_encoding_is_continued(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The process dies without any cleaning up after its second shard: those images are kept, no others."""
-    monkeypatch.setattr(features, "SHARD_ROWS", 6)
+    monkeypatch.setattr(feature_shards, "SHARD_ROWS", 6)
     written: list[int] = []
-    original = features._write_shard
+    original = feature_shards.write_shard
 
     def dying(*arguments: object) -> None:
         if len(written) == 2:
@@ -126,10 +126,10 @@ def test_a_killed_encoding_is_continued(
         written.append(1)
         original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(features, "_write_shard", dying)
+    monkeypatch.setattr(features, "write_shard", dying)
     with pytest.raises(SystemExit):
         FeatureStore(tmp_path, backbone).encode(records, batch_size=3)
-    monkeypatch.setattr(features, "_write_shard", original)
+    monkeypatch.setattr(features, "write_shard", original)
     encoded.clear()
     store = FeatureStore(tmp_path, backbone)
     assert store.encode(records, batch_size=3).reused == 12

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ LAYERS = (
     "backbone",
     "known_models",
     "text_tower",
+    "feature_shards",
     "features",
     "losses",
     "hard_pairs",
@@ -54,13 +56,12 @@ LAYERS = (
     "explain",
     "report",
     "predict",
-    "export",
-    "serve",
     "demo",
     "console_table",
     "console_findings",
     "console",
     "workflows",
+    "cli_flags",
     "cli_data",
     "cli_import",
     "cli",
@@ -172,3 +173,33 @@ def test_siblings_and_earlier_layers_are_free(statement: str) -> None:
 
 def test_a_module_without_a_layer_is_found() -> None:
     assert violations("", "clip_har.utils", "clip_har") == ["clip_har.utils is not in LAYERS"]
+
+
+MOST_LINES = 400
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted_name)
+def test_no_file_is_too_long_to_be_read_at_once(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_layers_name_what_exists_and_nothing_else() -> None:
+    assert set(LAYERS) == {layer_of(dotted_name(path)) for path in modules()}
+    assert len(set(LAYERS)) == len(LAYERS)
+
+
+def sibling_imports(package: Path) -> dict[str, set[str]]:
+    """Module of a package -> the modules of the same package that it imports, wherever in the source."""
+    names = {dotted_name(path): path for path in sorted(package.glob("*.py"))}
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        own = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        imported = set(imported_names(path.read_text(encoding="utf-8"), own))
+        modules_of_it = {next((known for known in (i, i.rpartition(".")[0]) if known in names), None) for i in imported}
+        graph[name] = {found for found in modules_of_it if found is not None and found != name}
+    return graph
+
+
+@pytest.mark.parametrize("package", sorted({path.parent for path in modules()} - {PACKAGE}), ids=dotted_name)
+def test_modules_of_a_package_do_not_import_in_circles(package: Path) -> None:
+    list(TopologicalSorter(sibling_imports(package)).static_order())  # raises CycleError, which shows the circle

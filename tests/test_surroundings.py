@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from clip_har import checkpoint, cli, features, files
+from clip_har import checkpoint, cli, feature_shards, features, files
 from clip_har.backbone import load_backbone
 from clip_har.dataset import ImageRecord
 from clip_har.dataset.reading import content_hash
@@ -204,13 +204,13 @@ def test_features_survive_the_deletion_of_their_cache(
     backbone, records = load_backbone(tiny_model, device="cpu", precision="float32"), image_records(photos)
     expected = FeatureStore(tmp_path, backbone)
     expected.encode(records)
-    write = features._write_shard
+    write = feature_shards.write_shard
 
     def write_then_delete(*arguments: object) -> None:
         write(*arguments)  # type: ignore[arg-type]
         shutil.rmtree(own_cache, ignore_errors=True)
 
-    monkeypatch.setattr(features, "_write_shard", write_then_delete)
+    monkeypatch.setattr(features, "write_shard", write_then_delete)
     store = FeatureStore(own_cache, backbone)
     assert store.encode(records).encoded == len(records)
     assert torch.equal(store.table(records).embedding, expected.table(records).embedding)

@@ -6,12 +6,10 @@ Exit codes: 0 done, 1 our fault (traceback), 2 the user's input (one line), 3 a 
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shlex
 import sys
-import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +22,7 @@ from cyclopts.config import Dict as ConfigValues
 
 from clip_har import __version__
 from clip_har.cli_data import EXIT_DONE, data_app, shown_progress, speaks
+from clip_har.cli_flags import CONFIG_TYPES, MAX_SEED, flag_problem, refuse_empty, require, value_of
 from clip_har.cli_import import import_
 from clip_har.config import (
     BackboneConfig,
@@ -34,7 +33,6 @@ from clip_har.config import (
     Precision,
     PromptsConfig,
     TrainConfig,
-    flat_fields,
     load_config_file,
 )
 from clip_har.config.checking import MAX_WORKERS
@@ -45,8 +43,6 @@ from clip_har.shown_text import shown, shown_json, shown_lines
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
 
-MESSAGE_LENGTH = 1000
-MAX_SEED = 2**32 - 1
 EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")]
 
@@ -81,7 +77,7 @@ def quickstart(
     from clip_har import workflows
     from clip_har.console import Output
 
-    _require("quickstart", seed=(seed, 0, MAX_SEED))
+    require("quickstart", seed=(seed, 0, MAX_SEED))
     progress = shown_progress()
     comparison = workflows.quickstart(
         out, methods=methods, seed=seed, cache=cache, progress=progress, command=_command()
@@ -218,8 +214,8 @@ def explain(
     from clip_har import workflows
     from clip_har.console import Output
 
-    _require("explain", limit=(limit, 0, None), neighbours=(neighbours, 0, None))
-    _require("explain", seed=(seed, 0, MAX_SEED), workers=(workers, -1, MAX_WORKERS))
+    require("explain", limit=(limit, 0, None), neighbours=(neighbours, 0, None))
+    require("explain", seed=(seed, 0, MAX_SEED), workers=(workers, -1, MAX_WORKERS))
     config = workflows.ExplainConfig(
         run=run,
         data=None if data is None else DataConfig(data=data),
@@ -269,7 +265,7 @@ def predict(
         device: Where the model runs: auto, cpu, cuda, cuda:1, mps.
         precision: Arithmetic of the image tower; auto picks bfloat16 where the hardware has it.
     """
-    _require("predict", top=(top, 1, None))
+    require("predict", top=(top, 1, None))
     if not images:
         raise UserError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
     from clip_har.console import Output
@@ -302,7 +298,7 @@ def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
         with ended_like_ctrl_c():
             return run_command(tokens, app=app)
     except cyclopts.CycloptsError as error:
-        return _refuse(_flag_problem(error, tokens, app))
+        return _refuse(flag_problem(error, tokens, app))
     except UserError as error:
         return _refuse(str(error))
     except KeyboardInterrupt as interrupt:
@@ -317,10 +313,10 @@ def main(argv: Sequence[str] | None = None, *, app: App = app) -> int:
 
 def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     """Parse a command line and run it; raises what goes wrong."""
-    _refuse_empty(tokens)
-    path = _value_of(tokens, "--config")
-    if path is not None and tokens[0] in _CONFIG_TYPES:
-        values = load_config_file(Path(path), _CONFIG_TYPES[tokens[0]], note=_say)
+    refuse_empty(tokens)
+    path = value_of(tokens, "--config")
+    if path is not None and tokens[0] in CONFIG_TYPES:
+        values = load_config_file(Path(path), CONFIG_TYPES[tokens[0]], note=_say)
         # Under the command's name: cyclopts drops keys of the root that are called as a command, and "data" is one.
         app.config = (ConfigValues({tokens[0]: values}, source=path),)
     else:
@@ -330,30 +326,12 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     return result if isinstance(result, int) else EXIT_DONE
 
 
-_CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig, "prompts": PromptsConfig}
 _COMMAND_LINE: list[str] = []
 
 
 def _command() -> str:
     """The command line as one would type it again, for reports and cards."""
     return shlex.join(" ".join(_COMMAND_LINE[:1]).split() + _COMMAND_LINE[1:])
-
-
-def _value_of(tokens: Sequence[str], flag: str) -> str | None:
-    for index, token in enumerate(tokens):
-        if token == flag and index + 1 < len(tokens):
-            return tokens[index + 1]
-        if token.startswith(f"{flag}="):
-            return token.partition("=")[2]
-    return None
-
-
-def _refuse_empty(tokens: Sequence[str]) -> None:
-    """An empty value mostly comes from a shell variable that is not set, and would mean the working directory."""
-    for before, token in zip(("", *tokens), tokens, strict=False):
-        if not token.strip() or (token.startswith("--") and token.endswith("=")):
-            flag = token.rstrip("=") or (before if before.startswith("--") else "An argument")
-            raise UserError(f"{flag} is empty", remedy="Give a value, or remove it.")
 
 
 def _image_files(given: Iterable[Path]) -> Iterator[Path]:
@@ -363,45 +341,6 @@ def _image_files(given: Iterable[Path]) -> Iterator[Path]:
             yield from sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
         else:
             yield path
-
-
-def _flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App) -> str:
-    """What cyclopts found wrong, as one line; a misspelt flag before the required one it hides."""
-    command = " ".join(_command_words(tokens, app))
-    what = textwrap.shorten(str(error), MESSAGE_LENGTH, placeholder=" ...").rstrip(".")
-    if isinstance(error, cyclopts.MissingArgumentError) and command in _CONFIG_TYPES:
-        what = _unknown_flag(tokens, _CONFIG_TYPES[command]) or "--data is needed"
-    ending = "" if what.endswith("?") else "."
-    return f"{what}{ending} See {' '.join([*app.name, command]).strip()} --help."
-
-
-def _command_words(tokens: Sequence[str], app: App) -> list[str]:
-    """The words that name a command, such as data and audit."""
-    words: list[str] = []
-    for token in tokens:
-        if token.startswith("-") or token not in set(app):
-            break
-        words.append(token)
-        app = app[token]
-    return words
-
-
-def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:
-    known = [field.name.replace("_", "-") for field in flat_fields(config_type)] + ["config"]
-    for token in tokens:
-        flag = token.partition("=")[0].replace("_", "-").removeprefix("--")
-        if token.startswith("--") and flag.removeprefix("no-") not in known:
-            near = difflib.get_close_matches(flag, known, n=1)
-            return f"Unknown option --{flag}" + (f". Did you mean --{near[0]}?" if near else "")
-    return None
-
-
-def _require(command: str, **ranges: tuple[int, int, int | None]) -> None:
-    """Refuse a flag's value outside its range: name = (value, lowest, highest or None)."""
-    for name, (value, lowest, highest) in ranges.items():
-        if value < lowest or (highest is not None and value > highest):
-            wanted = f"{lowest} or more" if highest is None else f"from {lowest} to {highest}"
-            raise UserError(f"--{name} must be {wanted}, not {value}", remedy=f"See clip-har {command} --help.")
 
 
 def _refuse(line: str) -> int:
@@ -419,7 +358,7 @@ def _interrupted(tokens: Sequence[str], run_folder: str = "") -> int:
     """Say how to go on. A training that has saved a state names its run folder."""
     again = _command()
     if run_folder and tokens[:1] == ["train"]:
-        again += "" if _value_of(tokens, "--out") else f" --out {shlex.quote(run_folder)}"
+        again += "" if value_of(tokens, "--out") else f" --out {shlex.quote(run_folder)}"
         again += "" if "--resume" in tokens else " --resume"
     _say(f"Interrupted. What is done is kept; continue with: {again}")
     return EXIT_INTERRUPTED

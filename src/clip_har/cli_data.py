@@ -15,7 +15,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from clip_har.audit.settings import AuditSettings, Limits
-from clip_har.config.tree import SetAside
+from clip_har.config.converters import SetAside
 from clip_har.download.har import SourceName
 from clip_har.errors import ConfigError
 from clip_har.progress import SILENT, Progress

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from clip_har.cli_data import EXIT_DONE, shown_progress, speaks
 from clip_har.config import BackboneConfig, DataConfig, Precision
-from clip_har.config.tree import Names, SetAside
+from clip_har.config.converters import Names, SetAside
 
 if TYPE_CHECKING:
     from clip_har.workflows import ImportConfig

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import time
 import uuid
@@ -23,11 +22,12 @@ import torch
 from torch import Tensor
 
 from clip_har import distributed
-from clip_har.backbone import Backbone, ImageFeatures
+from clip_har.backbone import Backbone
 from clip_har.config import Augment
 from clip_har.dataset import ImageRecord
 from clip_har.errors import MachineError
-from clip_har.files import is_unwritable, remove_stray_temporaries, write_atomically
+from clip_har.feature_shards import DamagedShardError, PendingShard, RowsInMemory, Shard, write_shard
+from clip_har.files import is_unwritable, remove_stray_temporaries
 from clip_har.images import (
     PIXELS_VERSION,
     CorruptedTransform,
@@ -37,13 +37,9 @@ from clip_har.images import (
     decode_batches,
     view_seed,
 )
-from clip_har.integrity import DamagedError, file_sha256, read_sealed_json, write_sealed_json
+from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 from clip_har.progress import SILENT, Progress
 
-SHARD_ROWS = 1024
-"""Images per shard: what a killed run loses at most."""
-SHARD_SECONDS = 30.0
-"""A slow backbone writes its shard after this long, however full it is."""
 FORMAT = "clip-har-features-1"
 
 
@@ -125,7 +121,7 @@ class FeatureStore:
         self._view = view
         self._progress = progress
         self.folder = folder / "features" / store_key(backbone, view)
-        self._shards: list[_Shard | _RowsInMemory] = []
+        self._shards: list[Shard | RowsInMemory] = []
         self._index: dict[str, tuple[int, int]] = {}
         self._unreadable: dict[str, str] = {}
         self._warned = False
@@ -188,12 +184,12 @@ class FeatureStore:
         path = self.folder / "text" / f"{key}.json"
         if path.is_file():
             try:
-                return torch.from_numpy(np.array(_Shard(path).arrays["embedding"]))
-            except _DamagedShardError:
+                return torch.from_numpy(np.array(Shard(path).arrays["embedding"]))
+            except DamagedShardError:
                 self._say_damaged(path)
         embedding = self._backbone.encode_text(sentences)
         with self._allowing_read_only():
-            _write_shard(path, {"embedding": embedding.numpy()}, sentences)
+            write_shard(path, {"embedding": embedding.numpy()}, sentences)
         return embedding
 
     def _encode_missing(
@@ -201,7 +197,7 @@ class FeatureStore:
     ) -> None:
         batches = self._decoded(missing, batch_size, workers)
         normalise = self._backbone.card.preprocessing.normalise
-        pending = _PendingShard()
+        pending = PendingShard()
         try:
             with progress.bar(_said(self._view), total=len(missing), unit="images") as bar:
                 for batch in batches:
@@ -217,18 +213,18 @@ class FeatureStore:
             if pending.hashes:  # also when interrupted: what is encoded is kept
                 self._take_in(pending)
 
-    def _take_in(self, pending: _PendingShard) -> None:
+    def _take_in(self, pending: PendingShard) -> None:
         """Write the rows and read them from disk; from memory if the cache is read-only, or was deleted just now."""
         hashes, arrays = pending.taken()
         path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
         with self._allowing_read_only():
-            _write_shard(path, arrays, hashes)
-            with suppress(_DamagedShardError):
-                self._add(_Shard(path))
+            write_shard(path, arrays, hashes)
+            with suppress(DamagedShardError):
+                self._add(Shard(path))
                 return
             if distributed.world_size() > 1:  # the others read it from there
                 raise MachineError(f"{path} was deleted or changed just now", remedy="Run the same command again.")
-        self._add(_RowsInMemory(hashes, arrays))
+        self._add(RowsInMemory(hashes, arrays))
 
     @contextmanager
     def _allowing_read_only(self) -> Iterator[None]:
@@ -269,15 +265,15 @@ class FeatureStore:
 
     def _open_shard(self, path: Path) -> None:
         try:
-            shard = _Shard(path)
-        except _DamagedShardError:
+            shard = Shard(path)
+        except DamagedShardError:
             self._say_damaged(path)
             with suppress(OSError):  # its images are simply encoded again
                 path.unlink(missing_ok=True)
             return
         self._add(shard)
 
-    def _add(self, shard: _Shard | _RowsInMemory) -> None:
+    def _add(self, shard: Shard | RowsInMemory) -> None:
         for row, sha256 in enumerate(shard.hashes):
             self._index[sha256] = (len(self._shards), row)
         self._shards.append(shard)
@@ -325,81 +321,3 @@ def _said(view: View | Corruption | None) -> str:
     if isinstance(view, Corruption):
         return f"Encoding {view.kind} {view.severity}"
     return f"Encoding {view.augment} view {view.number + 1}"
-
-
-class _PendingShard:
-    """Rows that are computed but not yet on disk."""
-
-    def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        self.hashes: list[str] = []
-        self._parts: dict[str, list[Tensor]] = {}
-        self._since = time.monotonic()
-
-    def add(self, hashes: Sequence[str], features: ImageFeatures) -> None:
-        self.hashes += hashes
-        self._parts.setdefault("embedding", []).append(features.embedding_BD)
-        if features.hidden_BH is not None:
-            self._parts.setdefault("hidden", []).append(features.hidden_BH)
-
-    def is_due(self) -> bool:
-        waited = time.monotonic() - self._since >= SHARD_SECONDS
-        return len(self.hashes) >= SHARD_ROWS or (bool(self.hashes) and waited)
-
-    def taken(self) -> tuple[list[str], dict[str, np.ndarray]]:
-        """The rows by hash and kind; none remain."""
-        hashes, arrays = self.hashes, {kind: torch.cat(parts).numpy() for kind, parts in self._parts.items()}
-        self._reset()
-        return hashes, arrays
-
-
-@dataclass(frozen=True)
-class _RowsInMemory:
-    """What a shard is without files."""
-
-    hashes: list[str]
-    arrays: dict[str, np.ndarray]
-
-
-class _DamagedShardError(Exception):
-    """A shard that is incomplete, or whose bytes are not those that were written."""
-
-
-class _Shard:
-    """Some images' features: one memory-mapped .npy per kind, and a .json with their content hashes.
-
-    The .json is written last, sealed, and holds the checksums of the whole files: a shard without it, or not matching
-    it, does not count.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            index = read_sealed_json(path)
-            self.hashes: list[str] = index["sha256"]
-            self.arrays: dict[str, np.ndarray] = {}
-            for kind, checksum in index["checksums"].items():
-                file = _array_path(path, kind)
-                if file_sha256(file) != checksum:
-                    raise DamagedError(file)
-                array = np.load(file, mmap_mode="r", allow_pickle=False)
-                if len(array) != len(self.hashes):
-                    raise DamagedError(file)
-                self.arrays[kind] = array
-        except (DamagedError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _DamagedShardError(path) from error
-
-
-def _write_shard(path: Path, arrays: Mapping[str, np.ndarray], hashes: Sequence[str]) -> None:
-    checksums = {}
-    for kind, array in arrays.items():
-        content = io.BytesIO()
-        np.save(content, np.ascontiguousarray(array))
-        checksums[kind] = hashlib.sha256(content.getvalue()).hexdigest()
-        write_atomically(_array_path(path, kind), content.getvalue())
-    write_sealed_json(path, {"sha256": list(hashes), "checksums": checksums})
-
-
-def _array_path(path: Path, kind: str) -> Path:
-    return path.with_name(f"{path.stem}.{kind}.npy")

@@ -1,13 +1,13 @@
 """Every setting: the tree of dataclasses, files that fill it, presets and ranges. Nothing here acts on one."""
 
 from clip_har.config.checking import range_problems, validate
+from clip_har.config.converters import Augment, MethodNames, Precision, known_method, preset_names
 from clip_har.config.legacy import HISTORIC_KEYS
 from clip_har.config.methods import METHOD_NAMES
 from clip_har.config.presets import apply_preset, load_preset, resolve
 from clip_har.config.reading import load_config_file
 from clip_har.config.tree import (
     DEFAULT_MODEL,
-    Augment,
     AugmentConfig,
     BackboneConfig,
     CompareConfig,
@@ -15,14 +15,10 @@ from clip_har.config.tree import (
     EngineConfig,
     EvaluateConfig,
     LoraConfig,
-    MethodNames,
     OptimizerConfig,
-    Precision,
     PromptsConfig,
     TrainConfig,
     flat_fields,
-    known_method,
-    preset_names,
     to_flat_json,
 )
 

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from clip_har.config.converters import PRESET_FOLDER
 from clip_har.config.methods import METHOD_CLASSES
 from clip_har.config.reading import load_config_file
-from clip_har.config.tree import PRESET_FOLDER, TrainConfig
+from clip_har.config.tree import TrainConfig
 from clip_har.errors import ConfigError
 
 BASE: Mapping[str, Any] = {

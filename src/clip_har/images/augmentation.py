@@ -20,7 +20,7 @@ from clip_har.images.preprocessing import PixelTransform, Preprocessing, image_p
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clip_har.config.tree import Augment
+    from clip_har.config.converters import Augment
 
 _CROP_AREA = {"light": (0.5, 1.0), "strong": (0.8, 1.0)}
 """Least and greatest share of the image's area that a crop keeps."""

@@ -22,7 +22,7 @@ from clip_har.images.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clip_har.config.tree import Augment
+    from clip_har.config.converters import Augment
     from clip_har.images.batches import Item
 
 

@@ -1,0 +1,74 @@
+"""What is wrong with a command line, as one line; which commands there are is in cli.py."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Sequence
+
+import cyclopts
+from cyclopts import App
+
+from clip_har.config import CompareConfig, EvaluateConfig, PromptsConfig, TrainConfig, flat_fields
+from clip_har.errors import UserError
+
+MESSAGE_LENGTH = 1000
+MAX_SEED = 2**32 - 1
+CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig, "prompts": PromptsConfig}
+
+
+def value_of(tokens: Sequence[str], flag: str) -> str | None:
+    """The value that a command line gives a flag, None if it does not."""
+    for index, token in enumerate(tokens):
+        if token == flag and index + 1 < len(tokens):
+            return tokens[index + 1]
+        if token.startswith(f"{flag}="):
+            return token.partition("=")[2]
+    return None
+
+
+def refuse_empty(tokens: Sequence[str]) -> None:
+    """An empty value mostly comes from a shell variable that is not set, and would mean the working directory."""
+    for before, token in zip(("", *tokens), tokens, strict=False):
+        if not token.strip() or (token.startswith("--") and token.endswith("=")):
+            flag = token.rstrip("=") or (before if before.startswith("--") else "An argument")
+            raise UserError(f"{flag} is empty", remedy="Give a value, or remove it.")
+
+
+def flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App) -> str:
+    """What cyclopts found wrong, as one line; a misspelt flag before the required one it hides."""
+    command = " ".join(_command_words(tokens, app))
+    what = textwrap.shorten(str(error), MESSAGE_LENGTH, placeholder=" ...").rstrip(".")
+    if isinstance(error, cyclopts.MissingArgumentError) and command in CONFIG_TYPES:
+        what = _unknown_flag(tokens, CONFIG_TYPES[command]) or "--data is needed"
+    ending = "" if what.endswith("?") else "."
+    return f"{what}{ending} See {' '.join([*app.name, command]).strip()} --help."
+
+
+def _command_words(tokens: Sequence[str], app: App) -> list[str]:
+    """The words that name a command, such as data and audit."""
+    words: list[str] = []
+    for token in tokens:
+        if token.startswith("-") or token not in set(app):
+            break
+        words.append(token)
+        app = app[token]
+    return words
+
+
+def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:
+    known = [field.name.replace("_", "-") for field in flat_fields(config_type)] + ["config"]
+    for token in tokens:
+        flag = token.partition("=")[0].replace("_", "-").removeprefix("--")
+        if token.startswith("--") and flag.removeprefix("no-") not in known:
+            near = difflib.get_close_matches(flag, known, n=1)
+            return f"Unknown option --{flag}" + (f". Did you mean --{near[0]}?" if near else "")
+    return None
+
+
+def require(command: str, **ranges: tuple[int, int, int | None]) -> None:
+    """Refuse a flag's value outside its range: name = (value, lowest, highest or None)."""
+    for name, (value, lowest, highest) in ranges.items():
+        if value < lowest or (highest is not None and value > highest):
+            wanted = f"{lowest} or more" if highest is None else f"from {lowest} to {highest}"
+            raise UserError(f"--{name} must be {wanted}, not {value}", remedy=f"See clip-har {command} --help.")
