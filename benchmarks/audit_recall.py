@@ -21,8 +21,8 @@ from PIL import Image
 
 from clip_har.audit.records import Audit
 from clip_har.audit.settings import AuditSettings
+from clip_har.commands.audit import audit_data
 from clip_har.console import ConsoleProgress
-from clip_har.workflows.auditing import audit_data
 
 SUSPECTS = 100
 LEAKS = ("bytes",) * 20 + ("quality 60",) * 20 + ("70 %",) * 10

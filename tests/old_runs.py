@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clip_har import workflows
+from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, LoraConfig, OptimizerConfig, TrainConfig
 from clip_har.predict import Predictor
 from samples import CLASSES, HUES, MODEL_CONFIG
@@ -109,7 +109,7 @@ def main(out: Path) -> None:
                 out=Path(work) / name,
                 **given,
             )
-            run = workflows.train(config)
+            run = commands.train(config)
             answers = Predictor(run.folder, model=model, device="cpu", precision="float32").predict(
                 scored_images(data), top=len(CLASSES)
             )

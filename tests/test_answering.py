@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clip_har import checkpoint, workflows
+from clip_har import checkpoint, commands
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, LoraConfig, OptimizerConfig, TrainConfig
+from clip_har.experiment import predictions as answering
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.setup import prepare
 from clip_har.progress import SILENT
-from clip_har.workflows import answering
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.prepare import prepare
 from samples import write_dataset
 
 
 def trained(photos: Path, model: str, out: Path, **changes: Any) -> checkpoint.Run:
-    return workflows.train(
+    return commands.train(
         TrainConfig(
             data=changes.pop("data", DataConfig(data=photos)),
             backbone=BackboneConfig(model=model, workers=0, precision="float32"),
@@ -94,9 +94,9 @@ def test_an_evaluation_leaves_out_the_split_that_the_training_left_out(tiny_mode
     run = trained(data, tiny_model, tmp_path / "run", data=aside)
     own = [line.split(",")[0] for line in (run.folder / "manifest.csv").read_text().splitlines() if ",test" in line]
     backbone = BackboneConfig(workers=0, precision="float32")
-    result, _ = workflows.evaluate(EvaluateConfig(data=DataConfig(data=data), backbone=backbone, checkpoint=run.folder))
+    result, _ = commands.evaluate(EvaluateConfig(data=DataConfig(data=data), backbone=backbone, checkpoint=run.folder))
     assert sorted(result.paths) == sorted(own)
-    asked, _ = workflows.evaluate(
+    asked, _ = commands.evaluate(
         EvaluateConfig(data=DataConfig(data=data, set_aside=()), backbone=backbone, checkpoint=run.folder)
     )
     assert all(path.startswith("test/") for path in asked.paths)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_har import __version__, cli, workflows
+from clip_har import __version__, cli, commands
 from permissions import permissions_hold
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
@@ -143,7 +143,7 @@ def test_a_folder_that_may_not_be_written_to_is_one_line(
 def test_our_own_fault_is_a_traceback_and_exit_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workflows, "train", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(commands, "train", lambda *_, **__: 1 / 0)
     assert cli.main(["train", "--data", "d"]) == 1
     err = capsys.readouterr().err
     assert "ZeroDivisionError" in err and "please report" in err

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from clip_har import cli, config, workflows
+from clip_har import cli, commands, config
 from clip_har.config import (
     METHOD_NAMES,
     AugmentConfig,
@@ -181,7 +181,7 @@ def fixture_parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         raise ReachedError
 
     for name in COMMANDS:
-        monkeypatch.setattr(workflows, name, workflow)
+        monkeypatch.setattr(commands, name, workflow)
 
     def parse(*tokens: str) -> Command:
         with pytest.raises(ReachedError):

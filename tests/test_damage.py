@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clip_har import checkpoint, training_states, workflows
+from clip_har import checkpoint, commands, training_states
 from clip_har.config import (
     AugmentConfig,
     BackboneConfig,
@@ -26,11 +26,11 @@ from clip_har.config import (
     TrainConfig,
 )
 from clip_har.errors import UserError
+from clip_har.experiment import fit as fitting
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.setup import prepare
 from clip_har.predict import recorded_calibration
 from clip_har.progress import Silent
-from clip_har.workflows import fitting
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.prepare import prepare
 from samples import write_dataset
 
 POSITIONS = {"header": 9, "data": 0.6, "end": -1}
@@ -99,10 +99,10 @@ def config_of(data: Path, model: str, out: Path, **changes: Any) -> TrainConfig:
 def finished(data: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that reads images (so it saves its predictions), evaluated, and its cache."""
     home = tmp_path_factory.mktemp("finished")
-    workflows.train(config_of(data, tiny_model, home / "run"))
+    commands.train(config_of(data, tiny_model, home / "run"))
     backbone = BackboneConfig(workers=0, precision="float32", cache=home / "cache")
     given = DataConfig(data=data, unreadable_limit=0.2)
-    workflows.evaluate(EvaluateConfig(data=given, backbone=backbone, checkpoint=home / "run"))
+    commands.evaluate(EvaluateConfig(data=given, backbone=backbone, checkpoint=home / "run"))
     return home
 
 
@@ -206,7 +206,7 @@ def unfinished(data: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFac
     """A training killed after its second epoch, and the weights of one that was not."""
     home = tmp_path_factory.mktemp("unfinished")
     config = config_of(data, tiny_model, home / "run")
-    whole = workflows.train(replace(config, out=home.with_name("whole") / "run")).folder
+    whole = commands.train(replace(config, out=home.with_name("whole") / "run")).folder
     original, saves = training_states.save_state, []
 
     def dying(*arguments: Any, **options: Any) -> None:
@@ -218,14 +218,14 @@ def unfinished(data: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "save_state", dying)
         with pytest.raises(Killed):
-            workflows.train(config)
+            commands.train(config)
     return home, (whole / "adapter_model.safetensors").read_bytes()
 
 
 def resumed(home: Path, data: Path, model: str) -> Outcome:
     heard = Heard()
     try:
-        run = workflows.train(config_of(data, model, home / "run", resume=True), progress=heard)
+        run = commands.train(config_of(data, model, home / "run", resume=True), progress=heard)
     except UserError as error:
         return Outcome(None, tuple(heard.warnings), str(error))
     return Outcome({"weights": (run.folder / run.weights_file).read_bytes()}, tuple(heard.warnings))
@@ -276,7 +276,7 @@ def test_a_flipped_byte_in_a_cache_is_noticed_and_the_result_is_the_same(
     for where, copy in damaged_copies(finished, "cache", tmp_path):
         shutil.rmtree(copy / "run")
         heard = Heard()
-        run = workflows.train(config_of(data, tiny_model, copy / "run"), progress=heard)
+        run = commands.train(config_of(data, tiny_model, copy / "run"), progress=heard)
         assert (run.folder / run.weights_file).read_bytes() == expected, where
         assert any("damaged" in text for text in heard.warnings), where
 
@@ -289,6 +289,6 @@ def test_a_torn_cached_split_is_created_again(
     (split,) = (tmp_path / "cache" / "splits").iterdir()
     split.write_bytes(split.read_bytes()[: int(share * split.stat().st_size)])
     heard = Heard()
-    run = workflows.train(config_of(data, tiny_model, tmp_path / "run"), progress=heard)
+    run = commands.train(config_of(data, tiny_model, tmp_path / "run"), progress=heard)
     assert any("saved split" in text for text in heard.warnings)
     assert (run.folder / "manifest.csv").read_bytes() == (finished / "run" / "manifest.csv").read_bytes()

@@ -16,13 +16,13 @@ from PIL import Image
 
 import hostile_images as hostile
 from clip_har.backbone import load_backbone
+from clip_har.commands import train
 from clip_har.config import BackboneConfig, DataConfig, EngineConfig, OptimizerConfig, TrainConfig
 from clip_har.demo.scenes import ACTIONS, draw_action
 from clip_har.errors import ConfigError
 from clip_har.images import DecodedCache, ImageFiles, PixelView, Preprocessing, decode, decoded_cache, view_seed
 from clip_har.images.decoded_cache import stored_size
 from clip_har.progress import Silent
-from clip_har.workflows import train
 
 MODEL = Preprocessing(image_size=(24, 24), mean=(0.2, 0.5, 0.7), std=(0.1, 0.2, 0.4))
 ENOUGH = PixelView(preprocessing=MODEL, augment="light").enough_pixels or 0

@@ -17,9 +17,9 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from clip_har import checkpoint, cli, demo, workflows
+from clip_har import checkpoint, cli, commands, demo
 from clip_har.backbone import load_backbone
-from clip_har.config import BackboneConfig, DataConfig, OptimizerConfig, TrainConfig
+from clip_har.config import BackboneConfig, DataConfig, ExplainConfig, OptimizerConfig, TrainConfig
 from clip_har.dataset import load_dataset
 from clip_har.errors import ConfigError
 from clip_har.explain import nearness, telling
@@ -244,7 +244,7 @@ def test_every_list_has_its_share_of_the_images_explained() -> None:
 
 
 def trained(photos: Path, model: str, out: Path, **changes: Any) -> checkpoint.Run:
-    return workflows.train(
+    return commands.train(
         TrainConfig(
             data=DataConfig(data=photos),
             backbone=BackboneConfig(model=model, workers=0, precision="float32"),
@@ -298,14 +298,14 @@ def test_explain_leaves_exactly_its_files_and_names_the_nearest(photos: Path, ti
 @pytest.mark.parametrize("method", ["zero-shot", "linear-probe", "full"])
 def test_other_methods_are_explained_too(method: str, photos: Path, tiny_model: str, tmp_path: Path) -> None:
     run = trained(photos, tiny_model, tmp_path / "run", method=method)
-    config = workflows.ExplainConfig(
+    config = ExplainConfig(
         run=run.folder,
         data=DataConfig(data=photos),
         backbone=BackboneConfig(workers=0, precision="float32"),
         limit=2,
         plane="pca",
     )
-    result, out = workflows.explain(config)
+    result, out = commands.explain(config)
     assert result.map_method == ATTENTION
     assert len(result.explanations) == 2
     assert all((out / str(item.overlay)).is_file() for item in result.explanations)

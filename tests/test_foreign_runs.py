@@ -13,12 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_har import checkpoint, workflows
-from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, LoraConfig, OptimizerConfig, TrainConfig
+from clip_har import checkpoint, commands
+from clip_har.config import (
+    BackboneConfig,
+    DataConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    LoraConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from clip_har.errors import UserError
 from clip_har.integrity import file_sha256, sealed
 from clip_har.predict import Predictor
-from clip_har.workflows import ExplainConfig
 from samples import MODEL_CONFIG, write_model
 
 Card = dict[str, Any]
@@ -44,7 +51,7 @@ def honest(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFacto
         optimizer=OptimizerConfig(epochs=1, batch_size=8),
         out=tmp_path_factory.mktemp("honest") / "run",
     )
-    return workflows.train(config).folder
+    return commands.train(config).folder
 
 
 @pytest.fixture
@@ -222,8 +229,8 @@ def test_a_hostile_run_neither_runs_code_nor_fetches_nor_predicts(
     image = next((photos / "test").rglob("*.jpg"))
     for command in (
         lambda: list(Predictor(evil, device="cpu", precision="float32").predict([image])),
-        lambda: workflows.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=evil, out=tmp_path / "e")),
-        lambda: workflows.explain(
+        lambda: commands.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=evil, out=tmp_path / "e")),
+        lambda: commands.explain(
             ExplainConfig(run=evil, data=data, backbone=backbone, out=tmp_path / "x", limit=1, maps=False)
         ),
     ):

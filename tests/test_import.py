@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from clip_har import checkpoint, cli, historic, legacy_checkpoint, workflows
+from clip_har import checkpoint, cli, commands, historic, legacy_checkpoint
 from clip_har.backbone import load_backbone
 from clip_har.cli_data import EXIT_DONE
+from clip_har.commands import ImportConfig, import_checkpoint
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig
 from clip_har.errors import ConfigError, ModelError, RunError
 from clip_har.images import decode
 from clip_har.predict import Predictor
-from clip_har.workflows import ImportConfig, import_checkpoint
 from samples import CLASSES
 
 WIDTH, RANK, ALPHA, LOG_SCALE = 24, 3, 7.0, 5.3
@@ -161,7 +161,7 @@ def test_evaluate_gives_the_predecessors_accuracy(
     config = EvaluateConfig(
         data=DataConfig(data=photos), checkpoint=run.folder, backbone=BackboneConfig(workers=0, precision="float32")
     )
-    result, _ = workflows.evaluate(config)
+    result, _ = commands.evaluate(config)
     images = held_out_images(photos)
     expected = [CLASSES[index] for index in reference_logits(tiny_model, images).argmax(dim=1).tolist()]
     accuracy = np.mean([image.parent.name == label for image, label in zip(images, expected, strict=True)])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_har import workflows
+from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, TrainConfig
 from clip_har.errors import RunError
 from clip_har.locking import LOCK_NAME, exclusive
@@ -92,7 +92,7 @@ def test_a_training_that_has_saved_a_state_is_still_named_as_the_holder(
     process = holder(tmp_path / "busy")
     try:
         with pytest.raises(RunError, match=f"is being written to by process {process.pid}"):
-            workflows.train(TrainConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "busy"))
+            commands.train(TrainConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "busy"))
     finally:
         end(process)
 
@@ -135,10 +135,10 @@ def test_train_evaluate_and_compare_are_refused_while_another_process_writes(
     process = holder(tmp_path / "busy")
     try:
         for command in (
-            lambda: workflows.train(TrainConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
-            lambda: workflows.evaluate(EvaluateConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
-            lambda: workflows.compare(CompareConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
-            lambda: workflows.quickstart(tmp_path / "busy"),
+            lambda: commands.train(TrainConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
+            lambda: commands.evaluate(EvaluateConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
+            lambda: commands.compare(CompareConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
+            lambda: commands.quickstart(tmp_path / "busy"),
         ):
             with pytest.raises(RunError, match=f"is being written to by process {process.pid}"):
                 command()

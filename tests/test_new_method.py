@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har import cli, workflows
+from clip_har import cli, commands
 from clip_har.config import (
     BackboneConfig,
     CompareConfig,
@@ -74,17 +74,17 @@ def test_a_method_is_one_class_and_one_line(photos: Path, tiny_model: str, tmp_p
     data = DataConfig(data=photos)
     backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32", cache=tmp_path / "cache")
     assert METHODS[NAME] is ClassMeans
-    run = workflows.train(TrainConfig(data=data, backbone=backbone, method=NAME, out=tmp_path / "run"))
+    run = commands.train(TrainConfig(data=data, backbone=backbone, method=NAME, out=tmp_path / "run"))
     assert run.card.method == NAME and run.card.trainable_params == 3 * 24
-    result, _ = workflows.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=run.folder))
+    result, _ = commands.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=run.folder))
     assert result.finetuned is not None and result.finetuned.name == NAME
     answers = list(Predictor(run.folder, precision="float32").predict(sorted((photos / "test").rglob("*.jpg"))))
     assert [answer.error for answer in answers] == [None] * 18
-    mixed = workflows.train(
+    mixed = commands.train(
         TrainConfig(data=data, backbone=backbone, method="wise-ft", start_from=run.folder, out=tmp_path / "mixed")
     )
     assert mixed.card.settings["source_method"] == NAME and len(mixed.history()) == 11
-    comparison = workflows.compare(
+    comparison = commands.compare(
         CompareConfig(data=data, backbone=backbone, methods=("zero-shot", NAME), out=tmp_path / "compared")
     )
     assert [row.name for row in comparison.rows] == ["zero-shot", NAME]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_har import workflows
+from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig
 from clip_har.predict import Predictor
 from old_runs import FIXTURES, RUNS, scored_images, write_counted_images, write_counted_model
@@ -48,7 +48,7 @@ def test_an_old_run_answers_as_it_did(name: str, form: str, model: str, data: Pa
 @pytest.mark.parametrize("name", ["lora-attention", "wise-ft", "linear-probe"])
 def test_an_old_run_is_evaluated(name: str, model: str, data: Path, tmp_path: Path) -> None:
     run = shutil.copytree(FIXTURES / name, tmp_path / "run")
-    result, _ = workflows.evaluate(
+    result, _ = commands.evaluate(
         EvaluateConfig(
             data=DataConfig(data=data),
             backbone=BackboneConfig(model=model, workers=0, precision="float32", cache=tmp_path / "cache"),

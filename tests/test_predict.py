@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from clip_har import workflows
+from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, TrainConfig
 from clip_har.errors import ConfigError, RunError
 from clip_har.integrity import sealed
@@ -28,7 +28,7 @@ def run(
     cache = tmp_path_factory.mktemp("module-cache")
     backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32", cache=cache)
     config = TrainConfig(data=DataConfig(data=photos), backbone=backbone, method=request.param, out=folder)
-    return workflows.train(config).folder
+    return commands.train(config).folder
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_answers_agree_with_the_evaluation(run: Path, photos: Path) -> None:
     config = EvaluateConfig(
         data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run
     )
-    result, _ = workflows.evaluate(config)
+    result, _ = commands.evaluate(config)
     predictions = list(Predictor(run, precision="float32").predict([photos / path for path in result.paths], top=3))
     for prediction, row_C in zip(predictions, result.best.probabilities_NC, strict=True):
         answers = dict(prediction.top)
@@ -225,7 +225,7 @@ def test_an_evaluation_checks_the_confidence_and_gives_older_runs_theirs(
     config = EvaluateConfig(
         data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=older
     )
-    result, out = workflows.evaluate(config)
+    result, out = commands.evaluate(config)
     again = json.loads((older / "card.json").read_text())["confidence"]
     assert again["temperature"] == pytest.approx(kept["temperature"], rel=1e-3)
     written = json.loads((out / "results.json").read_text())["confidence"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_har import cli, workflows
+from clip_har import cli, commands
 from clip_har.backbone import load_backbone
 from clip_har.config import BackboneConfig, DataConfig, PromptsConfig, TrainConfig
 from clip_har.dataset import load_dataset
@@ -39,7 +39,7 @@ def test_prompts_scores_every_wording_on_validation(photos: Path, tiny_model: st
         backbone=BackboneConfig(model=tiny_model, workers=0, precision="float32", templates=("see {} now",)),
         out=tmp_path,
     )
-    trial, out = workflows.try_prompts(config)
+    trial, out = commands.try_prompts(config)
     assert trial.images == 6
     assert {(score.templates, score.phrasings) for score in trial.scores} == {
         *((name, "names") for name in ("single", "actions", "ucf101", "bare", "given")),
@@ -68,7 +68,7 @@ def test_only_validation_images_are_encoded(photos: Path, tiny_model: str, tmp_p
         backbone=BackboneConfig(model=tiny_model, workers=0, precision="float32"),
         out=tmp_path,
     )
-    workflows.try_prompts(config)
+    commands.try_prompts(config)
     encoded = {sha for path in own_cache.glob("features/*/*-*.json") for sha in json.loads(path.read_text())["sha256"]}
     assert encoded == {record.sha256 for record in load_dataset(photos).split("val")}
 
@@ -82,7 +82,7 @@ def test_a_run_keeps_the_phrases_and_sentences_it_was_trained_with(
         method="zero-shot",
         out=tmp_path / "run",
     )
-    run = workflows.train(config)
+    run = commands.train(config)
     assert run.card.phrasing == {name: HAR_PHRASES[name] for name in CLASSES}
     assert run.card.sentences["running"][0] == "a photo of a person running"
     backbone = load_backbone(tiny_model, device="cpu", precision="float32")

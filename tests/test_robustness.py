@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_har import checkpoint, cli, workflows
+from clip_har import checkpoint, cli, commands
 from clip_har.backbone import load_backbone
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
 from clip_har.dataset import load_dataset
 from clip_har.evaluation import bootstrap_accuracy, mcnemar_p
+from clip_har.experiment.predictions import stratified
 from clip_har.images import Corruption
-from clip_har.workflows.answering import stratified
 from samples import CLASSES, HUES, write_image
 
 
@@ -30,7 +30,7 @@ def run(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory)
         optimizer=OptimizerConfig(epochs=3, batch_size=8),
         out=tmp_path_factory.mktemp("runs") / "lora",
     )
-    return workflows.train(config)
+    return commands.train(config)
 
 
 def config(photos: Path, run: checkpoint.Run | None, **changes: Any) -> EvaluateConfig:
@@ -61,7 +61,7 @@ def test_robustness_is_the_accuracy_on_corrupted_images(photos: Path, run: check
     asked = config(
         photos, run, robustness=True, corruptions=("contrast", "gaussian-noise"), severities=(1, 5), out=tmp_path
     )
-    result, out = workflows.evaluate(asked)
+    result, out = commands.evaluate(asked)
     found = result.findings.robustness
     assert found is not None and found.images == 18
     assert [(score.kind, score.severity) for score in found.scores] == [
@@ -93,7 +93,7 @@ def test_without_a_run_there_is_zero_shot_alone_on_a_drawn_part(photos: Path, ti
         photos, None, robustness=True, corruptions=("jpeg",), severities=(3,), robustness_images=9, out=tmp_path
     )
     asked = replace(asked, backbone=replace(asked.backbone, model=tiny_model))
-    result, _ = workflows.evaluate(asked)
+    result, _ = commands.evaluate(asked)
     found = result.findings.robustness
     assert found is not None
     assert found.images == 9
@@ -101,7 +101,7 @@ def test_without_a_run_there_is_zero_shot_alone_on_a_drawn_part(photos: Path, ti
 
 
 def test_nothing_is_measured_that_was_not_asked_for(photos: Path, run: checkpoint.Run, tmp_path: Path) -> None:
-    result, out = workflows.evaluate(config(photos, run, out=tmp_path))
+    result, out = commands.evaluate(config(photos, run, out=tmp_path))
     assert result.findings.to_json() == {}
     assert not (out / "robustness.json").exists()
 
@@ -134,7 +134,7 @@ def test_shift_scores_shared_classes_of_another_folder(
 ) -> None:
     seen = sorted((photos / "train" / "running").iterdir())[0]
     (other / "running" / "seen.jpg").write_bytes(seen.read_bytes())
-    result, out = workflows.evaluate(config(photos, run, shift=other, out=tmp_path / "eval"))
+    result, out = commands.evaluate(config(photos, run, shift=other, out=tmp_path / "eval"))
     found = result.findings.shift
     assert found is not None
     assert (found.name, found.images, found.classes, found.left_out) == ("other", 20, 2, 1)

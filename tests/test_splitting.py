@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from audit.datasets import put, scene
-from clip_har import checkpoint, workflows
+from clip_har import checkpoint, commands
+from clip_har.commands import SplitConfig
 from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
 from clip_har.dataset import load_dataset, read_manifest
 from clip_har.dataset.manifests import ManifestRow
 from clip_har.dataset.sources import remember
 from clip_har.errors import ConfigError, DataError, RunError
 from clip_har.progress import Silent
-from clip_har.workflows import SplitConfig
 from image_folders import fill_classes
 from samples import write_dataset
 
@@ -39,7 +39,7 @@ class Heard(Silent):
 
 def split(data: Path, out: Path, config: SplitConfig | None = None) -> list[dict[str, ManifestRow]]:
     """Each manifest's rows by name."""
-    made = workflows.split(data, out, config or SplitConfig(), workers=0)
+    made = commands.split(data, out, config or SplitConfig(), workers=0)
     return [{row.name: row for row in read_manifest(path)} for path in made.files]
 
 
@@ -108,7 +108,7 @@ def test_groups_of_a_table_stay_together_with_near_duplicates(pictures: Path, tm
     lines = [f"{label}/{number} taken.jpg,{number % 4}" for label in ("running", "sitting") for number in range(8)]
     table.write_text("\n".join(["path,group", *lines]))
     config = SplitConfig(group_by=("near-duplicates", str(table)), test_fraction=0.25, val_fraction=0.3)
-    made = workflows.split(pictures, tmp_path / "m.csv", config, workers=0)
+    made = commands.split(pictures, tmp_path / "m.csv", config, workers=0)
     assert (made.groups, made.grouped) == (4, 48)
     (dataset,) = made.datasets
     assert len({(int(scene_of(r.name)[-1]) % 4, r.split) for r in dataset.records}) == 4
@@ -131,7 +131,7 @@ def test_the_folders_own_test_is_kept_unless_pooled(pictures: Path, tmp_path: Pa
         for name in ("0 taken.jpg", "small 1.jpg"):
             (root / "train" / label / name).rename(root / "test" / label / name)
     heard = Heard()
-    made = workflows.split(root, tmp_path / "own.csv", SplitConfig(val_fraction=0.2), workers=0, progress=heard)
+    made = commands.split(root, tmp_path / "own.csv", SplitConfig(val_fraction=0.2), workers=0, progress=heard)
     (dataset,) = made.datasets
     assert {r.name for r in dataset.split("test")} == {
         f"test/{label}/{name}" for label in ("running", "sitting") for name in ("0 taken.jpg", "small 1.jpg")
@@ -150,7 +150,7 @@ def test_groups_too_large_for_an_even_split_are_said(tmp_path: Path) -> None:
     table.write_text("path,group\n" + "".join(f"{name},{name[0]}{n // 8}\n" for n, name in enumerate(names)))
     heard = Heard()
     config = SplitConfig(group_by=(str(table),), test_fraction=0.1)
-    workflows.split(root, tmp_path / "m.csv", config, progress=heard)
+    commands.split(root, tmp_path / "m.csv", config, progress=heard)
     assert any(said.startswith("Groups are too large for an even test split: ") for said in heard.warnings)
 
 
@@ -192,7 +192,7 @@ def test_nothing_is_written_into_the_dataset(tmp_path: Path) -> None:
         split(root, root / "m.csv", NO_GROUPS)
     split(root, tmp_path / "m.csv", NO_GROUPS)
     with pytest.raises(ConfigError, match="lies in the dataset's folder"):
-        workflows.verify_manifest(root, tmp_path / "m.csv", out=root / "a" / "differs.csv")
+        commands.verify_manifest(root, tmp_path / "m.csv", out=root / "a" / "differs.csv")
     assert {path.suffix for path in root.rglob("*") if path.is_file()} == {".jpg"}
 
 
@@ -223,7 +223,7 @@ def test_verify_writes_all_that_differs(tmp_path: Path) -> None:
     split(root, tmp_path / "m.csv", NO_GROUPS)
     (root / "a" / "00000.jpg").unlink()
     out = tmp_path / "differs.csv"
-    found = workflows.verify_manifest(root, tmp_path / "m.csv", out=out)
+    found = commands.verify_manifest(root, tmp_path / "m.csv", out=out)
     assert not found.complete
     with out.open(newline="") as stream:
         header, row = list(csv.reader(stream))
@@ -239,7 +239,7 @@ def photos_and_manifest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """Images with a test folder of their own, and a manifest that splits them quite differently."""
     folder = tmp_path_factory.mktemp("by-manifest")
     root = write_dataset(folder / "data")
-    workflows.split(root, folder / "m.csv", replace(NO_GROUPS, pool=True, test_fraction=0.3, seed=3), workers=0)
+    commands.split(root, folder / "m.csv", replace(NO_GROUPS, pool=True, test_fraction=0.3, seed=3), workers=0)
     return root, folder / "m.csv"
 
 
@@ -264,7 +264,7 @@ def evaluate(run: checkpoint.Run, root: Path, out: Path, **data: Any) -> tuple[A
         checkpoint=run.folder,
         out=out,
     )
-    result = workflows.evaluate(config, command="clip-har evaluate", progress=heard)
+    result = commands.evaluate(config, command="clip-har evaluate", progress=heard)
     return result, heard.warnings
 
 
@@ -272,7 +272,7 @@ def test_train_and_evaluate_follow_a_manifest(
     photos_and_manifest: tuple[Path, Path], tiny_model: str, tmp_path: Path
 ) -> None:
     root, manifest = photos_and_manifest
-    run = workflows.train(train_config(root, tiny_model, tmp_path / "run", manifest), command="clip-har train")
+    run = commands.train(train_config(root, tiny_model, tmp_path / "run", manifest), command="clip-har train")
     wanted = rows_of(manifest)
     assert rows_of(run.folder / "manifest.csv") == wanted
     counts = Counter(split for _, _, split in wanted)
@@ -313,11 +313,11 @@ def test_evaluate_needs_no_training_images_of_the_manifest(
         backbone=BackboneConfig(model=tiny_model, workers=0, precision="float32"),
         out=tmp_path / "eval",
     )
-    workflows.evaluate(config, command="clip-har evaluate", progress=heard)
+    commands.evaluate(config, command="clip-har evaluate", progress=heard)
     assert f"1 images are not in {manifest} and were left out: running/unknown.jpg" in heard.warnings
     assert len(evaluated_paths(None, tmp_path / "eval")) == sum(row.split == "test" for row in held_out)
     with pytest.raises(DataError, match=r"are not in the data .*: train \d+, such as"):
-        workflows.train(train_config(part, tiny_model, tmp_path / "run", manifest), command="clip-har train")
+        commands.train(train_config(part, tiny_model, tmp_path / "run", manifest), command="clip-har train")
 
 
 def test_compare_follows_a_manifest(photos_and_manifest: tuple[Path, Path], tiny_model: str, tmp_path: Path) -> None:
@@ -328,6 +328,6 @@ def test_compare_follows_a_manifest(photos_and_manifest: tuple[Path, Path], tiny
         methods=("zero-shot", "linear-probe"),
         out=tmp_path / "out",
     )
-    workflows.compare(config, command="clip-har compare")
+    commands.compare(config, command="clip-har compare")
     assert rows_of(tmp_path / "out" / "manifest.csv") == rows_of(manifest)
     assert rows_of(tmp_path / "out" / "runs" / "linear-probe" / "manifest.csv") == rows_of(manifest)

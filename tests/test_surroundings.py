@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from clip_har import checkpoint, cli, feature_shards, features, files
 from clip_har.backbone import load_backbone
+from clip_har.commands import audit as auditing
 from clip_har.dataset import ImageRecord
 from clip_har.dataset.reading import content_hash
 from clip_har.errors import DataError, ModelError
@@ -27,7 +28,6 @@ from clip_har.failures import is_out_of_memory, machine_failure
 from clip_har.features import FeatureStore
 from clip_har.images.workers import iterate, start_worker
 from clip_har.interrupts import deferred_interrupts, ended_like_ctrl_c
-from clip_har.workflows import auditing
 from samples import write_dataset
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and devices of POSIX")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from clip_har import workflows
+from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, EngineConfig, OptimizerConfig, TrainConfig
 from clip_har.errors import ConfigError
 from clip_har.tracking import TensorBoard, require, trackers
@@ -23,7 +23,7 @@ def test_tensorboard_reads_the_steps_and_the_epochs(photos: Path, tiny_model: st
         engine=EngineConfig(tensorboard=True),
         out=tmp_path / "run",
     )
-    run = workflows.train(config)
+    run = commands.train(config)
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
     assert {"loss", "lr", "images_per_second", "val_accuracy", "val_loss"} <= set(events.Tags()["scalars"])
@@ -31,7 +31,7 @@ def test_tensorboard_reads_the_steps_and_the_epochs(photos: Path, tiny_model: st
     logged = [event.value for event in events.Scalars("val_loss")]
     assert logged == pytest.approx([entry["val_loss"] for entry in run.history()])
     with pytest.raises(Exception, match="already holds a run"):
-        workflows.train(replace(config, engine=EngineConfig()))
+        commands.train(replace(config, engine=EngineConfig()))
 
 
 def test_what_was_logged_after_the_saved_state_is_hidden(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clip_har import checkpoint, workflows
+from clip_har import checkpoint, commands
 from clip_har.config import (
     METHOD_NAMES,
     AugmentConfig,
@@ -24,13 +24,13 @@ from clip_har.config import (
     TrainConfig,
 )
 from clip_har.errors import ConfigError, RunError, TrainingError
+from clip_har.experiment.setup import few_shot
 from clip_har.methods import Batch, Classifier, Task
 from clip_har.methods.full import FullFineTuning
 from clip_har.methods.lora import Lora
 from clip_har.predict import Predictor
 from clip_har.trainer import Engine, fit
 from clip_har.trainer.memory import chosen_batch_size
-from clip_har.workflows.prepare import few_shot
 from tasks import make_image_task, settings
 from test_workflows import Heard
 
@@ -52,7 +52,7 @@ def config(data: Path, model: str, out: Path, **changes: Any) -> TrainConfig:
 def fixture_compared(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every method and some presets, compared with two seeds."""
     out = tmp_path_factory.mktemp("all")
-    workflows.compare(
+    commands.compare(
         CompareConfig(
             data=DataConfig(data=photos),
             backbone=BackboneConfig(model=tiny_model, workers=0, precision="float32", cache=out / "cache"),
@@ -111,7 +111,7 @@ def test_an_image_tower_run_is_answered_once_and_then_read(compared: Path, monke
     monkeypatch.setattr(FullFineTuning, "restore", fail)
     data = DataConfig(data=Path(run.card.data))
     backbone = BackboneConfig(precision="float32", workers=0, cache=compared / "cache")
-    workflows.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=run.folder))
+    commands.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=run.folder))
     assert (run.folder / "eval" / "results.json").read_text() == results
 
 
@@ -144,7 +144,7 @@ def test_margins_and_mixed_labels_reach_the_loss(photos: Path, tiny_model: str, 
     for name, augmentation in (("pairs", AugmentConfig(hard_pairs=0.5)), ("mixed", AugmentConfig(mixup=0.5))):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(__import__("clip_har.methods", fromlist=["METHODS"]).METHODS, "lora", Watching)
-            workflows.train(config(photos, tiny_model, tmp_path / name, augmentation=augmentation))
+            commands.train(config(photos, tiny_model, tmp_path / name, augmentation=augmentation))
     pairs, mixed = [b for b in seen if b.offsets_BC is not None], [b for b in seen if b.targets_BC is not None]
     assert pairs and mixed and len(pairs) + len(mixed) == len(seen)
     assert all((b.offsets_BC[torch.arange(len(b.labels_B)), b.labels_B] == 0).all() for b in pairs)  # type: ignore[index]
@@ -165,7 +165,7 @@ def test_few_shot_draws_as_many_of_each_class_by_the_seed() -> None:
 
 @pytest.mark.parametrize("method", ["lora", "tip-adapter", "lp-ft"])
 def test_few_shot_trains_on_that_many(method: str, photos: Path, tiny_model: str, tmp_path: Path) -> None:
-    run = workflows.train(config(photos, tiny_model, tmp_path / "run", method=method, shots=2))
+    run = commands.train(config(photos, tiny_model, tmp_path / "run", method=method, shots=2))
     assert run.card.settings["shots"] == 2
     assert run.card.splits["train"] == 30  # the split itself stays
     if method == "tip-adapter":
@@ -178,7 +178,7 @@ def test_few_shot_trains_on_that_many(method: str, photos: Path, tiny_model: str
 def test_patience_stops_a_training_that_no_longer_improves(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     heard = Heard()
     optimizer = OptimizerConfig(epochs=50, batch_size=30, lr=1e-12, patience=3)
-    run = workflows.train(config(photos, tiny_model, tmp_path / "run", optimizer=optimizer), progress=heard)
+    run = commands.train(config(photos, tiny_model, tmp_path / "run", optimizer=optimizer), progress=heard)
     epochs = [entry["epoch"] for entry in run.history()]
     assert len(epochs) < 50 and epochs[-1] - run.card.validation["epoch"] == 3
     assert any("no longer improves" in note for note in heard.notes)
@@ -224,23 +224,23 @@ def test_out_of_memory_names_three_flags_that_help(photos: Path, tiny_model: str
 def test_a_collapse_is_said_when_it_happens(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     heard = Heard()
     optimizer = OptimizerConfig(epochs=1, batch_size=10, lr=10.0)
-    workflows.train(config(photos, tiny_model, tmp_path / "run", method="full", optimizer=optimizer), progress=heard)
+    commands.train(config(photos, tiny_model, tmp_path / "run", method="full", optimizer=optimizer), progress=heard)
     assert any("collapsed" in warning for warning in heard.warnings)
 
 
 def test_wise_ft_needs_a_run_that_it_can_mix(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--start-from RUN"):
-        workflows.train(config(photos, tiny_model, tmp_path / "a", method="wise-ft"))
-    probe = workflows.train(config(photos, tiny_model, tmp_path / "probe", method="linear-probe"))
+        commands.train(config(photos, tiny_model, tmp_path / "a", method="wise-ft"))
+    probe = commands.train(config(photos, tiny_model, tmp_path / "probe", method="linear-probe"))
     with pytest.raises(ConfigError, match="cannot mix a run of 'linear-probe'"):
-        workflows.train(config(photos, tiny_model, tmp_path / "b", method="wise-ft", start_from=probe.folder))
+        commands.train(config(photos, tiny_model, tmp_path / "b", method="wise-ft", start_from=probe.folder))
     with pytest.raises(RunError, match="There is no run folder"):
-        workflows.train(config(photos, tiny_model, tmp_path / "c", method="wise-ft", start_from=tmp_path / "none"))
+        commands.train(config(photos, tiny_model, tmp_path / "c", method="wise-ft", start_from=tmp_path / "none"))
 
 
 def test_wise_ft_of_a_lora_run_scales_its_update(photos: Path, tiny_model: str, tmp_path: Path) -> None:
-    lora = workflows.train(config(photos, tiny_model, tmp_path / "lora", lora=LoraConfig(placement="attention")))
-    run = workflows.train(config(photos, tiny_model, tmp_path / "wise", method="wise-ft", start_from=lora.folder))
+    lora = commands.train(config(photos, tiny_model, tmp_path / "lora", lora=LoraConfig(placement="attention")))
+    run = commands.train(config(photos, tiny_model, tmp_path / "wise", method="wise-ft", start_from=lora.folder))
     alpha = float(run.card.validation["candidate"].removeprefix("alpha="))
     mixed, trained = run.tensors(), lora.tensors()
     assert (run.folder / "adapter_config.json").is_file()
@@ -255,5 +255,5 @@ def test_a_compiled_training_reaches_the_same(photos: Path, tiny_model: str, tmp
         plain = AugmentConfig(text_augment=False, augment="none")  # what is drawn within the graph is drawn differently
         given = config(photos, tiny_model, tmp_path / str(compiled), method="full", augmentation=plain)
         given = replace(given, engine=replace(given.engine, compile=compiled))
-        losses.append([entry["train_loss"] for entry in workflows.train(given).history()])
+        losses.append([entry["train_loss"] for entry in commands.train(given).history()])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)

@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_har import checkpoint, cli, workflows
+from clip_har import checkpoint, cli, commands
 from clip_har.backbone import load_backbone
 from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
 from clip_har.dataset import held_out_classes, load_dataset
 from clip_har.errors import ConfigError, RunError
 from clip_har.evaluation.findings import Unseen, WiseCurve
+from clip_har.experiment.novel_classes import base_novel, mean_of
 from clip_har.progress import Silent
 from clip_har.prompts import ACTION_TEMPLATES, sentences
-from clip_har.workflows.unseen import base_novel, mean_of
 from samples import write_image
 
 COLOURS = {
@@ -61,12 +61,12 @@ def evaluated(data: Path, run: checkpoint.Run, **changes: Any) -> Any:
     config = EvaluateConfig(
         data=DataConfig(data=data), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
     )
-    return workflows.evaluate(replace(config, **changes))[0]
+    return commands.evaluate(replace(config, **changes))[0]
 
 
 @pytest.fixture(scope="module")
 def run(five: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Run:
-    return workflows.train(train_config(five, tiny_model, tmp_path_factory.mktemp("runs") / "lora"))
+    return commands.train(train_config(five, tiny_model, tmp_path_factory.mktemp("runs") / "lora"))
 
 
 def novel_by_hand(run: checkpoint.Run, data: Path) -> tuple[float, float]:
@@ -144,7 +144,7 @@ def test_what_cannot_be_held_out_is_refused(asked: tuple[str, ...], said: str) -
 
 def test_a_resumed_training_must_hold_out_the_same(five: Path, run: checkpoint.Run, tiny_model: str) -> None:
     with pytest.raises(Exception, match="hold_out"):
-        workflows.train(train_config(five, tiny_model, run.folder, resume=True, hold_out=("eating", "running")))
+        commands.train(train_config(five, tiny_model, run.folder, resume=True, hold_out=("eating", "running")))
 
 
 # --- compare --------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
         hold_out=NOVEL,
         out=tmp_path,
     )
-    rows = {row.name: row for row in workflows.compare(config).rows}
+    rows = {row.name: row for row in commands.compare(config).rows}
     zero_shot = rows["zero-shot"].unseen
     assert zero_shot is not None
     for name in ("linear-probe", "tip-adapter"):
@@ -209,7 +209,7 @@ def test_the_report_names_the_manifest_that_the_card_names(five: Path, run: chec
 
 
 def test_damaged_weights_are_not_taken_for_names_without_an_answer(five: Path, tiny_model: str, tmp_path: Path) -> None:
-    broken = workflows.train(train_config(five, tiny_model, tmp_path / "run"))
+    broken = commands.train(train_config(five, tiny_model, tmp_path / "run"))
     (broken.folder / broken.method.weights_file).write_bytes(b"x")
     with pytest.raises(RunError):
         evaluated(five, broken)
@@ -221,13 +221,13 @@ def test_held_out_images_that_cannot_be_read_are_not_scored(five: Path, tiny_mod
     for name in NOVEL:
         for path in (data / "test" / name).iterdir():
             path.write_bytes(path.read_bytes()[:200])
-    held = workflows.train(train_config(data, tiny_model, tmp_path / "run"))
+    held = commands.train(train_config(data, tiny_model, tmp_path / "run"))
     config = EvaluateConfig(
         data=DataConfig(data=data, unreadable_limit=1.0),
         backbone=BackboneConfig(workers=0, precision="float32"),
         checkpoint=held.folder,
     )
-    assert workflows.evaluate(config)[0].findings.unseen is None
+    assert commands.evaluate(config)[0].findings.unseen is None
 
 
 # --- WiSE-FT --------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_held_out_images_that_cannot_be_read_are_not_scored(five: Path, tiny_mod
 def test_the_wise_ft_curve_runs_from_zero_shot_to_the_trained_run(
     five: Path, run: checkpoint.Run, tiny_model: str, tmp_path: Path
 ) -> None:
-    mixed = workflows.train(train_config(five, tiny_model, tmp_path / "wise", method="wise-ft", start_from=run.folder))
+    mixed = commands.train(train_config(five, tiny_model, tmp_path / "wise", method="wise-ft", start_from=run.folder))
     asked = {"robustness": True, "corruptions": ("contrast",), "severities": (1, 2, 4), "out": tmp_path / "eval"}
     found = evaluated(five, mixed, **asked).findings
     curve = found.wise_curve
@@ -263,10 +263,10 @@ def test_no_curve_is_drawn_from_a_run_that_was_trained_anew(
 ) -> None:
     folder = tmp_path / "source"
     shutil.copytree(run.folder, folder)
-    mixed = workflows.train(train_config(five, tiny_model, tmp_path / "wise", method="wise-ft", start_from=folder))
+    mixed = commands.train(train_config(five, tiny_model, tmp_path / "wise", method="wise-ft", start_from=folder))
     assert evaluated(five, mixed, out=tmp_path / "before").findings.wise_curve is not None
     shutil.rmtree(folder)
-    workflows.train(train_config(five, tiny_model, folder, seed=1))
+    commands.train(train_config(five, tiny_model, folder, seed=1))
     heard: list[str] = []
 
     class Heard(Silent):
@@ -279,7 +279,7 @@ def test_no_curve_is_drawn_from_a_run_that_was_trained_anew(
         checkpoint=mixed.folder,
         out=tmp_path / "after",
     )
-    (result, *_) = workflows.evaluate(config, progress=Heard())
+    (result, *_) = commands.evaluate(config, progress=Heard())
     assert result.findings.wise_curve is None and result.findings.unseen is not None
     assert [text for text in heard if "WiSE-FT" in text] == [
         f"No WiSE-FT curve: the run that it mixes cannot be used ({folder} does not hold the weights that "

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clip_har import checkpoint, training_states, workflows
+from clip_har import checkpoint, commands, training_states
 from clip_har.backbone import Backbone
 from clip_har.config import (
     BackboneConfig,
@@ -27,9 +27,9 @@ from clip_har.config import (
 )
 from clip_har.errors import DataError, RunError
 from clip_har.evaluation import SCALARS
+from clip_har.experiment import fit as fitting
 from clip_har.progress import Silent
 from clip_har.run_card import write_card
-from clip_har.workflows import fitting
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
 EVALUATION_FILES = {
@@ -102,7 +102,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_train_leaves_exactly_a_run_folder(photos: Path, tiny_model: str, tmp_path: Path) -> None:
-    run = workflows.train(train_config(photos, tiny_model, tmp_path / "run"), command="clip-har train")
+    run = commands.train(train_config(photos, tiny_model, tmp_path / "run"), command="clip-har train")
     assert names(run.folder) == LORA_FILES
     card = run.card
     assert card.classes == CLASSES
@@ -133,11 +133,11 @@ def test_the_kept_epoch_is_the_best_on_validation_with_ties_broken_by_loss() -> 
 
 
 def test_evaluate_leaves_exactly_its_files_with_the_schema(photos: Path, tiny_model: str, tmp_path: Path) -> None:
-    run = workflows.train(train_config(photos, tiny_model, tmp_path / "run"))
+    run = commands.train(train_config(photos, tiny_model, tmp_path / "run"))
     config = EvaluateConfig(
         data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
     )
-    result, out = workflows.evaluate(config, command="clip-har evaluate")
+    result, out = commands.evaluate(config, command="clip-har evaluate")
     assert out == run.folder / "eval"
     assert names(out) == EVALUATION_FILES
     written = json.loads((out / "results.json").read_text())
@@ -157,7 +157,7 @@ def test_evaluate_leaves_exactly_its_files_with_the_schema(photos: Path, tiny_mo
 def test_the_baseline_alone(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
     config = EvaluateConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "out")
-    workflows.evaluate(config)
+    commands.evaluate(config)
     assert names(tmp_path / "out") == EVALUATION_FILES - {
         "reliability.png",
         "risk_coverage.png",
@@ -174,7 +174,7 @@ def test_zero_shot_agrees_with_a_plain_open_clip_loop(photos: Path, tiny_model: 
 
     backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
     config = EvaluateConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "out")
-    result, _ = workflows.evaluate(config)
+    result, _ = commands.evaluate(config)
     model, _, transform = open_clip.create_model_and_transforms(tiny_model)
     model.eval()
     tokenizer = open_clip.get_tokenizer(tiny_model)
@@ -205,7 +205,7 @@ def test_compare_shares_everything_and_a_second_one_encodes_and_trains_nothing(
     photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    first = workflows.compare(compare_config(photos, tiny_model, out), command="clip-har compare")
+    first = commands.compare(compare_config(photos, tiny_model, out), command="clip-har compare")
     assert names(out) == {
         "comparison.json",
         "comparison.csv",
@@ -239,7 +239,7 @@ def test_compare_shares_everything_and_a_second_one_encodes_and_trains_nothing(
         monkeypatch.setattr(Backbone, name, lambda *_: pytest.fail("computed again"))
     monkeypatch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("trained again"))
     heard = Heard()
-    second = workflows.compare(compare_config(photos, tiny_model, out), progress=heard)
+    second = commands.compare(compare_config(photos, tiny_model, out), progress=heard)
     assert [row.accuracy for row in second.rows] == [row.accuracy for row in first.rows]
     assert any("nothing to encode" in note for note in heard.notes)
 
@@ -247,21 +247,21 @@ def test_compare_shares_everything_and_a_second_one_encodes_and_trains_nothing(
 def test_a_comparison_with_other_settings_does_not_reuse_or_overwrite_runs(
     photos: Path, tiny_model: str, tmp_path: Path
 ) -> None:
-    workflows.compare(compare_config(photos, tiny_model, tmp_path, methods=("lora",)))
+    commands.compare(compare_config(photos, tiny_model, tmp_path, methods=("lora",)))
     changed = compare_config(
         photos, tiny_model, tmp_path, methods=("lora",), optimizer=OptimizerConfig(epochs=5, batch_size=8)
     )
     with pytest.raises(RunError, match="other settings: epochs 4 -> 5"):
-        workflows.compare(changed)
+        commands.compare(changed)
 
 
 def test_a_comparison_after_the_images_changed_does_not_reuse_runs(tiny_model: str, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     config = compare_config(data, tiny_model, tmp_path / "out", methods=("lora",))
-    workflows.compare(config)
+    commands.compare(config)
     write_image(data / "train" / "running" / "new.jpg", HUES["running"], seed=12345)
     with pytest.raises(RunError, match="trained before the images changed"):
-        workflows.compare(config)
+        commands.compare(config)
 
 
 # --- kill and resume ------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_a_comparison_after_the_images_changed_does_not_reuse_runs(tiny_model: s
 def test_a_killed_training_resumes_to_the_same_weights(
     photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
 ) -> None:
-    whole = workflows.train(train_config(photos, tiny_model, tmp_path / "whole"))
+    whole = commands.train(train_config(photos, tiny_model, tmp_path / "whole"))
     saves = []
     original = training_states.save_state
 
@@ -284,10 +284,10 @@ def test_a_killed_training_resumes_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(fitting, "save_state", dying)
         with pytest.raises(SystemExit):
-            workflows.train(train_config(photos, tiny_model, tmp_path / "killed"))
+            commands.train(train_config(photos, tiny_model, tmp_path / "killed"))
     with pytest.raises(RunError, match="not finished"):
         checkpoint.load_run(tmp_path / "killed")
-    resumed = workflows.train(train_config(photos, tiny_model, tmp_path / "killed", resume=True))
+    resumed = commands.train(train_config(photos, tiny_model, tmp_path / "killed", resume=True))
     expected = load_file(whole.folder / "adapter_model.safetensors")
     actual = load_file(resumed.folder / "adapter_model.safetensors")
     assert all(torch.equal(actual[key], expected[key]) for key in expected)
@@ -301,10 +301,10 @@ def test_resuming_after_the_images_changed_is_refused(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_log", lambda *_: (_ for _ in ()).throw(SystemExit()))
         with pytest.raises(SystemExit):
-            workflows.train(train_config(data, tiny_model, tmp_path / "run"))
+            commands.train(train_config(data, tiny_model, tmp_path / "run"))
     write_image(data / "train" / "running" / "new.jpg", HUES["running"], seed=12345)
     with pytest.raises(RunError, match="not those that the run"):
-        workflows.train(train_config(data, tiny_model, tmp_path / "run", resume=True))
+        commands.train(train_config(data, tiny_model, tmp_path / "run", resume=True))
 
 
 # --- what the data may do -------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_unreadable_images_are_said_listed_and_left_out(tiny_model: str, tmp_pat
     (data / "test" / "running" / "page.jpg").write_text("<html>")
     config = replace(train_config(data, tiny_model, tmp_path / "run"), data=DataConfig(data=data, unreadable_limit=0.2))
     heard = Heard()
-    run = workflows.train(config, progress=heard)
+    run = commands.train(config, progress=heard)
     assert run.card.unreadable == 2
     assert any(warning.startswith("2 images cannot be read") for warning in heard.warnings)
     with (run.folder / "unreadable.csv").open() as stream:
@@ -332,7 +332,7 @@ def test_too_many_unreadable_images_stop_the_run(tiny_model: str, tmp_path: Path
     for index in range(3):
         (data / "test" / "running" / f"running_{index:03d}.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"3 of 18 test images \(17%\) cannot be read, above the limit of 5%"):
-        workflows.train(train_config(data, tiny_model, tmp_path / "run"))
+        commands.train(train_config(data, tiny_model, tmp_path / "run"))
     assert (tmp_path / "run" / "unreadable.csv").is_file()
 
 
@@ -341,11 +341,11 @@ def test_a_class_without_test_images_is_warned_about_and_scored_over_the_others(
 ) -> None:
     data = write_dataset(tmp_path / "data")
     shutil.rmtree(data / "test" / "running")
-    run = workflows.train(train_config(data, tiny_model, tmp_path / "run"))
+    run = commands.train(train_config(data, tiny_model, tmp_path / "run"))
     config = EvaluateConfig(
         data=DataConfig(data=data), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
     )
-    result, _ = workflows.evaluate(config)
+    result, _ = commands.evaluate(config)
     assert result.classes == CLASSES
     assert len([warning for warning in result.warnings if warning.startswith("running has no images")]) == 1
 
@@ -353,11 +353,11 @@ def test_a_class_without_test_images_is_warned_about_and_scored_over_the_others(
 def test_without_a_test_split_validation_is_scored_and_said_so(tiny_model: str, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     (data / "test").rename(data / "val")
-    run = workflows.train(train_config(data, tiny_model, tmp_path / "run"))
+    run = commands.train(train_config(data, tiny_model, tmp_path / "run"))
     config = EvaluateConfig(
         data=DataConfig(data=data), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
     )
-    result, _ = workflows.evaluate(config)
+    result, _ = commands.evaluate(config)
     assert result.split == "val"
     assert any("no test split" in warning for warning in result.warnings)
 
@@ -370,11 +370,11 @@ def test_evaluation_keeps_the_runs_own_split_of_an_unsplit_folder(
         for index in range(12):
             write_image(tmp_path / "data" / label / f"{index}.jpg", HUES[label], seed=number * 100 + index)
     config = train_config(tmp_path / "data", tiny_model, tmp_path / "run")
-    run = workflows.train(replace(config, data=DataConfig(data=tmp_path / "data", split_seed=5)))
+    run = commands.train(replace(config, data=DataConfig(data=tmp_path / "data", split_seed=5)))
     with (run.folder / "manifest.csv").open() as stream:
         held_out = {row["path"] for row in csv.DictReader(stream) if row["split"] == "test"}
     shutil.rmtree(own_cache)
-    result, _ = workflows.evaluate(
+    result, _ = commands.evaluate(
         EvaluateConfig(
             data=DataConfig(data=tmp_path / "data"),
             backbone=BackboneConfig(workers=0, precision="float32"),
@@ -385,19 +385,19 @@ def test_evaluation_keeps_the_runs_own_split_of_an_unsplit_folder(
 
 
 def test_a_run_of_another_model_is_refused(photos: Path, tiny_model: str, tmp_path: Path) -> None:
-    run = workflows.train(train_config(photos, tiny_model, tmp_path / "run"))
+    run = commands.train(train_config(photos, tiny_model, tmp_path / "run"))
     (tmp_path / "other").mkdir()
     other = write_model(tmp_path / "other", MODEL_CONFIG, seed=77)
     config = EvaluateConfig(
         data=DataConfig(data=photos), backbone=BackboneConfig(model=other, precision="float32"), checkpoint=run.folder
     )
     with pytest.raises(RunError, match=r"was trained on .* but .* has weights"):
-        workflows.evaluate(config)
+        commands.evaluate(config)
 
 
 def test_collapse_is_a_loud_warning(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     """A run whose weights answer one class for everything says so on evaluation."""
-    run = workflows.train(train_config(photos, tiny_model, tmp_path / "run", method="linear-probe"))
+    run = commands.train(train_config(photos, tiny_model, tmp_path / "run", method="linear-probe"))
     from safetensors.torch import save_file
 
     path = run.folder / "classifier.safetensors"
@@ -408,6 +408,6 @@ def test_collapse_is_a_loud_warning(photos: Path, tiny_model: str, tmp_path: Pat
     config = EvaluateConfig(
         data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
     )
-    result, _ = workflows.evaluate(config, progress=heard)
+    result, _ = commands.evaluate(config, progress=heard)
     assert any("one class" in warning or "cycling" in warning for warning in result.warnings)
     assert heard.warnings

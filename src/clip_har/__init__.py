@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clip_har.commands.compare import compare
+    from clip_har.commands.evaluate import evaluate
+    from clip_har.commands.train import train
     from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, TrainConfig
     from clip_har.errors import UserError
     from clip_har.predict import Prediction, Predictor
-    from clip_har.workflows import compare, evaluate, train
 
 __version__ = "0.1.0"
 
@@ -34,7 +36,7 @@ _HOMES = {
     "config": ("BackboneConfig", "CompareConfig", "DataConfig", "EvaluateConfig", "TrainConfig"),
     "errors": ("UserError",),
     "predict": ("Prediction", "Predictor"),
-    "workflows": ("compare", "evaluate", "train"),
+    "commands": ("compare", "evaluate", "train"),
 }
 
 

@@ -29,6 +29,7 @@ from clip_har.config import (
     CompareConfig,
     DataConfig,
     EvaluateConfig,
+    ExplainConfig,
     MethodNames,
     Precision,
     PromptsConfig,
@@ -74,12 +75,12 @@ def quickstart(
         seed: Seed of the scenes and the training.
         cache: Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
     require("quickstart", seed=(seed, 0, MAX_SEED))
     progress = shown_progress()
-    comparison = workflows.quickstart(
+    comparison = commands.quickstart(
         out, methods=methods, seed=seed, cache=cache, progress=progress, command=_command()
     )
     Output().comparison(comparison.rows, comparison.results)
@@ -97,11 +98,11 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
 
     Example: clip-har train --data photos --model ViT-B/32 --method lora --epochs 15 --out runs/lora
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
     del config_file  # read before the flags are; see _run
-    run = workflows.train(config, progress=shown_progress(), command=_command())
+    run = commands.train(config, progress=shown_progress(), command=_command())
     if not speaks():
         return EXIT_DONE
     figures = run.card.validation
@@ -122,11 +123,11 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_f
 
     Example: clip-har evaluate --data photos --checkpoint runs/lora
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
     del config_file
-    result, out = workflows.evaluate(config, progress=shown_progress(), command=_command())
+    result, out = commands.evaluate(config, progress=shown_progress(), command=_command())
     if not speaks():
         return EXIT_DONE
     output = Output()
@@ -142,11 +143,11 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
 
     Example: clip-har compare --data photos --model ViT-B/32 --methods zero-shot,linear-probe,lora --out out
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
     del config_file
-    comparison = workflows.compare(config, progress=shown_progress(), command=_command())
+    comparison = commands.compare(config, progress=shown_progress(), command=_command())
     if not speaks():
         return EXIT_DONE
     output = Output()
@@ -161,11 +162,11 @@ def prompts(config: Annotated[PromptsConfig, Parameter(name="*")], *, config_fil
 
     Example: clip-har prompts --data photos --model ViT-B/32
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
     del config_file
-    trial, out = workflows.try_prompts(config, progress=shown_progress())
+    trial, out = commands.try_prompts(config, progress=shown_progress())
     output = Output()
     output.prompts(trial)
     output.files(("Tables", out / "prompts.csv"), ("Sentences", out / "prompts.json"))
@@ -211,12 +212,12 @@ def explain(
         workers: Processes that decode images; -1 means one per core.
         cache: Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
     require("explain", limit=(limit, 0, None), neighbours=(neighbours, 0, None))
     require("explain", seed=(seed, 0, MAX_SEED), workers=(workers, -1, MAX_WORKERS))
-    config = workflows.ExplainConfig(
+    config = ExplainConfig(
         run=run,
         data=None if data is None else DataConfig(data=data),
         images=tuple(_image_files(images)),
@@ -228,7 +229,7 @@ def explain(
         plane=embedding_map,
         seed=seed,
     )
-    result, folder = workflows.explain(config, progress=shown_progress())
+    result, folder = commands.explain(config, progress=shown_progress())
     output = Output()
     output.explanation(result)
     output.files(("Everything", folder / "explain.json"), ("Image by image", folder / "explain.csv"))

@@ -45,10 +45,10 @@ def fetch(name: str, /, *, source: SourceName = "kaggle", out: Path = Path("har"
         out: A new folder for the images: train/CLASS/, and test/CLASS/ where there is a labelled test split.
         archive: The archive as downloaded from the dataset's Kaggle page in a browser; nothing is then downloaded.
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
-    fetched = workflows.fetch(name, source, out, archive=archive, progress=shown_progress())
+    fetched = commands.fetch(name, source, out, archive=archive, progress=shown_progress())
     output, arranged = Output(), fetched.arranged
     output.line(f"{fetched.folder}: {arranged.labelled:,} labelled images")
     if arranged.unlabelled:
@@ -78,8 +78,8 @@ def audit(
         json_file: File for everything that was found, as JSON.
         html: File for one page with thumbnails to work through; its choices download as a plan for data clean.
     """
+    from clip_har.commands.audit import audit_data
     from clip_har.console import Output
-    from clip_har.workflows.auditing import audit_data
 
     settings, limits = settings or AuditSettings(), limits or Limits()
     found = audit_data(
@@ -125,8 +125,8 @@ def clean(
         out: File for the manifest that the plan makes of the dataset; it loads as --data.
         relabel_suspects: Let the plan give suspected label errors the class that the model suggests.
     """
+    from clip_har.commands.audit import apply_cleaning, propose_cleaning
     from clip_har.console import Output
-    from clip_har.workflows.auditing import apply_cleaning, propose_cleaning
 
     progress, output = shown_progress(), Output()
     if out is not None:
@@ -188,10 +188,10 @@ def split(
         cache: Folder of cached perceptual hashes. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
         workers: Processes that look for near-duplicates; -1 means one per core.
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
-    config = workflows.SplitConfig(
+    config = commands.SplitConfig(
         folds=folds,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -201,7 +201,7 @@ def split(
         pool=pool,
         set_aside=set_aside or (),
     )
-    made = workflows.split(data, out, config, cache=cache, workers=workers, progress=shown_progress())
+    made = commands.split(data, out, config, cache=cache, workers=workers, progress=shown_progress())
     output = Output()
     for path, dataset in zip(made.files, made.datasets, strict=True):
         counts = ", ".join(f"{name} {count:,}" for name, count in dataset.counts().items())
@@ -226,10 +226,10 @@ def verify(data: Path, /, *, manifest: Path, out: Path | None = None, strict: bo
         out: CSV to write of all that differs.
         strict: Exit with 3 also where the folder has images that the manifest does not.
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
-    found = workflows.verify_manifest(data, manifest, out=out)
+    found = commands.verify_manifest(data, manifest, out=out)
     output = Output()
     for line in found.lines():
         output.line(line)

@@ -1,4 +1,4 @@
-"""The command `clip-har import`: flags in, a line out. No logic; that is in workflows/importing.py.
+"""The command `clip-har import`: flags in, a line out. No logic; that is in commands/import_checkpoint.py.
 
 Running a command line, and what each exit code means, is in cli.py.
 """
@@ -16,7 +16,7 @@ from clip_har.config import BackboneConfig, DataConfig, Precision
 from clip_har.config.converters import Names, SetAside
 
 if TYPE_CHECKING:
-    from clip_har.workflows import ImportConfig
+    from clip_har.commands import ImportConfig
 
 
 def import_(
@@ -70,10 +70,10 @@ def import_(
         workers: Processes that decode images; -1 means one per core.
         cache: Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har.
     """
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.console import Output
 
-    config = workflows.ImportConfig(
+    config = commands.ImportConfig(
         file=file,
         out=out,
         data=None
@@ -99,7 +99,7 @@ def import_(
         rank=rank,
         alpha=alpha,
     )
-    run = workflows.import_checkpoint(config, progress=shown_progress(), command=_command(config))
+    run = commands.import_checkpoint(config, progress=shown_progress(), command=_command(config))
     if not speaks():
         return EXIT_DONE
     settings, figures = run.card.settings, run.card.validation

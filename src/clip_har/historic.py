@@ -221,21 +221,21 @@ def _run_folder(
     checkpoint: Path, data_dir: Path, config: Path | None, model_name: str | None, alpha: float | None = None
 ) -> Path:
     """The run meant by a path: the path itself, or the run that a predecessor's checkpoint is or was imported to."""
-    from clip_har import workflows
+    from clip_har import commands
     from clip_har.checkpoint import is_finished, load_run
     from clip_har.integrity import file_sha256
     from clip_har.legacy_checkpoint import is_checkpoint_file
 
     if not is_checkpoint_file(checkpoint):
         return checkpoint
-    folder = workflows.import_folder(checkpoint)
+    folder = commands.import_folder(checkpoint)
     if is_finished(folder):
         imported = load_run(folder).card.imported
         if imported is None or imported.sha256 != file_sha256(checkpoint):
             raise RunError(f"{folder} is not the run of {checkpoint}", remedy="Remove or rename that folder.")
         return folder
     in_file = {} if config is None else load_config_file(config, EvaluateConfig)
-    asked = workflows.ImportConfig(
+    asked = commands.ImportConfig(
         file=checkpoint,
         data=DataConfig(data=data_dir),
         backbone=BackboneConfig(
@@ -246,7 +246,7 @@ def _run_folder(
         alpha=alpha,
         assumed_alpha=DEFAULT_ALPHA,
     )
-    workflows.import_checkpoint(asked, progress=shown_progress())
+    commands.import_checkpoint(asked, progress=shown_progress())
     return folder
 
 

@@ -1,6 +1,6 @@
 """Reads the predecessor project's checkpoints (clip_lora_best.pt) without unpickling any code.
 
-Makes nothing of them but tensors and values; the run folder is made in workflows/importing.py.
+Makes nothing of them but tensors and values; the run folder is made in commands/import_checkpoint.py.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from PIL import Image
 
 from clip_har.audit.records import Audit, Finding, Kind
 from clip_har.audit.settings import AuditSettings, Limits
+from clip_har.commands.audit import audit_data
 from clip_har.dataset import SplitName
 from clip_har.dataset.layout import FoundFile
-from clip_har.workflows.auditing import audit_data
 
 NO_MODEL = AuditSettings(embeddings=False, workers=0)
 

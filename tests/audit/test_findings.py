@@ -15,9 +15,9 @@ from clip_har.audit.auditing import audit, read_images
 from clip_har.audit.inventory import read_inventory
 from clip_har.audit.records import Audit
 from clip_har.audit.settings import AuditSettings, Limits
+from clip_har.commands.audit import audit_data
 from clip_har.errors import ConfigError, DataError, UserError
 from clip_har.progress import SILENT
-from clip_har.workflows.auditing import audit_data
 
 
 def test_unreadable_files_are_told_from_truncated_ones(tmp_path: Path) -> None:

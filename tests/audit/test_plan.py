@@ -18,10 +18,10 @@ from clip_har.audit.inventory import read_inventory
 from clip_har.audit.label_errors import LabelDoubt
 from clip_har.audit.plan import PLAN_COLUMNS, PlanRow, apply_plan, proposed_plan, read_plan, write_plan
 from clip_har.audit.records import Audit, Finding
+from clip_har.commands.audit import apply_cleaning, propose_cleaning
 from clip_har.dataset import load_dataset, read_manifest
 from clip_har.dataset.verifying import GivenManifest
 from clip_har.errors import ConfigError, DataError
-from clip_har.workflows.auditing import apply_cleaning, propose_cleaning
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import pytest
 from services import HubHandler, KaggleHandler, Service, served
 
 from clip_har.cli import main
+from clip_har.commands import fetch
 from clip_har.dataset import load_dataset
 from clip_har.download import kaggle as kaggle_module
 from clip_har.errors import ConfigError, DataError, UserError
-from clip_har.workflows import fetch
 from packed import HAR, jpeg, labelled, write_hub, write_jpegs, write_kaggle_flat
 
 

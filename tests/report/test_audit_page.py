@@ -14,8 +14,8 @@ from audit.datasets import NO_MODEL, audited, file, fill, jpeg, put, scene
 from clip_har.audit.label_errors import LabelDoubt
 from clip_har.audit.plan import PLAN_COLUMNS
 from clip_har.audit.records import Audit, Check, Finding
+from clip_har.commands.audit import apply_cleaning, audit_data
 from clip_har.report.audit_page import FILES_SHOWN, audit_page, headline
-from clip_har.workflows.auditing import apply_cleaning, audit_data
 from report.test_report_page import HOSTILE, Page, assert_accessible, assert_self_contained
 
 

@@ -1,6 +1,6 @@
 """The audit itself: from the files of a dataset, and features if there are any, to findings and checks.
 
-Which features, and where results go, is decided in workflows/auditing.py.
+Which features, and where results go, is decided in commands/audit.py.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ Placement = Literal["embedding", "attention", "all"]
 Augment = Literal["none", "light", "strong"]
 Budget = Literal["full", "small"]
 HeldOut = Literal["val", "test"]
+PlaneMethod = Literal["auto", "pca", "umap", "none"]
 CORRUPTION_KINDS = (
     "gaussian-noise",
     "gaussian-blur",

@@ -25,6 +25,7 @@ from clip_har.config.converters import (
     MethodNames,
     Names,
     Placement,
+    PlaneMethod,
     Precision,
     PresetName,
     Seeds,
@@ -296,6 +297,31 @@ class CompareConfig:
     spread."""
     out: Path = Path("runs/comparison")
     """Folder for the tables, the report and one run folder per method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """What `explain` is asked for."""
+
+    run: Path
+    """Run folder."""
+    data: DataConfig | None = None
+    """The dataset: its telling test images are explained, its training images are the neighbours."""
+    images: tuple[Path, ...] = ()
+    """Photographs to explain in place of the dataset's."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    out: Path | None = None
+    """Default: explain/ in the run folder, or explain-images/ for photographs that are named."""
+    limit: int = 24
+    """Test images to explain one by one."""
+    neighbours: int = 5
+    """Training images to name for each."""
+    maps: bool = True
+    """Draw which pixels speak for the answer."""
+    plane: PlaneMethod = "auto"
+    """How the test images become points of a plane."""
+    seed: int = 0
+    """Of that."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Classes kept out of training, to see what it does to actions that a model was never shown.
 
-What is measured on them is in workflows/unseen.py.
+What is measured on them is in experiment/novel_classes.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """HAR from Kaggle or the Hugging Face hub, unpacked safely and arranged as class folders.
 
-Reading the result is in dataset/; the command that ties the steps together is in workflows/fetching.py.
+Reading the result is in dataset/; the command that ties the steps together is in commands/fetch.py.
 """
 
 from clip_har.download.arranging import Arranged, arrange

@@ -1,6 +1,6 @@
 """Unpacking a zip or tar archive from a stranger: nothing leaves the folder, and nothing grows without limit.
 
-Whether the content is the dataset that was asked for is checked afterwards, in workflows/fetching.py.
+Whether the content is the dataset that was asked for is checked afterwards, in commands/fetch.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip_har.config.converters import PlaneMethod
 from clip_har.errors import ConfigError
 from clip_har.methods import Classifier
 from clip_har.methods.lora import EmbeddingLora
@@ -19,7 +19,7 @@ from clip_har.methods.towers import Towers
 
 # Shapes: Q images asked about, N images or sentences, D embedding width.
 
-PlaneMethod = Literal["auto", "pca", "umap", "none"]
+
 _CHUNK = 1024
 
 

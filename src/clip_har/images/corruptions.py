@@ -1,6 +1,6 @@
 """Common corruptions of photographs at five severities, seeded by the image's content.
 
-What they do to a model's accuracy is measured in workflows/robustness.py.
+What they do to a model's accuracy is measured in experiment/robustness.py.
 """
 
 from __future__ import annotations

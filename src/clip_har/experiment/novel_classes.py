@@ -15,12 +15,12 @@ from clip_har import checkpoint
 from clip_har.dataset import SplitName
 from clip_har.errors import RunError
 from clip_har.evaluation.findings import BaseNovel, Unseen
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.setup import Prepared, embed_captions
 from clip_har.methods import Classifier, Frame, LabelledImages
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.progress import Progress
 from clip_har.text_tower import mean_prompts
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.prepare import Prepared, embed_captions
 
 
 @dataclass(frozen=True, kw_only=True)

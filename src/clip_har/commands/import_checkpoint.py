@@ -28,6 +28,11 @@ from clip_har.config import (
 )
 from clip_har.dataset import ActionDataset, write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
+from clip_har.experiment.confidence import fit_calibration
+from clip_har.experiment.fit import figures_on
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.setup import Prepared, embed_captions, prepare
+from clip_har.experiment.training import card_content
 from clip_har.features import Encoding, FeatureStore
 from clip_har.files import cache_folder
 from clip_har.images.workers import worker_count
@@ -40,11 +45,6 @@ from clip_har.progress import SILENT, Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.run_card import Imported, RunCard, write_card
 from clip_har.text_tower import mean_prompts
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.confidence import fit_calibration
-from clip_har.workflows.fitting import figures_on
-from clip_har.workflows.prepare import Prepared, embed_captions, prepare
-from clip_har.workflows.training import card_content
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -17,74 +16,27 @@ from torch import Tensor, nn
 
 from clip_har import checkpoint, distributed
 from clip_har.backbone import capture_hidden
-from clip_har.config import BackboneConfig, DataConfig
+from clip_har.config import ExplainConfig
+from clip_har.config.converters import PlaneMethod
 from clip_har.csv_cells import csv_text
-from clip_har.dataset import ActionDataset, ImageRecord
+from clip_har.dataset import ImageRecord
 from clip_har.dataset.reading import content_hash
-from clip_har.errors import ConfigError, DataError
+from clip_har.errors import DataError
 from clip_har.evaluation import FloatArray
 from clip_har.evaluation.findings import EmbeddingMap, ExplainResult, Explanation, Neighbour
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.setup import Prepared, scored_split
 from clip_har.explain import nearness, telling
-from clip_har.explain.nearness import PlaneMethod
 from clip_har.explain.overlay import overlay, png, shown_image
 from clip_har.explain.relevance import relevance_maps
-from clip_har.features import Encoding, FeatureStore
-from clip_har.files import cache_folder, write_atomically
+from clip_har.files import write_atomically
 from clip_har.images import decode
-from clip_har.images.workers import worker_count
 from clip_har.methods import Classifier, LabelledImages
-from clip_har.predict import load_run_backbone
-from clip_har.progress import SILENT, Progress
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.prepare import Prepared, embed_captions, prepare, scored_split
+from clip_har.progress import Progress
 
 SHOWN_PROMPTS = 5
 LISTED = 50
 MAP_BATCH = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
-    """What `explain` is asked for."""
-
-    run: Path
-    """Run folder."""
-    data: DataConfig | None = None
-    """The dataset: its telling test images are explained, its training images are the neighbours."""
-    images: tuple[Path, ...] = ()
-    """Photographs to explain in place of the dataset's."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    out: Path | None = None
-    """Default: explain/ in the run folder, or explain-images/ for photographs that are named."""
-    limit: int = 24
-    """Test images to explain one by one."""
-    neighbours: int = 5
-    """Training images to name for each."""
-    maps: bool = True
-    """Draw which pixels speak for the answer."""
-    plane: PlaneMethod = "auto"
-    """How the test images become points of a plane."""
-    seed: int = 0
-    """Of that."""
-
-
-def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[ExplainResult, Path]:
-    """Explain a run; write explain.json, explain.csv and the overlays.
-
-    Raises:
-        UserError: run, data, model or images cannot be used.
-    """
-    if config.data is None and not config.images:
-        raise ConfigError("Nothing to explain", remedy="Give a dataset with --data, or name image files.")
-    run = checkpoint.load_run(config.run)
-    out = config.out or run.folder / ("explain-images" if config.images else "explain")
-    prepared = _prepared(run, config, out, progress)
-    answering = Answering(run, prepared, progress, keep=not config.images)
-    explainer = _Explainer(run, answering, prepared, config, out, progress)
-    result = explainer.of_files(config.images) if config.images else explainer.of_dataset()
-    checkpoint.write_json(out / "explain.json", dataclasses.asdict(result))
-    write_atomically(out / "explain.csv", _csv(result))
-    return result, out
 
 
 def explain_dataset(
@@ -99,41 +51,12 @@ def explain_dataset(
 ) -> ExplainResult:
     """The most telling test images explained, with overlays in `out`; training images must be encoded."""
     config = ExplainConfig(run=run.folder, limit=limit, seed=seed, plane="pca")
-    return _Explainer(run, answering, prepared, config, out, progress).of_dataset()
+    return Explainer(run, answering, prepared, config, out, progress).of_dataset()
 
 
-def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: Progress) -> Prepared:
-    """The dataset with its training images; without one, the model and the prompts alone."""
-    if config.data is not None:
-        return prepare(
-            config.data,
-            config.backbone,
-            out=out,
-            progress=progress,
-            run=run,
-            for_training=False,
-            encoded=("train", "val", "test"),
-        )
-    given = config.backbone
-    backbone = load_run_backbone(run, model=given.model, device=given.device, precision=given.precision)
-    store = FeatureStore(cache_folder(given.cache), backbone, progress=progress)
-    templates = tuple(run.card.templates)
-    return Prepared(
-        dataset=ActionDataset(root=Path(), classes=run.classes, records=()),
-        backbone=backbone,
-        store=store,
-        encoding=Encoding(encoded=0, reused=0, seconds=0.0, unreadable={}),
-        templates=templates,
-        phrasing=run.phrasing,
-        captions_CTD=embed_captions(store, [run.phrasing[name] for name in run.classes], templates),
-        prompts_CD=run.prompts(),
-        cache=cache_folder(given.cache),
-        workers=worker_count(given.workers),
-        encode_batch_size=given.encode_batch_size,
-    )
+class Explainer:
+    """What is asked of a run, for images or for a split's most telling ones; the run's weights are loaded once."""
 
-
-class _Explainer:
     def __init__(
         self,
         run: checkpoint.Run,
@@ -347,7 +270,7 @@ def _hash(path: Path) -> str:
         raise DataError(f"The image {path} cannot be read: {error.strerror}", remedy="Name a file.") from error
 
 
-def _csv(result: ExplainResult) -> str:
+def explanations_csv(result: ExplainResult) -> str:
     """A row per explained image."""
     rows = []
     for item in result.explanations:

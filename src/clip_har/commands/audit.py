@@ -17,17 +17,17 @@ from clip_har.audit.plan import Cleaned, apply_plan, manifest_csv, proposed_plan
 from clip_har.audit.records import Audit
 from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.backbone import Backbone, load_backbone
+from clip_har.commands.outputs import refuse_inside
 from clip_har.config import DEFAULT_MODEL
 from clip_har.dataset.layout import FoundFile
 from clip_har.errors import ConfigError, ModelError
+from clip_har.experiment.thumbnails import thumbnail_loader
+from clip_har.experiment.training import versions
 from clip_har.features import FeatureStore, FeatureTable
 from clip_har.files import cache_folder, write_atomically
 from clip_har.images.workers import worker_count
 from clip_har.known_models import load_named
 from clip_har.progress import SILENT, Progress
-from clip_har.workflows.outputs import refuse_inside
-from clip_har.workflows.thumbnails import thumbnail_loader
-from clip_har.workflows.training import versions
 
 
 def audit_data(

@@ -17,13 +17,13 @@ from clip_har.csv_cells import csv_text
 from clip_har.errors import ConfigError
 from clip_har.evaluation import compute_metrics, mcnemar_p
 from clip_har.evaluation.findings import PromptScore, PromptTrial
+from clip_har.experiment.predictions import rightly
+from clip_har.experiment.setup import Prepared, embed_captions, prepare
 from clip_har.files import write_atomically
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import TEMPLATE_SETS, filled, resolve_phrases, resolve_templates
 from clip_har.text_tower import mean_prompts
-from clip_har.workflows.answering import rightly
-from clip_har.workflows.prepare import Prepared, embed_captions, prepare
 
 DEFAULT = ("actions", "names")
 _FOR_NAMES = ("single", "actions", "ucf101", "bare")

@@ -16,8 +16,8 @@ from clip_har import report
 from clip_har.audit.records import CHECKS, Check
 from clip_har.dataset import SPLITS, ActionDataset
 from clip_har.errors import ConfigError
+from clip_har.experiment.setup import Prepared
 from clip_har.files import read_text
-from clip_har.workflows.prepare import Prepared
 
 LARGEST_AUDIT_BYTES = 1_000_000_000
 _AUDIT_REMEDY = "Write one with clip-har data audit DATA --json FILE."

@@ -15,6 +15,7 @@ from clip_har import checkpoint, distributed
 from clip_har.backbone import resolve_precision
 from clip_har.errors import ConfigError, TrainingError
 from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
+from clip_har.experiment.setup import Prepared
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.interrupts import deferred_interrupts
 from clip_har.methods import Classifier, GradientMethod, LabelledImages, Method, SolvedMethod, Task
@@ -22,7 +23,6 @@ from clip_har.progress import Progress
 from clip_har.tracking import Tracker, trackers
 from clip_har.trainer import Engine, TrainState, fit
 from clip_har.training_states import BestWeights, SavedState, Start, place_best, save_best, save_state
-from clip_har.workflows.prepare import Prepared
 
 
 class Fitting:

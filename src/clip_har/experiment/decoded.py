@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from clip_har import distributed
+from clip_har.experiment.setup import Prepared
 from clip_har.files import is_unwritable
 from clip_har.images import DecodedCache, PixelView
 from clip_har.methods import LabelledImages, Reads
 from clip_har.progress import Progress
-from clip_har.workflows.prepare import Prepared
 
 
 def with_decoded_cache(

@@ -10,10 +10,10 @@ import dataclasses
 
 from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.setup import Prepared
 from clip_har.protocol import Protocol, differing
 from clip_har.run_card import add_to_card
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.prepare import Prepared
 
 
 def with_confidence(

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_har import checkpoint, demo, distributed, report
+from clip_har import checkpoint, distributed, report
 from clip_har.config import (
-    BackboneConfig,
     CompareConfig,
-    DataConfig,
     TrainConfig,
     apply_preset,
     to_flat_json,
@@ -21,21 +19,18 @@ from clip_har.dataset import write_manifest
 from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
+from clip_har.experiment.evaluation import evaluate_prepared, shared_card, thumbnails
+from clip_har.experiment.novel_classes import mean_of, measure_unseen
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.setup import Prepared, prepare, scored_split
+from clip_har.experiment.training import train_prepared
 from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
 from clip_har.progress import SILENT, Progress
 from clip_har.protocol import require_same
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.evaluating import evaluate_prepared, shared_card, thumbnails
-from clip_har.workflows.prepare import Prepared, prepare, scored_split
-from clip_har.workflows.training import train_prepared
-from clip_har.workflows.unseen import mean_of, measure_unseen
 
-DEMO_TRAIN_PER_CLASS = 120
-DEMO_TEST_PER_CLASS = 40
-DEMO_METHODS = ("zero-shot", "linear-probe", "lora")
 UNSEEN_NOTE = "has no answer for the actions held out: zero-shot's stands in its place"
 SMALL_EPOCHS = 8
 """Epochs inside the towers with --budget small."""
@@ -63,10 +58,10 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
     validate(config)
     distributed.initialise(config.backbone.device)
     with exclusive(config.out):
-        return _compare(config, progress, command)
+        return compare_locked(config, progress, command)
 
 
-def _compare(config: CompareConfig, progress: Progress, command: str) -> Comparison:
+def compare_locked(config: CompareConfig, progress: Progress, command: str) -> Comparison:
     prepared = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
     for name in config.methods:
         validate(_train_config(config, name, config.seeds[0], prepared))
@@ -117,58 +112,6 @@ def _compare(config: CompareConfig, progress: Progress, command: str) -> Compari
             pairwise=pairwise,
         )
     return Comparison(rows=rows, results=first, out=config.out, pairwise=pairwise)
-
-
-def quickstart(
-    out: Path,
-    *,
-    methods: tuple[str, ...] = DEMO_METHODS,
-    seed: int = 0,
-    cache: Path | None = None,
-    progress: Progress = SILENT,
-    command: str = "",
-) -> Comparison:
-    """Draw the demo's scenes, then compare zero-shot, a linear probe and LoRA on them with the tiny CLIP.
-
-    The same code path as `compare` on photographs; only the data's and the model's names differ.
-
-    Args:
-        methods: what to compare in place of those three; those inside the towers get the small budget.
-    """
-    with exclusive(out):
-        data = draw_demo(out / "data", seed=seed, progress=progress)
-        config = CompareConfig(
-            data=DataConfig(data=data),
-            backbone=BackboneConfig(model="demo", cache=cache),
-            methods=methods,
-            budget="small",
-            seeds=(seed,),
-            out=out,
-        )
-        validate(config)
-        comparison = _compare(config, progress, command)
-        _write_contact_sheets(comparison, data, out)
-        return comparison
-
-
-def draw_demo(out: Path, *, seed: int, progress: Progress) -> Path:
-    """Draw the demo dataset into `out`, or leave the one that is there."""
-    total = len(demo.ACTIONS) * (DEMO_TRAIN_PER_CLASS + DEMO_TEST_PER_CLASS)
-    with progress.bar("Drawing scenes", total=total, unit="images") as bar:
-        drawn = 0
-
-        def on_image(done: int, _total: int) -> None:
-            nonlocal drawn
-            bar.advance(done - drawn)
-            drawn = done
-
-        return demo.write_dataset(
-            out,
-            seed=seed,
-            train_per_class=DEMO_TRAIN_PER_CLASS,
-            test_per_class=DEMO_TEST_PER_CLASS,
-            on_image=on_image,
-        )
 
 
 def run_of_comparison(
@@ -242,14 +185,3 @@ def _comparison_row(name: str, runs: Sequence[checkpoint.Run], results: Mapping[
     )
     measured = [found.finetuned for found in unseen if found is not None]
     return dataclasses.replace(row, unseen=mean_of(measured) if measured else None)
-
-
-def _write_contact_sheets(comparison: Comparison, data: Path, out: Path) -> None:
-    """One drawn scene per class, with what the best method answers."""
-    best = max((row for row in comparison.rows if not row.collapsed), key=lambda row: row.accuracy)
-    result = comparison.results[best.name]
-    first = {int(target): index for index, target in reversed(list(enumerate(result.targets_N)))}
-    chosen = [first[target] for target in sorted(first)]
-    answers = [result.classes[int(result.best.predictions[index])] for index in chosen]
-    items = [(data / result.paths[index], result.classes[int(result.targets_N[index])]) for index in chosen]
-    report.write_contact_sheet(items, out / "contact_sheet.png", predictions=answers)

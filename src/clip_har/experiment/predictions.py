@@ -18,11 +18,11 @@ import torch
 
 from clip_har import checkpoint, distributed
 from clip_har.evaluation import BoolArray, FloatArray, IntArray
+from clip_har.experiment.setup import Prepared
 from clip_har.images import PIXELS_VERSION
 from clip_har.integrity import DamagedError, read_sealed, write_sealed
 from clip_har.methods import Classifier, LabelledImages
 from clip_har.progress import SILENT, Progress
-from clip_har.workflows.prepare import Prepared
 
 
 class Answering:

@@ -11,12 +11,12 @@ from clip_har import checkpoint, distributed
 from clip_har.config import EvaluateConfig
 from clip_har.dataset import SplitName
 from clip_har.evaluation.findings import Findings, Robustness
+from clip_har.experiment.novel_classes import measure_unseen
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.robustness import measure_robustness, measure_shift
+from clip_har.experiment.setup import Prepared
+from clip_har.experiment.wise_ft_curve import Outside, measure_wise_curve
 from clip_har.progress import Progress
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.prepare import Prepared
-from clip_har.workflows.robustness import measure_robustness, measure_shift
-from clip_har.workflows.unseen import measure_unseen
-from clip_har.workflows.wise_curve import Outside, measure_wise_curve
 
 
 def find(

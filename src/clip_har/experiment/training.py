@@ -9,59 +9,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from clip_har import checkpoint, distributed, tracking
-from clip_har.config import TrainConfig, apply_preset, resolve, to_flat_json, validate
+from clip_har import checkpoint, distributed
+from clip_har.config import TrainConfig, resolve, to_flat_json
 from clip_har.cost import PeakMemory, keep_freed_memory
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
+from clip_har.experiment.confidence import fit_calibration
+from clip_har.experiment.decoded import with_decoded_cache
+from clip_har.experiment.fit import Fitting
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.setup import Prepared
 from clip_har.files import remove_stray_temporaries
-from clip_har.locking import exclusive
 from clip_har.methods import Classifier, Method, Source, Task, create_method, method_class
-from clip_har.progress import SILENT, Progress
+from clip_har.progress import Progress
 from clip_har.prompts import filled
 from clip_har.protocol import differing, require_same
 from clip_har.run_card import ModelOfRun, RunCard, write_card
 from clip_har.training_states import Start, load_state, prompts_sha256
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.confidence import fit_calibration
-from clip_har.workflows.decoded import with_decoded_cache
-from clip_har.workflows.fitting import Fitting
-from clip_har.workflows.prepare import Prepared, prepare
-
-
-def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = "") -> checkpoint.Run:
-    """Train one method and leave a run folder.
-
-    Started by `torchrun` or `accelerate launch`, all processes train it together and the first writes the files.
-
-    Raises:
-        UserError: settings, data, model or run folder cannot be used; the training's loss is not finite.
-    """
-    config = apply_preset(config)
-    validate(config)
-    tracking.require(to_flat_json(config))
-    distributed.initialise(config.backbone.device)
-    folder = config.out or _default_folder(config)
-    with exclusive(folder):
-        checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)
-        if config.resume and checkpoint.is_finished(folder):
-            progress.note(f"{folder} is finished already")
-            finished = checkpoint.load_run(folder)
-            finished.weights_sha256()
-            return finished
-        prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
-        return train_prepared(config, folder, prepared, progress, command)
-
-
-def _default_folder(config: TrainConfig) -> Path:
-    """runs/METHOD, or the first of runs/METHOD-2, -3, ... that is free; to resume, the last that is not."""
-    name = config.preset or config.method
-    folder = free = Path("runs") / name
-    number = 1
-    while checkpoint.has_run(free):
-        number += 1
-        folder, free = free, Path("runs") / f"{name}-{number}"
-    return folder if config.resume else free
 
 
 def train_prepared(

@@ -10,86 +10,23 @@ from typing import Any
 
 from clip_har import checkpoint, distributed, report
 from clip_har.audit.records import Check
-from clip_har.config import EvaluateConfig, validate
-from clip_har.dataset import SPLITS, ActionDataset
-from clip_har.errors import ConfigError
+from clip_har.dataset import ActionDataset
 from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
 from clip_har.evaluation.findings import ExplainResult, Findings
+from clip_har.experiment.confidence import with_confidence
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.report_inputs import data_summary, environment
+from clip_har.experiment.setup import Prepared, scored_split
+from clip_har.experiment.thumbnails import thumbnail_loader
+from clip_har.experiment.training import versions
+from clip_har.experiment.wise_ft_curve import chosen_alpha
 from clip_har.files import remove_stray_temporaries
 from clip_har.hard_pairs import HardPairs
-from clip_har.locking import exclusive
 from clip_har.methods import InterpolatedMethod
-from clip_har.progress import SILENT, Progress
-from clip_har.workflows import beyond
-from clip_har.workflows.answering import Answering
-from clip_har.workflows.confidence import with_confidence
-from clip_har.workflows.describing import data_summary, environment, read_checks
-from clip_har.workflows.explaining import explain_dataset
-from clip_har.workflows.prepare import Prepared, prepare, scored_split
-from clip_har.workflows.thumbnails import thumbnail_loader
-from clip_har.workflows.training import versions
-from clip_har.workflows.wise_curve import chosen_alpha
+from clip_har.progress import Progress
 
 SHOWN_PAIRS = 12
-
-
-def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: str = "") -> tuple[EvalResult, Path]:
-    """Score a run beside the zero-shot baseline, or the baseline alone, and write tables, plots and the report.
-
-    Returns:
-        What was measured, and the folder the files are in.
-
-    Raises:
-        UserError: data, model or run folder cannot be used.
-    """
-    validate(config)
-    distributed.initialise(config.backbone.device)
-    run = checkpoint.load_run(config.checkpoint) if config.checkpoint else None
-    out = config.out or (run.folder / "eval" if run else Path("eval"))
-    if config.explain and run is None:
-        raise ConfigError("--explain explains a run, and there is none", remedy="Name one with --checkpoint.")
-    checks = read_checks(config.audit) if config.audit else ()
-    with exclusive(out):
-        return _evaluate(config, run, out, checks, progress, command), out
-
-
-def _evaluate(
-    config: EvaluateConfig,
-    run: checkpoint.Run | None,
-    out: Path,
-    checks: tuple[Check, ...],
-    progress: Progress,
-    command: str,
-) -> EvalResult:
-    prepared = prepare(
-        config.data,
-        config.backbone,
-        out=out,
-        progress=progress,
-        run=run,
-        for_training=False,
-        encoded=SPLITS if config.explain else None,  # the nearest training images are shown
-    )
-    answering = Answering(run, prepared, progress)  # one for all: it loads the run's weights
-    findings = beyond.find(config, answering, prepared, scored_split(prepared.dataset)[0], out, progress)
-    explained = None
-    if config.explain and run is not None:
-        explained = explain_dataset(
-            run, answering, prepared, out, limit=config.explain, seed=config.seed, progress=progress
-        )
-    return evaluate_prepared(
-        run,
-        answering,
-        prepared,
-        out,
-        seed=config.seed,
-        progress=progress,
-        command=command,
-        findings=findings,
-        explained=explained,
-        checks=checks,
-    )
 
 
 def evaluate_prepared(

@@ -16,13 +16,13 @@ from clip_har import checkpoint
 from clip_har.dataset import SplitName
 from clip_har.errors import RunError
 from clip_har.evaluation.findings import WiseCurve, WisePoint
+from clip_har.experiment.novel_classes import NovelImages, accuracy, novel_images
+from clip_har.experiment.predictions import stratified
+from clip_har.experiment.robustness import Shifted, corrupted_images, shifted_images
+from clip_har.experiment.setup import Prepared
 from clip_har.images import Corruption
 from clip_har.methods import Classifier, Frame, InterpolatedMethod, LabelledImages
 from clip_har.progress import Progress
-from clip_har.workflows.answering import stratified
-from clip_har.workflows.prepare import Prepared
-from clip_har.workflows.robustness import Shifted, corrupted_images, shifted_images
-from clip_har.workflows.unseen import NovelImages, accuracy, novel_images
 
 
 @dataclass(frozen=True, kw_only=True)

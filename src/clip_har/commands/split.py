@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clip_har.audit.near_duplicates import DISTANCE, near_duplicate_groups
+from clip_har.commands.outputs import refuse_inside
 from clip_har.config.checking import MAX_WORKERS
 from clip_har.csv_cells import csv_text
 from clip_har.dataset import (
@@ -32,7 +33,6 @@ from clip_har.errors import ConfigError, RunError
 from clip_har.files import cache_folder, write_atomically
 from clip_har.images.workers import worker_count
 from clip_har.progress import SILENT, Progress
-from clip_har.workflows.outputs import refuse_inside
 
 NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
 UNEVEN = 0.05

@@ -18,12 +18,12 @@ from clip_har.dataset import ActionDataset, ImageRecord, SplitName, load_dataset
 from clip_har.errors import DataError
 from clip_har.evaluation import BoolArray, FloatArray, bootstrap_accuracy, mcnemar_p
 from clip_har.evaluation.findings import CorruptionScore, Robustness, ShiftScore
+from clip_har.experiment.predictions import Answering, stratified
+from clip_har.experiment.setup import Prepared
 from clip_har.features import FeatureStore
 from clip_har.images import Corruption, ImageFiles
 from clip_har.methods import LabelledImages
 from clip_har.progress import Progress
-from clip_har.workflows.answering import Answering, stratified
-from clip_har.workflows.prepare import Prepared
 
 
 def measure_robustness(

@@ -1,0 +1,78 @@
+"""`evaluate`: a run beside the zero-shot baseline on the test images, each read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_har import checkpoint, distributed
+from clip_har.audit.records import Check
+from clip_har.config import EvaluateConfig, validate
+from clip_har.dataset import SPLITS
+from clip_har.errors import ConfigError
+from clip_har.evaluation import EvalResult
+from clip_har.experiment import beyond
+from clip_har.experiment.evaluation import evaluate_prepared
+from clip_har.experiment.explanations import explain_dataset
+from clip_har.experiment.predictions import Answering
+from clip_har.experiment.report_inputs import read_checks
+from clip_har.experiment.setup import prepare, scored_split
+from clip_har.locking import exclusive
+from clip_har.progress import SILENT, Progress
+
+
+def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: str = "") -> tuple[EvalResult, Path]:
+    """Score a run beside the zero-shot baseline, or the baseline alone, and write tables, plots and the report.
+
+    Returns:
+        What was measured, and the folder the files are in.
+
+    Raises:
+        UserError: data, model or run folder cannot be used.
+    """
+    validate(config)
+    distributed.initialise(config.backbone.device)
+    run = checkpoint.load_run(config.checkpoint) if config.checkpoint else None
+    out = config.out or (run.folder / "eval" if run else Path("eval"))
+    if config.explain and run is None:
+        raise ConfigError("--explain explains a run, and there is none", remedy="Name one with --checkpoint.")
+    checks = read_checks(config.audit) if config.audit else ()
+    with exclusive(out):
+        return _evaluate(config, run, out, checks, progress, command), out
+
+
+def _evaluate(
+    config: EvaluateConfig,
+    run: checkpoint.Run | None,
+    out: Path,
+    checks: tuple[Check, ...],
+    progress: Progress,
+    command: str,
+) -> EvalResult:
+    prepared = prepare(
+        config.data,
+        config.backbone,
+        out=out,
+        progress=progress,
+        run=run,
+        for_training=False,
+        encoded=SPLITS if config.explain else None,  # the nearest training images are shown
+    )
+    answering = Answering(run, prepared, progress)  # one for all: it loads the run's weights
+    findings = beyond.find(config, answering, prepared, scored_split(prepared.dataset)[0], out, progress)
+    explained = None
+    if config.explain and run is not None:
+        explained = explain_dataset(
+            run, answering, prepared, out, limit=config.explain, seed=config.seed, progress=progress
+        )
+    return evaluate_prepared(
+        run,
+        answering,
+        prepared,
+        out,
+        seed=config.seed,
+        progress=progress,
+        command=command,
+        findings=findings,
+        explained=explained,
+        checks=checks,
+    )

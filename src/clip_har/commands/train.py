@@ -1,0 +1,47 @@
+"""`train`: one method into one run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_har import checkpoint, distributed, tracking
+from clip_har.config import TrainConfig, apply_preset, to_flat_json, validate
+from clip_har.experiment.setup import prepare
+from clip_har.experiment.training import train_prepared
+from clip_har.locking import exclusive
+from clip_har.progress import SILENT, Progress
+
+
+def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = "") -> checkpoint.Run:
+    """Train one method and leave a run folder.
+
+    Started by `torchrun` or `accelerate launch`, all processes train it together and the first writes the files.
+
+    Raises:
+        UserError: settings, data, model or run folder cannot be used; the training's loss is not finite.
+    """
+    config = apply_preset(config)
+    validate(config)
+    tracking.require(to_flat_json(config))
+    distributed.initialise(config.backbone.device)
+    folder = config.out or _default_folder(config)
+    with exclusive(folder):
+        checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)
+        if config.resume and checkpoint.is_finished(folder):
+            progress.note(f"{folder} is finished already")
+            finished = checkpoint.load_run(folder)
+            finished.weights_sha256()
+            return finished
+        prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
+        return train_prepared(config, folder, prepared, progress, command)
+
+
+def _default_folder(config: TrainConfig) -> Path:
+    """runs/METHOD, or the first of runs/METHOD-2, -3, ... that is free; to resume, the last that is not."""
+    name = config.preset or config.method
+    folder = free = Path("runs") / name
+    number = 1
+    while checkpoint.has_run(free):
+        number += 1
+        folder, free = free, Path("runs") / f"{name}-{number}"
+    return folder if config.resume else free
