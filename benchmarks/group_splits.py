@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from clip_har.dataset.dealing import Group, deal
+from clip_har.dataset.stratified_groups import Group, deal
 
 Indices = NDArray[np.int64]
 CASES = {

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clip_har.config import DataConfig, OptimizerConfig, TrainConfig, to_flat_json
 from clip_har.methods import LabelledFeatures, Task
-from clip_har.methods.lora import Lora
+from clip_har.methods.embedding_lora import Lora
 from clip_har.trainer import fit
 
 

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone, BackboneCard
-from clip_har.cost import keep_freed_memory
 from clip_har.images import Preprocessing
+from clip_har.memory import keep_freed_memory
 from clip_har.methods import Batch, Task
 from clip_har.methods.tower_lora import TowerLora
 from clip_har.methods.towers import Towers

@@ -16,7 +16,7 @@ import time
 import torch
 
 from clip_har.backbone import load_backbone
-from clip_har.cost import keep_freed_memory
+from clip_har.memory import keep_freed_memory
 from clip_har.methods.towers import BATCH_NORMS
 
 

@@ -11,7 +11,7 @@ import pytest
 from clip_har import checkpoint, commands
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, LoraConfig, OptimizerConfig, TrainConfig
 from clip_har.experiment import predictions as answering
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import prepare
 from clip_har.progress import SILENT
 from samples import write_dataset
@@ -44,7 +44,7 @@ def answers(run: checkpoint.Run, photos: Path, tmp_path: Path, **options: Any) -
         run=run,
         for_training=False,
     )
-    return Answering(run, prepared, **options).finetuned(prepared.images("test"))
+    return Predictions(run, prepared, **options).finetuned(prepared.images("test"))
 
 
 def test_damaged_answers_are_asked_again(inside: checkpoint.Run, photos: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sklearn.calibration import calibration_curve
 from clip_har.errors import ModelError
 from clip_har.evaluation import Calibration, calibrate, check_confidence, expected_calibration_error
 from clip_har.evaluation.calibration import fit_temperature, reliability, scaled, trusted_temperature
-from clip_har.evaluation.certainty import (
+from clip_har.evaluation.confidence import (
     SHOWN_LEVELS,
     SelectiveStep,
     conformal_threshold,

@@ -12,7 +12,7 @@ import torch
 from clip_har import checkpoint
 from clip_har.errors import RunError
 from clip_har.integrity import sealed
-from clip_har.methods.lora import Lora
+from clip_har.methods.embedding_lora import Lora
 from clip_har.run_card import RunCard, add_to_card, write_card
 from clip_har.trainer import fit
 from clip_har.training_states import Start, load_state, save_state

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.methods.base import Batch, Frame, LabelledImages, Task
+from clip_har.methods.base import Batch, ClassifierContext, LabelledImages, Task
 from clip_har.methods.coop import CONTEXT_VECTORS, CoOp, PromptLearner, context_tokens
 from samples import MODEL_CONFIG, write_model
 from tasks import Table, settings
@@ -93,7 +93,7 @@ def make_task(model: str) -> Task:
     """Image embeddings of which another context than the usual words tells the classes."""
     backbone = open_model(model)
     prompts_CD = backbone.encode_text([f"a photo of a person {name.replace('_', ' ')}." for name in CLASSES])
-    frame = Frame(
+    frame = ClassifierContext(
         classes=CLASSES,
         templates=("a photo of a person {}.",),
         prompts_CD=prompts_CD,

@@ -27,7 +27,7 @@ from clip_har.config import (
 )
 from clip_har.errors import UserError
 from clip_har.experiment import fit as fitting
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import prepare
 from clip_har.predict import recorded_calibration
 from clip_har.progress import Silent
@@ -114,7 +114,7 @@ def evaluated(home: Path, data: Path) -> Outcome:
     try:
         run = checkpoint.load_run(home / "run")
         prepared = prepare(given, backbone, out=home / "out", progress=heard, run=run, for_training=False)
-        answering, test = Answering(run, prepared, heard), prepared.images("test")
+        answering, test = Predictions(run, prepared, heard), prepared.images("test")
         tuned_NC = answering.finetuned(test)
         saved = recorded_calibration(run)
     except UserError as error:

@@ -22,7 +22,7 @@ from clip_har.backbone import load_backbone
 from clip_har.config import BackboneConfig, DataConfig, ExplainConfig, OptimizerConfig, TrainConfig
 from clip_har.dataset import load_dataset
 from clip_har.errors import ConfigError
-from clip_har.explain import nearness, telling
+from clip_har.explain import image_selection, neighbours
 from clip_har.explain.overlay import overlay, shown_image
 from clip_har.explain.relevance import ATTENTION, GRAD_CAM, relevance_maps
 from clip_har.images import Preprocessing
@@ -191,27 +191,27 @@ def test_the_picture_shown_is_what_the_model_saw() -> None:
 def test_the_nearest_are_the_most_similar() -> None:
     generator = torch.Generator().manual_seed(0)
     query, others = (F.normalize(torch.randn(n, 8, generator=generator), dim=-1) for n in (5, 9))
-    for row, found in zip(query @ others.T, nearness.nearest(query, others, 3), strict=True):
+    for row, found in zip(query @ others.T, neighbours.nearest(query, others, 3), strict=True):
         wanted = sorted(range(9), key=lambda index: -float(row[index]))[:3]
         assert [index for index, _ in found] == wanted
         assert [value for _, value in found] == pytest.approx([float(row[index]) for index in wanted])
-    assert len(nearness.nearest(query, others, 20)[0]) == 9
+    assert len(neighbours.nearest(query, others, 20)[0]) == 9
 
 
 def test_pca_is_scikit_learns_up_to_the_sign() -> None:
     points = F.normalize(torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
-    method, found = nearness.plane(points, "pca", 0)
+    method, found = neighbours.plane(points, "pca", 0)
     wanted = PCA(n_components=2).fit_transform(points.double().numpy())
     assert method == "pca"
     assert np.abs(np.array(found)) == pytest.approx(np.abs(wanted), abs=1e-4)
 
 
 def test_umap_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearness, "find_spec", lambda name: None)
+    monkeypatch.setattr(neighbours, "find_spec", lambda name: None)
     points = F.normalize(torch.randn(40, 6), dim=-1)
-    assert nearness.plane(points, "auto", 0)[0] == "pca"
+    assert neighbours.plane(points, "auto", 0)[0] == "pca"
     with pytest.raises(ConfigError, match=r'needs umap-learn. pip install "clip-har\[explain\]"'):
-        nearness.plane(points, "umap", 0)
+        neighbours.plane(points, "umap", 0)
 
 
 BEFORE = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7], [0.55, 0.45]])
@@ -220,14 +220,14 @@ TARGETS = np.array([0, 0, 0, 1, 1])
 
 
 def test_telling_images_come_in_the_order_of_what_they_tell() -> None:
-    assert telling.confidently_wrong(AFTER, TARGETS) == [4, 2]
-    assert telling.hardest(AFTER, TARGETS) == [4, 2, 3, 1, 0]
-    assert telling.changed(BEFORE, AFTER, TARGETS) == ([1], [2])
-    first, second = telling.class_changes(BEFORE, AFTER, TARGETS, ("a", "b"))
+    assert image_selection.confidently_wrong(AFTER, TARGETS) == [4, 2]
+    assert image_selection.hardest(AFTER, TARGETS) == [4, 2, 3, 1, 0]
+    assert image_selection.changed(BEFORE, AFTER, TARGETS) == ([1], [2])
+    first, second = image_selection.class_changes(BEFORE, AFTER, TARGETS, ("a", "b"))
     assert (first.support, first.fixed, first.broken) == (3, 1, 1)
     assert (first.baseline, first.finetuned) == pytest.approx((2 / 3, 2 / 3))
     assert (second.support, second.fixed, second.broken, second.finetuned) == (2, 0, 0, 0.5)
-    pairs = telling.confused_images(AFTER, TARGETS, ("a", "b"), list("vwxyz"))
+    pairs = image_selection.confused_images(AFTER, TARGETS, ("a", "b"), list("vwxyz"))
     assert [(pair.true, pair.predicted, pair.count, pair.paths) for pair in pairs] == [
         ("a", "b", 1, ("x",)),
         ("b", "a", 1, ("z",)),
@@ -235,9 +235,9 @@ def test_telling_images_come_in_the_order_of_what_they_tell() -> None:
 
 
 def test_every_list_has_its_share_of_the_images_explained() -> None:
-    assert telling.chosen([[4, 2], [1], [], [4, 2, 3]], range(5), 4) == [4, 1, 2, 3]
-    assert telling.chosen([[4, 2], [1], [], [4, 2, 3]], range(5), 9) == [4, 1, 2, 3, 0]
-    assert telling.chosen([[4], [1]], range(5), 0) == []
+    assert image_selection.chosen([[4, 2], [1], [], [4, 2, 3]], range(5), 4) == [4, 1, 2, 3]
+    assert image_selection.chosen([[4, 2], [1], [], [4, 2, 3]], range(5), 9) == [4, 1, 2, 3, 0]
+    assert image_selection.chosen([[4], [1]], range(5), 0) == []
 
 
 # --- the command ----------------------------------------------------------------------------------------

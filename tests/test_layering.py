@@ -154,7 +154,7 @@ def test_every_source_file_is_checked() -> None:
     ],
 )
 def test_an_import_of_a_later_layer_is_found(statement: str) -> None:
-    assert len(violations(statement, "clip_har.methods.lora", "clip_har.methods")) == 1
+    assert len(violations(statement, "clip_har.methods.embedding_lora", "clip_har.methods")) == 1
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_an_import_of_a_later_layer_is_found(statement: str) -> None:
     ],
 )
 def test_siblings_and_earlier_layers_are_free(statement: str) -> None:
-    assert violations(statement, "clip_har.methods.lora", "clip_har.methods") == []
+    assert violations(statement, "clip_har.methods.embedding_lora", "clip_har.methods") == []
 
 
 def test_a_module_without_a_layer_is_found() -> None:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from clip_har.config import METHOD_NAMES
 from clip_har.methods import METHODS, Batch, GradientMethod, LabelledImages, SolvedMethod, Task
+from clip_har.methods.embedding_lora import EmbeddingLora, Lora
 from clip_har.methods.linear_probe import INVERSE_REGULARISATION, LinearProbe, LinearProbeClassifier
-from clip_har.methods.lora import EmbeddingLora, Lora
 from tasks import Table, make_task, settings
 
 

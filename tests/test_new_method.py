@@ -20,7 +20,7 @@ from clip_har.config import (
     TrainConfig,
 )
 from clip_har.config.methods import METHOD_CLASSES
-from clip_har.methods import METHODS, Candidate, Classifier, Frame, SolvedMethod, Task
+from clip_har.methods import METHODS, Candidate, Classifier, ClassifierContext, SolvedMethod, Task
 from clip_har.predict import Predictor
 
 NAME = "class-means"
@@ -49,10 +49,10 @@ class ClassMeans(SolvedMethod):
     def build(self, task: Task) -> ClassMeansClassifier:
         return ClassMeansClassifier(task.prompts_CD, task.logit_scale)
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> ClassMeansClassifier:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> ClassMeansClassifier:
         return ClassMeansClassifier(tensors["directions_CD"], frame.logit_scale)
 
-    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"directions_CD": frame.prompts_CD}
 
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:

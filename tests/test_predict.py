@@ -15,7 +15,7 @@ from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, TrainConfig
 from clip_har.errors import ConfigError, RunError
 from clip_har.integrity import sealed
-from clip_har.predict import Caution, Predictor
+from clip_har.predict import AbstentionPolicy, Predictor
 from clip_har.run_card import add_to_card
 from samples import CLASSES, HUES, write_image
 
@@ -142,11 +142,13 @@ def test_answers_carry_the_calibrated_confidence(sure_of: Callable[..., Path], i
 
 def test_the_possible_classes_are_those_within_the_threshold(sure_of: Callable[..., Path], images: list[Path]) -> None:
     folder = sure_of(temperature=1.0, conformal={"0.9": 0.7, "0.95": 1.0, "0.99": 0.0})
-    for prediction in Predictor(folder, precision="float32").predict(images, caution=Caution(coverage=0.9)):
+    for prediction in Predictor(folder, precision="float32").predict(images, caution=AbstentionPolicy(coverage=0.9)):
         expected = tuple(label for label, probability in prediction.top if probability >= 0.3)
         assert prediction.possible == expected
     for level, size in ((0.95, 3), (0.93, 3), (0.999, 3), (0.985, 0)):
-        for prediction in Predictor(folder, precision="float32").predict(images, caution=Caution(coverage=level)):
+        for prediction in Predictor(folder, precision="float32").predict(
+            images, caution=AbstentionPolicy(coverage=level)
+        ):
             assert prediction.possible is not None and len(prediction.possible) == size
             assert prediction.to_json()["possible"] == prediction.possible
             assert not prediction.unsure and prediction.label == prediction.top[0][0]
@@ -159,7 +161,7 @@ def test_below_the_threshold_a_run_is_unsure_instead_of_guessing(
     predictor = Predictor(folder, precision="float32")
     confidences = sorted(prediction.confidence or 0.0 for prediction in predictor.predict(images))
     between = (confidences[0] + confidences[1]) / 2
-    found = list(predictor.predict(images, caution=Caution(abstain_below=between)))
+    found = list(predictor.predict(images, caution=AbstentionPolicy(abstain_below=between)))
     assert [prediction.unsure for prediction in found].count(True) == 1
     for prediction in found:
         assert (prediction.label is None) == prediction.unsure == ((prediction.confidence or 0.0) < between)
@@ -171,10 +173,10 @@ def test_a_wished_accuracy_takes_the_threshold_that_promises_it(
 ) -> None:
     steps = {"threshold": [0.999999, 0.0], "answered": [200, 400], "right": [199, 300]}
     predictor = Predictor(sure_of(selective=steps), precision="float32")
-    assert all(item.unsure for item in predictor.predict(images, caution=Caution(accuracy=0.95)))
-    assert not any(item.unsure for item in predictor.predict(images, caution=Caution(accuracy=0.7)))
+    assert all(item.unsure for item in predictor.predict(images, caution=AbstentionPolicy(accuracy=0.95)))
+    assert not any(item.unsure for item in predictor.predict(images, caution=AbstentionPolicy(accuracy=0.7)))
     with pytest.raises(RunError, match=r"No confidence of .* promises an accuracy of 0\.999, judging by its 6 val"):
-        list(predictor.predict(images, caution=Caution(accuracy=0.999)))
+        list(predictor.predict(images, caution=AbstentionPolicy(accuracy=0.999)))
 
 
 def test_a_run_without_confidence_on_its_card_answers_but_promises_nothing(run: Path, images: list[Path]) -> None:
@@ -187,7 +189,7 @@ def test_a_run_without_confidence_on_its_card_answers_but_promises_nothing(run: 
     (answer,) = predictor.predict(images[:1])
     assert answer.label in CLASSES and set(answer.to_json()) == {"image", "label", "probability", "top"}
     with pytest.raises(RunError, match="does not say how far") as caught:
-        list(predictor.predict(images, caution=Caution(coverage=0.9)))
+        list(predictor.predict(images, caution=AbstentionPolicy(coverage=0.9)))
     assert "clip-har evaluate" in caught.value.remedy
 
 
@@ -209,7 +211,7 @@ def test_a_damaged_card_is_refused(sure_of: Callable[..., Path], images: list[Pa
 )
 def test_what_cannot_be_asked_is_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Caution(**changes)
+        AbstentionPolicy(**changes)
 
 
 def test_an_evaluation_checks_the_confidence_and_gives_older_runs_theirs(

@@ -332,7 +332,7 @@ def test_the_way_to_zero_shot_is_straight(model: str) -> None:
     with torch.no_grad():
         for alpha in (0.0, 0.5):
             for key, tensor in tensors.items():
-                live[method.own_key(key)].copy_(torch.lerp(start[key], tensor, alpha))
+                live[method.state_key(key)].copy_(torch.lerp(start[key], tensor, alpha))
             if alpha == 0.0:
                 torch.testing.assert_close(restored(images), zero_shot(images), rtol=1e-4, atol=1e-4)
         for name, parameter in classifier.named_parameters():

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clip_har.errors import TrainingError
 from clip_har.methods import Batch, Classifier, Task
+from clip_har.methods.embedding_lora import EmbeddingLora, Lora
 from clip_har.methods.linear_probe import LinearProbe
-from clip_har.methods.lora import EmbeddingLora, Lora
 from clip_har.methods.zero_shot import ZeroShot
 from clip_har.trainer import Engine, Snapshot, TrainState, fit, lr_factor
 from tasks import make_task, settings

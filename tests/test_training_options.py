@@ -26,8 +26,8 @@ from clip_har.config import (
 from clip_har.errors import ConfigError, RunError, TrainingError
 from clip_har.experiment.setup import few_shot
 from clip_har.methods import Batch, Classifier, Task
+from clip_har.methods.embedding_lora import Lora
 from clip_har.methods.full import FullFineTuning
-from clip_har.methods.lora import Lora
 from clip_har.predict import Predictor
 from clip_har.trainer import Engine, fit
 from clip_har.trainer.memory import chosen_batch_size

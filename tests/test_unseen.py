@@ -16,7 +16,7 @@ from PIL import Image
 from clip_har import checkpoint, cli, commands
 from clip_har.backbone import load_backbone
 from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
-from clip_har.dataset import held_out_classes, load_dataset
+from clip_har.dataset import load_dataset, novel_class_names
 from clip_har.errors import ConfigError, RunError
 from clip_har.evaluation.findings import Unseen, WiseCurve
 from clip_har.experiment.novel_classes import base_novel, mean_of
@@ -121,8 +121,8 @@ def test_the_harmonic_mean() -> None:
 
 def test_a_number_draws_classes_by_the_split_seed() -> None:
     classes = tuple(COLOURS)
-    drawn = {seed: held_out_classes(classes, ("2",), seed) for seed in range(8)}
-    assert drawn[3] == held_out_classes(classes, ("2",), 3)
+    drawn = {seed: novel_class_names(classes, ("2",), seed) for seed in range(8)}
+    assert drawn[3] == novel_class_names(classes, ("2",), 3)
     assert len(set(drawn.values())) > 1
     assert all(len(set(names)) == 2 and list(names) == sorted(names) for names in drawn.values())
 
@@ -138,7 +138,7 @@ def test_a_number_draws_classes_by_the_split_seed() -> None:
 )
 def test_what_cannot_be_held_out_is_refused(asked: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        held_out_classes(tuple(COLOURS), asked, 0)
+        novel_class_names(tuple(COLOURS), asked, 0)
     assert said in str(caught.value)
 
 

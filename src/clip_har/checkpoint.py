@@ -25,7 +25,7 @@ from clip_har.images import Preprocessing
 from clip_har.integrity import file_sha256
 from clip_har.known_models import load_for_run
 from clip_har.legacy_checkpoint import is_checkpoint_file
-from clip_har.methods import METHODS, Classifier, Frame, Method, Source, create_method
+from clip_har.methods import METHODS, Classifier, ClassifierContext, Method, Source, create_method
 from clip_har.prompts import class_phrase
 from clip_har.protocol import Protocol, hash_prompts
 from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
@@ -152,7 +152,7 @@ class Run:
         """What a method that starts from this run needs."""
         return Source(method=self.method, tensors=self.tensors())
 
-    def frame(self, *, model: str | None = None, device: str = "cpu") -> Frame:
+    def frame(self, *, model: str | None = None, device: str = "cpu") -> ClassifierContext:
         """What the trained classifier is set into; see `classifier`."""
         card = self.card
 
@@ -163,7 +163,7 @@ class Run:
                 card.backbone.name, card.backbone.files_sha256, self.folder, device=device, precision="float32"
             )
 
-        return Frame(
+        return ClassifierContext(
             classes=self.classes,
             templates=card.templates,
             phrases=tuple(self.phrasing[name] for name in self.classes),
@@ -172,7 +172,9 @@ class Run:
             load_backbone=load,
         )
 
-    def classifier(self, *, model: str | None = None, device: str = "cpu", frame: Frame | None = None) -> Classifier:
+    def classifier(
+        self, *, model: str | None = None, device: str = "cpu", frame: ClassifierContext | None = None
+    ) -> Classifier:
         """The trained classifier, in eval mode.
 
         Args:

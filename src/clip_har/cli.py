@@ -1,4 +1,4 @@
-"""The command line: flags in, progress and tables out, exit codes. No logic; that is in workflows and predict.
+"""The command line: flags in, progress and tables out, exit codes. No logic; that is in commands/ and predict.py.
 
 Exit codes: 0 done, 1 our fault (traceback), 2 the user's input (one line), 3 a check found something
 (data audit, data verify), 130 interrupted (state saved).
@@ -270,9 +270,9 @@ def predict(
     if not images:
         raise UserError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
     from clip_har.console import Output
-    from clip_har.predict import Caution, Predictor
+    from clip_har.predict import AbstentionPolicy, Predictor
 
-    caution = Caution(coverage=confidence, accuracy=accuracy, abstain_below=abstain_below)
+    caution = AbstentionPolicy(coverage=confidence, accuracy=accuracy, abstain_below=abstain_below)
     predictor = Predictor(run, model=model, device=device, precision=precision)
     for note in predictor.notes:
         _say(note)

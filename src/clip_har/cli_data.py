@@ -1,4 +1,4 @@
-"""The commands of `clip-har data`: flags in, tables out, exit codes. No logic; that is in workflows.
+"""The commands of `clip-har data`: flags in, tables out, exit codes. No logic; that is in commands/.
 
 Running a command line, and what each exit code means, is in cli.py.
 """

@@ -77,7 +77,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def spread_like(target: Tensor, value: Tensor) -> Tensor:
+def shard_like(target: Tensor, value: Tensor) -> Tensor:
     """A whole tensor in the form of `target`: this process's part of it where `target` is spread."""
     if not hasattr(target, "full_tensor"):
         return value

@@ -1,4 +1,4 @@
-"""The historic project's commands, with their flags unchanged, on today's workflows. scripts/ holds their names."""
+"""The historic project's commands, with their flags unchanged, on today's. scripts/ holds their names."""
 
 from __future__ import annotations
 

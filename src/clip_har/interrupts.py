@@ -1,6 +1,6 @@
 """What ends a run from outside: Ctrl-C, SIGTERM, and SIGHUP when its terminal is closed or ssh drops.
 
-What is then saved is for the workflows to say, and what is printed for the command line.
+What is then saved is for experiment/ to say, and what is printed for the command line.
 """
 
 from __future__ import annotations

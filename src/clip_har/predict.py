@@ -21,7 +21,7 @@ from clip_har.known_models import load_for_run, load_named
 from clip_har.protocol import Protocol, require_same
 
 if TYPE_CHECKING:
-    from clip_har.evaluation.certainty import Calibration
+    from clip_har.evaluation.confidence import Calibration
 
 BATCH_SIZE = 16
 
@@ -60,7 +60,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caution:
+class AbstentionPolicy:
     """What is asked of answers; nothing by default."""
 
     coverage: float | None = None
@@ -113,7 +113,9 @@ class Predictor:
         self._classifier.prepare()
         self._transform = self.run.preprocessing.transform()
 
-    def predict(self, images: Iterable[Path], *, top: int = 5, caution: Caution | None = None) -> Iterator[Prediction]:
+    def predict(
+        self, images: Iterable[Path], *, top: int = 5, caution: AbstentionPolicy | None = None
+    ) -> Iterator[Prediction]:
         """Answer for each image file, in order; unreadable ones get a Prediction with `error` set.
 
         Args:
@@ -124,12 +126,12 @@ class Predictor:
             RunError: the run's card does not say how far its confidence can be trusted, or no threshold on it
                 promises the accuracy asked for.
         """
-        judge = _Judge(self.run, caution or Caution())
+        judge = _Abstention(self.run, caution or AbstentionPolicy())
         paths = iter(images)
         while batch := list(islice(paths, BATCH_SIZE)):
             yield from self._predict_batch(batch, top, judge)
 
-    def _predict_batch(self, paths: Sequence[Path], top: int, judge: _Judge) -> list[Prediction]:
+    def _predict_batch(self, paths: Sequence[Path], top: int, judge: _Abstention) -> list[Prediction]:
         outcomes = [self._read(path) for path in paths]
         tensors = [outcome for outcome, _ in outcomes if isinstance(outcome, Tensor)]
         probabilities = iter(self._probabilities(torch.stack(tensors)) if tensors else ())
@@ -158,7 +160,9 @@ class Predictor:
         logits: Tensor = self._classifier(inputs.to(self._backbone.device))
         return logits.float().softmax(dim=-1).cpu()
 
-    def _answer(self, path: Path, probabilities_C: Tensor, warning: str | None, top: int, judge: _Judge) -> Prediction:
+    def _answer(
+        self, path: Path, probabilities_C: Tensor, warning: str | None, top: int, judge: _Abstention
+    ) -> Prediction:
         values, indices = probabilities_C.topk(min(max(1, top), len(self.classes)))
         ranked = tuple(
             (self.classes[index], value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)
@@ -168,10 +172,10 @@ class Predictor:
         return judge.judged(answer, probabilities_C)
 
 
-class _Judge:
+class _Abstention:
     """Says how far answers can be trusted, by what the run's card holds of its confidence."""
 
-    def __init__(self, run: Run, caution: Caution) -> None:
+    def __init__(self, run: Run, caution: AbstentionPolicy) -> None:
         self._classes = run.classes
         self._calibration = recorded_calibration(run)
         if self._calibration is None and caution.asks():
@@ -226,7 +230,7 @@ def recorded_calibration(run: Run) -> Calibration | None:
     content = run.card.confidence
     if content is None:
         return None
-    from clip_har.evaluation.certainty import Calibration  # slow to import
+    from clip_har.evaluation.confidence import Calibration  # slow to import
 
     try:
         return Calibration.from_json(content)

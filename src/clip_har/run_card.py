@@ -1,6 +1,6 @@
 """card.json: what a finished run is, sealed, with the SHA-256 of its files. Reads format 1, which had neither.
 
-What the entries mean is for checkpoint.py and the workflows.
+What the entries mean is for checkpoint.py and experiment/.
 """
 
 from __future__ import annotations

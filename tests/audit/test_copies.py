@@ -9,8 +9,8 @@ import numpy as np
 from PIL import ImageOps
 
 from audit.datasets import NO_MODEL, audited, file, fill, found, names, put, scene
-from clip_har.audit.auditing import audit as examine
-from clip_har.audit.auditing import read_images
+from clip_har.audit.audit import audit as examine
+from clip_har.audit.audit import read_images
 from clip_har.audit.copies import LOOKS_ALIKE, SAME_BYTES, SAME_PICTURE, CopyGroups, copy_findings
 from clip_har.audit.inventory import read_inventory
 from clip_har.audit.plan import proposed_plan

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from audit.datasets import NO_MODEL, audited, fill, found, jpeg, names, put, scene
-from clip_har.audit.auditing import audit, read_images
+from clip_har.audit.audit import audit, read_images
 from clip_har.audit.inventory import read_inventory
 from clip_har.audit.records import Audit
 from clip_har.audit.settings import AuditSettings, Limits

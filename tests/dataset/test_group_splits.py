@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_har.dataset import SPLITS, ImageRecord, SplitName
-from clip_har.dataset.dealing import Group, deal
 from clip_har.dataset.groups import cut_folds, cut_groups, join_groups, joins_anything, leave_out_relatives
+from clip_har.dataset.stratified_groups import Group, deal
 from clip_har.errors import DataError
 
 CUTS: dict[SplitName, float] = {"test": 0.2, "val": 0.15}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_har.dataset import ImageRecord
+from clip_har.dataset.label_checks import refuse_impossible_labels
 from clip_har.dataset.layout import FoundFile
-from clip_har.dataset.plausibility import refuse_impossible_labels
 from clip_har.dataset.reading import read_heads
 from clip_har.dataset.sources import find_source
 from clip_har.errors import DataError

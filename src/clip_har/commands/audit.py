@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from clip_har import report
-from clip_har.audit.auditing import audit, read_images
+from clip_har.audit.audit import audit, read_images
 from clip_har.audit.fingerprints import Fingerprints
 from clip_har.audit.inventory import Inventory, as_records, read_inventory
 from clip_har.audit.label_errors import require_cleanlab
@@ -17,7 +17,7 @@ from clip_har.audit.plan import Cleaned, apply_plan, manifest_csv, proposed_plan
 from clip_har.audit.records import Audit
 from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.commands.outputs import refuse_inside
+from clip_har.commands.outputs import require_outside_dataset
 from clip_har.config import DEFAULT_MODEL
 from clip_har.dataset.layout import FoundFile
 from clip_har.errors import ConfigError, ModelError
@@ -62,7 +62,7 @@ def audit_data(
             "--max-label-errors cannot be held with --no-embeddings: labels are examined with a model",
             remedy="Leave out one of the two.",
         )
-    refuse_inside(data, json=json_file, html=html_file)
+    require_outside_dataset(data, json=json_file, html=html_file)
     found = _examine(read_inventory(data), settings, limits, progress)
     if json_file is not None:
         write_atomically(json_file, json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
@@ -92,7 +92,7 @@ def propose_cleaning(
     """
     settings = settings or AuditSettings()
     settings.validate()
-    refuse_inside(data, plan=plan)
+    require_outside_dataset(data, plan=plan)
     if plan.exists():
         raise ConfigError(
             f"The plan {plan} exists", remedy="Apply it with --out MANIFEST.csv, or delete it to make it anew."
@@ -112,7 +112,7 @@ def apply_cleaning(data: Path, plan: Path, out: Path) -> Cleaned:
         raise ConfigError(f"There is no plan {plan}", remedy="Make it first: the same command without --out.")
     if out.exists():
         raise ConfigError(f"{out} exists", remedy="Name a new file for --out, or delete it.")
-    refuse_inside(data, out=out)
+    require_outside_dataset(data, out=out)
     inventory = read_inventory(data)
     cleaned = apply_plan(read_plan(plan, inventory), inventory)
     write_atomically(out, manifest_csv(cleaned.files, out.parent))

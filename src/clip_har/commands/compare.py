@@ -20,8 +20,8 @@ from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
 from clip_har.experiment.evaluation import evaluate_prepared, shared_card, thumbnails
-from clip_har.experiment.novel_classes import mean_of, measure_unseen
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.novel_classes import mean_of, measure_novel
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Prepared, prepare, scored_split
 from clip_har.experiment.training import train_prepared
 from clip_har.files import remove_stray_temporaries
@@ -79,8 +79,8 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
             continue
         runs.setdefault(name, []).append(run)
         shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
-        answering = Answering(run, prepared, progress)
-        unseen = measure_unseen(answering, prepared, scored_split(prepared.dataset)[0], progress)
+        answering = Predictions(run, prepared, progress)
+        unseen = measure_novel(answering, prepared, scored_split(prepared.dataset)[0], progress)
         with exclusive(run.folder / "eval"):
             result = evaluate_prepared(
                 run,

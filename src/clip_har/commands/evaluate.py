@@ -7,15 +7,18 @@ from pathlib import Path
 from clip_har import checkpoint, distributed
 from clip_har.audit.records import Check
 from clip_har.config import EvaluateConfig, validate
-from clip_har.dataset import SPLITS
+from clip_har.dataset import SPLITS, SplitName
 from clip_har.errors import ConfigError
 from clip_har.evaluation import EvalResult
-from clip_har.experiment import beyond
+from clip_har.evaluation.findings import Findings, Robustness
 from clip_har.experiment.evaluation import evaluate_prepared
 from clip_har.experiment.explanations import explain_dataset
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.novel_classes import measure_novel
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.report_inputs import read_checks
-from clip_har.experiment.setup import prepare, scored_split
+from clip_har.experiment.robustness import measure_robustness, measure_shift
+from clip_har.experiment.setup import Prepared, prepare, scored_split
+from clip_har.experiment.wise_ft_curve import Outside, measure_wise_curve
 from clip_har.locking import exclusive
 from clip_har.progress import SILENT, Progress
 
@@ -57,8 +60,8 @@ def _evaluate(
         for_training=False,
         encoded=SPLITS if config.explain else None,  # the nearest training images are shown
     )
-    answering = Answering(run, prepared, progress)  # one for all: it loads the run's weights
-    findings = beyond.find(config, answering, prepared, scored_split(prepared.dataset)[0], out, progress)
+    answering = Predictions(run, prepared, progress)  # one for all: it loads the run's weights
+    findings = _findings(config, answering, prepared, scored_split(prepared.dataset)[0], out, progress)
     explained = None
     if config.explain and run is not None:
         explained = explain_dataset(
@@ -76,3 +79,58 @@ def _evaluate(
         explained=explained,
         checks=checks,
     )
+
+
+def _findings(
+    config: EvaluateConfig,
+    answering: Predictions,
+    prepared: Prepared,
+    split: SplitName,
+    out: Path,
+    progress: Progress,
+) -> Findings:
+    """Measure what the configuration asks for; robustness is also written to robustness.json in `out`.
+
+    Raises:
+        DataError: the other dataset cannot be used.
+    """
+    robustness = _robustness(config, answering, prepared, split, out, progress) if config.robustness else None
+    shift = None
+    if config.shift is not None:
+        shift = measure_shift(answering, prepared, config.shift, seed=config.seed, progress=progress)
+    outside = Outside(
+        kinds=config.corruptions if config.robustness else (),
+        severities=config.severities,
+        limit=config.robustness_images,
+        shift=config.shift,
+        seed=config.seed,
+    )
+    return Findings(
+        robustness=robustness,
+        shift=shift,
+        unseen=measure_novel(answering, prepared, split, progress),
+        wise_curve=measure_wise_curve(answering.run, prepared, split, outside, progress),
+    )
+
+
+def _robustness(
+    config: EvaluateConfig,
+    answering: Predictions,
+    prepared: Prepared,
+    split: SplitName,
+    out: Path,
+    progress: Progress,
+) -> Robustness:
+    found = measure_robustness(
+        answering,
+        prepared,
+        split,
+        kinds=config.corruptions,
+        severities=config.severities,
+        limit=config.robustness_images,
+        seed=config.seed,
+        progress=progress,
+    )
+    if distributed.is_main():
+        checkpoint.write_json(out / "robustness.json", Findings(robustness=found).to_json()["robustness"])
+    return found

@@ -11,7 +11,7 @@ from clip_har.dataset import ActionDataset
 from clip_har.errors import ConfigError
 from clip_har.evaluation.findings import ExplainResult
 from clip_har.experiment.explanations import Explainer, explanations_csv
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Prepared, embed_captions, prepare
 from clip_har.features import Encoding, FeatureStore
 from clip_har.files import cache_folder, write_atomically
@@ -31,7 +31,7 @@ def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[Expl
     run = checkpoint.load_run(config.run)
     out = config.out or run.folder / ("explain-images" if config.images else "explain")
     prepared = _prepared(run, config, out, progress)
-    answering = Answering(run, prepared, progress, keep=not config.images)
+    answering = Predictions(run, prepared, progress, keep=not config.images)
     explainer = Explainer(run, answering, prepared, config, out, progress)
     result = explainer.of_files(config.images) if config.images else explainer.of_dataset()
     checkpoint.write_json(out / "explain.json", dataclasses.asdict(result))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_har.dataset.classes import spelling
+from clip_har.dataset.label_checks import refuse_impossible_labels
 from clip_har.dataset.layout import FoundFile
-from clip_har.dataset.plausibility import refuse_impossible_labels
 from clip_har.dataset.records import first_names
 from clip_har.dataset.sources import Source, find_source, remember
 from clip_har.download import (

@@ -30,7 +30,7 @@ from clip_har.dataset import ActionDataset, write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.fit import figures_on
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Prepared, embed_captions, prepare
 from clip_har.experiment.training import card_content
 from clip_har.features import Encoding, FeatureStore
@@ -39,7 +39,7 @@ from clip_har.images.workers import worker_count
 from clip_har.known_models import load_named
 from clip_har.legacy_checkpoint import LegacyCheckpoint, read_legacy_checkpoint
 from clip_har.locking import exclusive
-from clip_har.methods import Frame, Method, create_method
+from clip_har.methods import ClassifierContext, Method, create_method
 from clip_har.pretrained import HISTORIC_NAMES
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
@@ -210,7 +210,7 @@ def _save(
     prepared: Prepared,
 ) -> tuple[RunCard, tuple[str, ...]]:
     """Write the weights; what the card says of them, and the names of the files beside them."""
-    frame = Frame(
+    frame = ClassifierContext(
         classes=prepared.dataset.classes,
         templates=prepared.templates,
         prompts_CD=prepared.prompts_CD,
@@ -227,7 +227,7 @@ def _measured(out: Path, card: RunCard, prepared: Prepared, progress: Progress) 
     if not prepared.dataset.counts()["val"]:
         return card
     run = checkpoint.Run(folder=out, card=card)
-    answering, val = Answering(run, prepared, progress), prepared.images("val")
+    answering, val = Predictions(run, prepared, progress), prepared.images("val")
     answers_NC = answering.finetuned(val)
     assert answers_NC is not None
     return dataclasses.replace(

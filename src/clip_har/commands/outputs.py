@@ -11,7 +11,7 @@ from clip_har.dataset.sources import locate
 from clip_har.errors import ConfigError
 
 
-def refuse_inside(data: Path, **files: Path | None) -> None:
+def require_outside_dataset(data: Path, **files: Path | None) -> None:
     """Refuse files that would lie in the dataset's folder, where the next command would find them.
 
     Args:

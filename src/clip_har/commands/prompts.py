@@ -17,7 +17,7 @@ from clip_har.csv_cells import csv_text
 from clip_har.errors import ConfigError
 from clip_har.evaluation import compute_metrics, mcnemar_p
 from clip_har.evaluation.findings import PromptScore, PromptTrial
-from clip_har.experiment.predictions import rightly
+from clip_har.experiment.predictions import is_correct
 from clip_har.experiment.setup import Prepared, embed_captions, prepare
 from clip_har.files import write_atomically
 from clip_har.methods.zero_shot import ZeroShotClassifier
@@ -88,12 +88,12 @@ def _trial(
         prompts_CD = mean_prompts(captions_CTD)
         return ZeroShotClassifier(prompts_CD, scale).probabilities(images)
 
-    default_N = rightly(answers(TEMPLATE_SETS[DEFAULT[0]], DEFAULT[1]).numpy(), targets)
+    default_N = is_correct(answers(TEMPLATE_SETS[DEFAULT[0]], DEFAULT[1]).numpy(), targets)
     scores = []
     for name, templates, phrasings in candidates:
         probabilities_NC = answers(templates, phrasings).numpy()
         metrics = compute_metrics(probabilities_NC, targets, classes=classes, seed=seed)
-        right_N = rightly(probabilities_NC, targets)
+        right_N = is_correct(probabilities_NC, targets)
         scores.append(
             PromptScore(
                 templates=name,

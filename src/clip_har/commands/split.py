@@ -1,6 +1,6 @@
 """`data split` and `data verify`: a manifest that can be published, and a copy of the data checked against one.
 
-How groups are dealt out is in dataset/dealing.py, which images are near-duplicates in audit/.
+How groups are dealt out is in dataset/stratified_groups.py, which images are near-duplicates in audit/.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clip_har.audit.near_duplicates import DISTANCE, near_duplicate_groups
-from clip_har.commands.outputs import refuse_inside
+from clip_har.commands.outputs import require_outside_dataset
 from clip_har.config.checking import MAX_WORKERS
 from clip_har.csv_cells import csv_text
 from clip_har.dataset import (
@@ -94,7 +94,7 @@ def split(
         UserError: the settings contradict each other, the data cannot be used, or another split is in `out`.
     """
     _validate(config, workers)
-    refuse_inside(data, out=out)
+    require_outside_dataset(data, out=out)
     dataset = load_dataset(
         data,
         val_fraction=config.val_fraction,
@@ -135,7 +135,7 @@ def verify_manifest(data: Path, manifest: Path, *, out: Path | None = None) -> V
     Raises:
         UserError: the manifest or the data cannot be read, or `out` lies in the data.
     """
-    refuse_inside(data, out=out)
+    require_outside_dataset(data, out=out)
     rows = read_manifest(manifest)
     _, images, unreadable = read_images(data)
     verification = verify(rows, images, unreadable)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 METHOD_CLASSES: dict[str, str] = {
     "zero-shot": "clip_har.methods.zero_shot:ZeroShot",
-    "lora": "clip_har.methods.lora:Lora",
+    "lora": "clip_har.methods.embedding_lora:Lora",
     "linear-probe": "clip_har.methods.linear_probe:LinearProbe",
     "full": "clip_har.methods.full:FullFineTuning",
     "two-tier": "clip_har.methods.full:TwoTier",

@@ -4,10 +4,10 @@ Reads file heads and hashes, never pixels; decoding is in images/. Never writes 
 """
 
 from clip_har.dataset.classes import missing_classes_warning
-from clip_har.dataset.holding_out import divided, held_out_classes, united
 from clip_har.dataset.layout import SPLIT_FOLDERS
 from clip_har.dataset.loading import load_dataset, read_images
 from clip_har.dataset.manifests import read_manifest, write_manifest, write_unreadable
+from clip_har.dataset.novel_classes import merge_novel, novel_class_names, split_novel
 from clip_har.dataset.records import (
     MANIFEST_COLUMNS,
     SPLITS,
@@ -28,13 +28,13 @@ __all__ = [
     "SplitName",
     "UnreadableImage",
     "Verification",
-    "divided",
-    "held_out_classes",
     "load_dataset",
+    "merge_novel",
     "missing_classes_warning",
+    "novel_class_names",
     "read_images",
     "read_manifest",
-    "united",
+    "split_novel",
     "verify",
     "write_manifest",
     "write_unreadable",

@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from clip_har.dataset.dealing import Group, deal
 from clip_har.dataset.records import ImageRecord, SplitName, first_names
+from clip_har.dataset.stratified_groups import Group, deal
 from clip_har.errors import DataError
 
 HELD_OUT, REST = 0, 1

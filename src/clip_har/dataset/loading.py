@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from clip_har.dataset.classes import class_warnings, refuse_empty_classes, settle_classes
+from clip_har.dataset.label_checks import refuse_impossible_labels, shortage_warnings
 from clip_har.dataset.layout import FoundFile
 from clip_har.dataset.manifests import read_manifests
-from clip_har.dataset.plausibility import refuse_impossible_labels, shortage_warnings
 from clip_har.dataset.reading import read_heads
 from clip_har.dataset.records import (
     SPLITS,

@@ -3,9 +3,9 @@
 No files, no plots and no tensors: everything here takes and returns numpy arrays and plain values.
 """
 
-from clip_har.evaluation.certainty import Calibration, calibrate, check_confidence
 from clip_har.evaluation.comparison import ComparisonRow, Summary, baseline_row, comparison_row
-from clip_har.evaluation.measuring import BASELINE_NAME, collapse_warnings, evaluate
+from clip_har.evaluation.confidence import Calibration, calibrate, check_confidence
+from clip_har.evaluation.evaluate import BASELINE_NAME, collapse_warnings, evaluate
 from clip_har.evaluation.metrics import (
     CALIBRATION_BINS,
     COLLAPSE_SHARE,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from clip_har.evaluation.evaluate import BASELINE_NAME
 from clip_har.evaluation.findings import BaseNovel
-from clip_har.evaluation.measuring import BASELINE_NAME
 from clip_har.evaluation.metrics import COLLAPSE_SHARE, collapse_of
 from clip_har.evaluation.records import SCALARS, BoolArray, EvalResult, Interval, plain
 from clip_har.evaluation.resampling import interval_over_seeds

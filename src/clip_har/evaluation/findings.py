@@ -1,6 +1,6 @@
 """What an evaluation finds beyond the metrics of the test split, as records.
 
-They are computed in the other modules of this package and in workflows, and shown by report.
+They are computed in the other modules of this package and in experiment/, and shown by report.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ import dataclasses
 
 from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Prepared
 from clip_har.protocol import Protocol, differing
 from clip_har.run_card import add_to_card
 
 
 def with_confidence(
-    result: EvalResult, run: checkpoint.Run | None, answering: Answering, prepared: Prepared
+    result: EvalResult, run: checkpoint.Run | None, answering: Predictions, prepared: Prepared
 ) -> EvalResult:
     """The result with both models' confidence checked on its images.
 
@@ -38,7 +38,7 @@ def with_confidence(
     )
 
 
-def run_calibration(run: checkpoint.Run, answering: Answering, prepared: Prepared) -> Calibration:
+def run_calibration(run: checkpoint.Run, answering: Predictions, prepared: Prepared) -> Calibration:
     """What the run's card holds; else fitted on the validation images, and kept if they are the run's own."""
     kept = predict.recorded_calibration(run)
     if kept is not None:
@@ -51,7 +51,7 @@ def run_calibration(run: checkpoint.Run, answering: Answering, prepared: Prepare
     return calibration
 
 
-def fit_calibration(run: checkpoint.Run, answering: Answering, prepared: Prepared) -> Calibration:
+def fit_calibration(run: checkpoint.Run, answering: Predictions, prepared: Prepared) -> Calibration:
     """The run's calibration, fitted on the validation images."""
     val = prepared.images("val")
     answers_NC = answering.finetuned(val)

@@ -10,12 +10,12 @@ from clip_har import distributed
 from clip_har.experiment.setup import Prepared
 from clip_har.files import is_unwritable
 from clip_har.images import DecodedCache, PixelView
-from clip_har.methods import LabelledImages, Reads
+from clip_har.methods import InputKind, LabelledImages
 from clip_har.progress import Progress
 
 
 def with_decoded_cache(
-    prepared: Prepared, images: LabelledImages, reads: Reads, settings: Mapping[str, Any], progress: Progress
+    prepared: Prepared, images: LabelledImages, reads: InputKind, settings: Mapping[str, Any], progress: Progress
 ) -> LabelledImages:
     """The same images, with their pixels from the decoded cache where it is of use.
 

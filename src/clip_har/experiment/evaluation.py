@@ -15,7 +15,7 @@ from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
 from clip_har.evaluation.findings import ExplainResult, Findings
 from clip_har.experiment.confidence import with_confidence
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.report_inputs import data_summary, environment
 from clip_har.experiment.setup import Prepared, scored_split
 from clip_har.experiment.thumbnails import thumbnail_loader
@@ -31,7 +31,7 @@ SHOWN_PAIRS = 12
 
 def evaluate_prepared(
     run: checkpoint.Run | None,
-    answering: Answering,
+    answering: Predictions,
     prepared: Prepared,
     out: Path,
     *,

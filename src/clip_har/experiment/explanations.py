@@ -24,9 +24,9 @@ from clip_har.dataset.reading import content_hash
 from clip_har.errors import DataError
 from clip_har.evaluation import FloatArray
 from clip_har.evaluation.findings import EmbeddingMap, ExplainResult, Explanation, Neighbour
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Prepared, scored_split
-from clip_har.explain import nearness, telling
+from clip_har.explain import image_selection, neighbours
 from clip_har.explain.overlay import overlay, png, shown_image
 from clip_har.explain.relevance import relevance_maps
 from clip_har.files import write_atomically
@@ -41,7 +41,7 @@ MAP_BATCH = 8
 
 def explain_dataset(
     run: checkpoint.Run,
-    answering: Answering,
+    answering: Predictions,
     prepared: Prepared,
     out: Path,
     *,
@@ -60,7 +60,7 @@ class Explainer:
     def __init__(
         self,
         run: checkpoint.Run,
-        answering: Answering,
+        answering: Predictions,
         prepared: Prepared,
         config: ExplainConfig,
         out: Path,
@@ -110,11 +110,11 @@ class Explainer:
         names, targets = [record.name for record in records], images.labels_N.numpy()
         before_NC, after_NC = self._answering.baseline(images), self._answering.finetuned(images)
         answers_NC = before_NC if after_NC is None else after_NC
-        wrong = telling.confidently_wrong(answers_NC, targets)
-        hard = telling.hardest(answers_NC, targets)
-        fixed, broken = ([], []) if after_NC is None else telling.changed(before_NC, after_NC, targets)
+        wrong = image_selection.confidently_wrong(answers_NC, targets)
+        hard = image_selection.hardest(answers_NC, targets)
+        fixed, broken = ([], []) if after_NC is None else image_selection.changed(before_NC, after_NC, targets)
         classes = self._prepared.dataset.classes
-        chosen = telling.chosen([wrong, fixed, broken, hard], range(len(records)), self._config.limit)
+        chosen = image_selection.chosen([wrong, fixed, broken, hard], range(len(records)), self._config.limit)
         explained = self._explanations(
             [records[index] for index in chosen], images.subset(chosen), answers_NC[chosen], known=True
         )
@@ -124,12 +124,12 @@ class Explainer:
             classes=classes,
             map_method=self._map_method,
             explanations=explained,
-            confused=telling.confused_images(answers_NC, targets, classes, names),
+            confused=image_selection.confused_images(answers_NC, targets, classes, names),
             confidently_wrong=tuple(names[index] for index in wrong[:LISTED]),
             hardest=tuple(names[index] for index in hard[:LISTED]),
             fixed=tuple(names[index] for index in fixed[:LISTED]),
             broken=tuple(names[index] for index in broken[:LISTED]),
-            changes=() if after_NC is None else telling.class_changes(before_NC, after_NC, targets, classes),
+            changes=() if after_NC is None else image_selection.class_changes(before_NC, after_NC, targets, classes),
             embedding_map=self._plane(images),
             map_paths=tuple(names) if self._config.plane != "none" else (),
             map_classes=tuple(record.label for record in records) if self._config.plane != "none" else (),
@@ -144,14 +144,14 @@ class Explainer:
         predicted = torch.from_numpy(answers_NC).argmax(dim=1)
         overlays = self._overlays(records, images, predicted, known=known)
         embedding_QD = self._classifier.image_embeddings(images)
-        captions_CTD = nearness.adapted_captions(self._classifier, self._prepared.captions_CTD)
+        captions_CTD = neighbours.adapted_captions(self._classifier, self._prepared.captions_CTD)
         sentences = [
             template.replace("{}", self._prepared.phrasing[name])
             for name in classes
             for template in self._prepared.templates
         ]
-        words = nearness.nearest(embedding_QD, captions_CTD.flatten(0, 1), SHOWN_PROMPTS)
-        neighbours = self._neighbours(images)
+        words = neighbours.nearest(embedding_QD, captions_CTD.flatten(0, 1), SHOWN_PROMPTS)
+        near = self._neighbours(images)
         return tuple(
             Explanation(
                 path=record.name,
@@ -161,7 +161,7 @@ class Explainer:
                 overlay=overlays[index][0],
                 overlay_true=overlays[index][1],
                 prompts=tuple((sentences[place], value) for place, value in words[index]),
-                neighbours=neighbours[index],
+                neighbours=near[index],
             )
             for index, record in enumerate(records)
         )
@@ -176,7 +176,7 @@ class Explainer:
             query_QD, train_ND = images.table.embedding, train.table.embedding
         else:
             query_QD, train_ND = self._classifier.image_embeddings(images), self._classifier.image_embeddings(train)
-        found = nearness.nearest(query_QD, train_ND, self._config.neighbours)
+        found = neighbours.nearest(query_QD, train_ND, self._config.neighbours)
         return [
             tuple(
                 Neighbour(path=records[place].name, label=records[place].label, similarity=value)
@@ -189,11 +189,11 @@ class Explainer:
         if self._config.plane == "none":
             return None
         self._progress.note("Laying the test images out on a plane")  # UMAP takes its time
-        method, before = nearness.plane(images.table.embedding, self._config.plane, self._config.seed)
+        method, before = neighbours.plane(images.table.embedding, self._config.plane, self._config.seed)
         if self._answering.run is None:
             return EmbeddingMap(method=method, baseline=before, finetuned=None)
         own_ND = self._classifier.image_embeddings(images)
-        _, after = nearness.plane(own_ND, cast(PlaneMethod, method), self._config.seed)
+        _, after = neighbours.plane(own_ND, cast(PlaneMethod, method), self._config.seed)
         return EmbeddingMap(method=method, baseline=before, finetuned=after)
 
     def _overlays(

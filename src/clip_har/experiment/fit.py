@@ -25,7 +25,7 @@ from clip_har.trainer import Engine, TrainState, fit
 from clip_har.training_states import BestWeights, SavedState, Start, place_best, save_best, save_state
 
 
-class Fitting:
+class TrainingRun:
     """Trains one method, keeps the weights that are best on validation, and leaves states to continue from."""
 
     def __init__(

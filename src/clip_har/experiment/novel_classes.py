@@ -15,9 +15,9 @@ from clip_har import checkpoint
 from clip_har.dataset import SplitName
 from clip_har.errors import RunError
 from clip_har.evaluation.findings import BaseNovel, Unseen
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Prepared, embed_captions
-from clip_har.methods import Classifier, Frame, LabelledImages
+from clip_har.methods import Classifier, ClassifierContext, LabelledImages
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.progress import Progress
 from clip_har.text_tower import mean_prompts
@@ -28,10 +28,10 @@ class NovelImages:
     """The images of the held-out classes, and what a classifier of those is set into."""
 
     images: LabelledImages
-    frame: Frame
+    frame: ClassifierContext
 
 
-def measure_unseen(answering: Answering, prepared: Prepared, split: SplitName, progress: Progress) -> Unseen | None:
+def measure_novel(answering: Predictions, prepared: Prepared, split: SplitName, progress: Progress) -> Unseen | None:
     """Accuracy on trained and on held-out actions, each among its own names; None where no images were held out.
 
     The protocol of CoCoOp (Zhou et al. 2022, arXiv 2203.05557, section 4.1). A method with a fixed head has no answer
@@ -84,7 +84,7 @@ def novel_images(
     phrases = tuple(prepared.phrasing[name] for name in dataset.classes)
     captions_CTD = embed_captions(prepared.store, phrases, prepared.templates)
     card = prepared.backbone.card
-    frame = Frame(
+    frame = ClassifierContext(
         classes=dataset.classes,
         templates=prepared.templates,
         phrases=phrases,
@@ -100,7 +100,9 @@ def accuracy(classifier: Classifier, images: LabelledImages) -> float:
     return float((classifier.probabilities(images).argmax(dim=1) == images.labels_N).float().mean())
 
 
-def _restored(run: checkpoint.Run | None, frame: Frame, device: torch.device, progress: Progress) -> Classifier | None:
+def _restored(
+    run: checkpoint.Run | None, frame: ClassifierContext, device: torch.device, progress: Progress
+) -> Classifier | None:
     """The run as a classifier of the frame's classes; None where its method cannot be one."""
     if run is None or not run.method.answers_new_names:
         return None

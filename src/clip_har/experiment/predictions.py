@@ -1,6 +1,6 @@
 """What zero-shot and a run answer for any images of a prepared backbone; a tower's answers are kept in the run folder.
 
-Which images these are, and what the answers are worth, is for the other workflows to say.
+Which images these are, and what the answers are worth, is for the other modules here to say.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clip_har.methods import Classifier, LabelledImages
 from clip_har.progress import SILENT, Progress
 
 
-class Answering:
+class Predictions:
     """Zero-shot and, where there is a trained run, the run.
 
     Args:
@@ -68,8 +68,8 @@ class Answering:
         """Of zero-shot, and of the run if there is one."""
         targets, tuned = images.labels_N.numpy(), self.finetuned(images)
         return (
-            float(rightly(self.baseline(images), targets).mean()),
-            None if tuned is None else float(rightly(tuned, targets).mean()),
+            float(is_correct(self.baseline(images), targets).mean()),
+            None if tuned is None else float(is_correct(tuned, targets).mean()),
         )
 
     @cached_property
@@ -100,7 +100,7 @@ class Answering:
         return digest.hexdigest()[:32]
 
 
-def rightly(probabilities_NC: FloatArray, targets_N: IntArray) -> BoolArray:
+def is_correct(probabilities_NC: FloatArray, targets_N: IntArray) -> BoolArray:
     """Whether each image's most likely class is its own."""
     right: BoolArray = probabilities_NC.argmax(axis=1) == targets_N
     return right

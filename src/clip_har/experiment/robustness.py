@@ -18,7 +18,7 @@ from clip_har.dataset import ActionDataset, ImageRecord, SplitName, load_dataset
 from clip_har.errors import DataError
 from clip_har.evaluation import BoolArray, FloatArray, bootstrap_accuracy, mcnemar_p
 from clip_har.evaluation.findings import CorruptionScore, Robustness, ShiftScore
-from clip_har.experiment.predictions import Answering, stratified
+from clip_har.experiment.predictions import Predictions, stratified
 from clip_har.experiment.setup import Prepared
 from clip_har.features import FeatureStore
 from clip_har.images import Corruption, ImageFiles
@@ -27,7 +27,7 @@ from clip_har.progress import Progress
 
 
 def measure_robustness(
-    answering: Answering,
+    answering: Predictions,
     prepared: Prepared,
     split: SplitName,
     *,
@@ -90,7 +90,7 @@ def corrupted_images(
 
 
 def measure_shift(
-    answering: Answering, prepared: Prepared, folder: Path, *, seed: int, progress: Progress
+    answering: Predictions, prepared: Prepared, folder: Path, *, seed: int, progress: Progress
 ) -> ShiftScore:
     """Accuracy of zero-shot and of the run on another dataset, choosing among the classes that both have.
 
@@ -102,9 +102,9 @@ def measure_shift(
     """
     shifted = shifted_images(answering.run, prepared, folder, progress)
     targets = shifted.images.labels_N.numpy()
-    before = shifted.rightly(answering.baseline(shifted.images))
+    before = shifted.is_correct(answering.baseline(shifted.images))
     tuned = answering.finetuned(shifted.images)
-    after = None if tuned is None else shifted.rightly(tuned)
+    after = None if tuned is None else shifted.is_correct(tuned)
     return ShiftScore(
         name=shifted.name,
         images=len(targets),
@@ -129,7 +129,7 @@ class Shifted:
     left_out: int
     """Images whose content the run was trained or chosen on."""
 
-    def rightly(self, probabilities_NC: FloatArray) -> BoolArray:
+    def is_correct(self, probabilities_NC: FloatArray) -> BoolArray:
         """Whether each image's most likely class of those shared is its own."""
         answers_N = np.array(self.shared)[probabilities_NC[:, list(self.shared)].argmax(axis=1)]
         right: BoolArray = answers_N == self.images.labels_N.numpy()

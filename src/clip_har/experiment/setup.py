@@ -19,10 +19,10 @@ from clip_har.dataset import (
     ActionDataset,
     GivenManifest,
     SplitName,
-    divided,
-    held_out_classes,
     load_dataset,
-    united,
+    merge_novel,
+    novel_class_names,
+    split_novel,
     write_unreadable,
 )
 from clip_har.dataset.saved_split import SavedSplit
@@ -66,7 +66,7 @@ class Prepared:
     @property
     def whole(self) -> ActionDataset:
         """The dataset with its held-out classes: what the manifest names."""
-        return self.dataset if self.novel is None else united(self.dataset, self.novel)
+        return self.dataset if self.novel is None else merge_novel(self.dataset, self.novel)
 
     @property
     def protocol(self) -> Protocol:
@@ -283,11 +283,11 @@ def _without_held_out(
     """The dataset that is trained on, and the classes held out of it."""
     held_out = run.held_out if run else ()
     if not run and hold_out:
-        held_out = held_out_classes(whole.classes, hold_out, data.split_seed)
+        held_out = novel_class_names(whole.classes, hold_out, data.split_seed)
     if not held_out:
         return whole, None
     progress.note(f"Held out of training: {', '.join(held_out)}")
-    return divided(whole, held_out)
+    return split_novel(whole, held_out)
 
 
 def _given_manifest(data: DataConfig, run: checkpoint.Run | None, needed: Sequence[SplitName]) -> GivenManifest | None:

@@ -11,15 +11,15 @@ from typing import Any
 
 from clip_har import checkpoint, distributed
 from clip_har.config import TrainConfig, resolve, to_flat_json
-from clip_har.cost import PeakMemory, keep_freed_memory
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.decoded import with_decoded_cache
-from clip_har.experiment.fit import Fitting
-from clip_har.experiment.predictions import Answering
+from clip_har.experiment.fit import TrainingRun
+from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Prepared
 from clip_har.files import remove_stray_temporaries
+from clip_har.memory import PeakMemory, keep_freed_memory
 from clip_har.methods import Classifier, Method, Source, Task, create_method, method_class
 from clip_har.progress import Progress
 from clip_har.prompts import filled
@@ -57,7 +57,9 @@ def train_prepared(
     distributed.barrier()
     keep_freed_memory()
     peak = PeakMemory(prepared.backbone.device)
-    fitting = Fitting(folder, method, _task(config, settings, prepared, source, progress), prepared, start, progress)
+    fitting = TrainingRun(
+        folder, method, _task(config, settings, prepared, source, progress), prepared, start, progress
+    )
     try:
         fitting.fit(saved)
     except KeyboardInterrupt as interrupt:  # the command line says how to continue
@@ -74,7 +76,7 @@ def train_prepared(
         command=command,
     )
     trained = checkpoint.Run(folder=folder, card=card)
-    calibration = fit_calibration(trained, Answering(trained, prepared, progress), prepared)
+    calibration = fit_calibration(trained, Predictions(trained, prepared, progress), prepared)
     card = dataclasses.replace(card, confidence=calibration.to_json())
     if distributed.is_main():  # last of all: from now on the run counts as finished
         write_card(folder, card, checkpoint.recorded_files(method, extra))

@@ -21,7 +21,7 @@ from clip_har.experiment.predictions import stratified
 from clip_har.experiment.robustness import Shifted, corrupted_images, shifted_images
 from clip_har.experiment.setup import Prepared
 from clip_har.images import Corruption
-from clip_har.methods import Classifier, Frame, InterpolatedMethod, LabelledImages
+from clip_har.methods import Classifier, ClassifierContext, InterpolatedMethod, LabelledImages
 from clip_har.progress import Progress
 
 
@@ -97,13 +97,13 @@ class _Places:
         if outside.shift is not None:
             self._shift = shifted_images(run, prepared, outside.shift, progress)
 
-    def point(self, alpha: float, tensors: Mapping[str, Tensor], frame: Frame) -> WisePoint:
+    def point(self, alpha: float, tensors: Mapping[str, Tensor], frame: ClassifierContext) -> WisePoint:
         """What one mixture is worth."""
         classifier = self._classifier(frame, tensors)
         shift = None
         if self._shift is not None:
             answers_NC = classifier.probabilities(self._shift.images).numpy()
-            shift = float(self._shift.rightly(answers_NC).mean())
+            shift = float(self._shift.is_correct(answers_NC).mean())
         corrupted = [accuracy(classifier, images) for images in self._corrupted]
         novel = None
         if self._novel is not None:
@@ -116,7 +116,7 @@ class _Places:
             shift=shift,
         )
 
-    def _classifier(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Classifier:
+    def _classifier(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> Classifier:
         return self._run.method.restore(frame, tensors).eval().requires_grad_(False).to(self._device)
 
 

@@ -25,7 +25,7 @@ from clip_har.prompts import class_phrase
 # Shapes: B images of a batch, N of a split, C classes, T prompt templates, D embedding width, H width before the
 # projection.
 
-Reads = Literal["embedding", "hidden", "image"]
+InputKind = Literal["embedding", "hidden", "image"]
 
 MAX_LOGIT_SCALE = 100.0
 """CLIP's own bound on the learned logit scale (arXiv 2103.00020, section 2.5)."""
@@ -56,7 +56,7 @@ class LabelledImages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
+class ClassifierContext:
     """What a classifier is set into: all that a finished run needs besides its own weights."""
 
     classes: tuple[str, ...]
@@ -77,7 +77,7 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Frame):
+class Task(ClassifierContext):
     """All a method may learn from. The test split is not in it."""
 
     captions_CTD: Tensor
@@ -126,7 +126,7 @@ class Batch:
 class Classifier(nn.Module, ABC):
     """What it `reads` of B images -> logits [B, C]."""
 
-    reads: ClassVar[Reads] = "embedding"
+    reads: ClassVar[InputKind] = "embedding"
     """Unit-length embeddings [B, D], features before the projection [B, H], or preprocessed images [B, 3, H, W]."""
 
     small: ClassVar[bool] = True
@@ -237,7 +237,7 @@ class Method(ABC):
         return {}
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
         """What its classifier will read, known before it is built."""
         del settings
         return "embedding"
@@ -247,14 +247,14 @@ class Method(ABC):
         """The classifier before any training."""
 
     @abstractmethod
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Classifier:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> Classifier:
         """The trained classifier again, from the tensors that `tensors` gave.
 
         Raises:
             KeyError, RuntimeError: they are not the tensors of such a classifier.
         """
 
-    def own_key(self, key: str) -> str:
+    def state_key(self, key: str) -> str:
         """The classifier's own name of a tensor that `tensors` names `key`."""
         return key
 
@@ -274,7 +274,7 @@ class Method(ABC):
         del classifier, backbone_name
         return {}
 
-    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The end of a straight line from the trained `tensors` at which the classifier is zero-shot, for wise-ft.
 
         Raises:
@@ -351,7 +351,9 @@ class InterpolatedMethod(SolvedMethod):
     """The candidates' shares of the trained weights, in [0, 1]."""
 
     @abstractmethod
-    def mixtures(self, frame: Frame, trained: Mapping[str, Tensor]) -> Iterator[tuple[float, dict[str, Tensor]]]:
+    def mixtures(
+        self, frame: ClassifierContext, trained: Mapping[str, Tensor]
+    ) -> Iterator[tuple[float, dict[str, Tensor]]]:
         """Each share with the tensors there, as `restore` takes them."""
 
     @abstractmethod

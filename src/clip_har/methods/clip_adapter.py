@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.methods.base import Classifier, Frame, GradientMethod, Task, decayed_groups
+from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task, decayed_groups
 
 # Shapes: B images, C classes, D embedding width, K width of the bottleneck.
 
@@ -66,7 +66,7 @@ class ClipAdapter(GradientMethod):
         classifier.initialise(torch.Generator().manual_seed(task.seed))
         return classifier
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> AdapterClassifier:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> AdapterClassifier:
         classifier = AdapterClassifier(frame.prompts_CD, frame.logit_scale)
         classifier.load_state_dict(dict(tensors))
         return classifier

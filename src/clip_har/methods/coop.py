@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.methods.base import Classifier, Frame, GradientMethod, Task, decayed_groups
+from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task, decayed_groups
 from clip_har.prompts import class_phrase
 from clip_har.text_tower import encode_tokens, token_embedding, trimmed_tokens
 
@@ -42,7 +42,7 @@ class PromptLearner(Classifier):
 
     small = False
 
-    def __init__(self, frame: Frame, generator: torch.Generator, vectors: int = CONTEXT_VECTORS) -> None:
+    def __init__(self, frame: ClassifierContext, generator: torch.Generator, vectors: int = CONTEXT_VECTORS) -> None:
         super().__init__()
         backbone = frame.load_backbone()
         model = backbone.model.requires_grad_(False).eval()
@@ -135,7 +135,7 @@ class CoOp(GradientMethod):
     def build(self, task: Task) -> PromptLearner:
         return PromptLearner(task, torch.Generator().manual_seed(task.seed))
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> PromptLearner:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> PromptLearner:
         classifier = PromptLearner(frame, torch.Generator(), vectors=len(tensors["context_MW"]))
         classifier.load_state_dict(dict(tensors))
         return classifier

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from clip_har.backbone import Backbone
-from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, Reads, Task
+from clip_har.methods.base import Batch, Classifier, ClassifierContext, GradientMethod, InputKind, Task
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
 
@@ -39,7 +39,7 @@ class FullFineTuning(GradientMethod):
         }
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
         del settings
         return "image"
 
@@ -48,7 +48,7 @@ class FullFineTuning(GradientMethod):
         classifier.model.requires_grad_(True)
         return classifier
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Towers:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> Towers:
         classifier = self._empty(frame)
         missing, unexpected = classifier.load_state_dict(dict(tensors), strict=False)
         if unexpected or any(not key.startswith("model.") for key in missing):
@@ -69,11 +69,11 @@ class FullFineTuning(GradientMethod):
             return super().tensors(classifier)
         return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
-    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         pretrained = self._empty(frame).state_dict()
         return {key: pretrained[key] for key in tensors}
 
-    def _empty(self, frame: Frame) -> Towers:
+    def _empty(self, frame: ClassifierContext) -> Towers:
         backbone = frame.load_backbone()
         return Towers(frame, backbone, train_text=True, train_batchnorm=self.settings["train_batchnorm"])
 

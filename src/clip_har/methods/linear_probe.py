@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clip_har.methods.base import Candidate, Classifier, Frame, Reads, SolvedMethod, Task
+from clip_har.methods.base import Candidate, Classifier, ClassifierContext, InputKind, SolvedMethod, Task
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -47,7 +47,7 @@ class LinearProbe(SolvedMethod):
     candidates = len(INVERSE_REGULARISATION)
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
         del settings
         return "hidden"
 
@@ -60,7 +60,7 @@ class LinearProbe(SolvedMethod):
                 classifier.linear.weight.copy_(task.logit_scale * task.prompts_CD)
         return classifier
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> LinearProbeClassifier:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> LinearProbeClassifier:
         del frame
         classes, width = tensors["linear.weight"].shape
         classifier = LinearProbeClassifier(width, classes)

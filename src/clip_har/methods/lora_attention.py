@@ -14,7 +14,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from peft.tuners.lora import layer as peft_layers
 from torch import Tensor, nn
 
-from clip_har.methods.lora_layers import ADAPTER
+from clip_har.methods.lora_targets import ADAPTER
 
 # Shapes: B sequences, L tokens, Q of them that ask, W width, R rank, H heads of width d.
 

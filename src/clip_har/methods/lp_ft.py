@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.methods.base import Classifier, Frame, GradientMethod, Reads, Task
+from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, InputKind, Task
 from clip_har.methods.linear_probe import LinearProbe, LinearProbeClassifier
 from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
 
@@ -81,7 +81,7 @@ class LpFt(GradientMethod):
         }
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
         del settings
         return "image"
 
@@ -92,7 +92,7 @@ class LpFt(GradientMethod):
         classifier.requires_grad_(True)
         return classifier
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> TowerWithHead:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> TowerWithHead:
         classes, width = tensors["head.weight"].shape
         classifier = TowerWithHead(frame.load_backbone(), width, classes)
         _, unexpected = classifier.load_state_dict(dict(tensors), strict=False)

@@ -11,8 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.cost import one_thread
-from clip_har.methods.base import Candidate, Classifier, Frame, GradientMethod, SolvedMethod, Task, decayed_groups
+from clip_har.memory import one_thread
+from clip_har.methods.base import (
+    Candidate,
+    Classifier,
+    ClassifierContext,
+    GradientMethod,
+    SolvedMethod,
+    Task,
+    decayed_groups,
+)
 
 # Shapes: B images, N keys (training images), C classes, D embedding width.
 
@@ -38,7 +46,7 @@ class CacheClassifier(Classifier):
     al. 2017, arXiv 1706.04599) changes no answer; without it a large alpha makes every answer sound certain.
     """
 
-    def __init__(self, frame: Frame, keys_ND: Tensor, values_NC: Tensor, *, train_keys: bool) -> None:
+    def __init__(self, frame: ClassifierContext, keys_ND: Tensor, values_NC: Tensor, *, train_keys: bool) -> None:
         super().__init__()
         self.prompts_CD: Tensor
         self.values_NC: Tensor
@@ -124,7 +132,7 @@ class TipAdapter(SolvedMethod):
     def build(self, task: Task) -> CacheClassifier:
         return CacheClassifier.of_training_images(task, train_keys=False)
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> CacheClassifier:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> CacheClassifier:
         return _restored(frame, tensors, train_keys=False)
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
@@ -163,7 +171,7 @@ class TipAdapterF(GradientMethod):
         search(classifier, task, sharpest * SOFTENING)
         return classifier
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> CacheClassifier:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> CacheClassifier:
         return _restored(frame, tensors, train_keys=True)
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
@@ -174,7 +182,7 @@ class TipAdapterF(GradientMethod):
         return decayed_groups(dict(classifier.named_parameters()), lr=lr, weight_decay=self.settings["weight_decay"])
 
 
-def _restored(frame: Frame, tensors: Mapping[str, Tensor], *, train_keys: bool) -> CacheClassifier:
+def _restored(frame: ClassifierContext, tensors: Mapping[str, Tensor], *, train_keys: bool) -> CacheClassifier:
     classifier = CacheClassifier(frame, tensors["keys_ND"], tensors["values_NC"], train_keys=train_keys)
     classifier.load_state_dict(dict(tensors))
     return classifier

@@ -1,7 +1,7 @@
 """LoRA inside the towers (--placement attention or all), through PEFT: training it, and PEFT's own files of it.
 
-Which layers get it is in lora_layers.py, their faster forward pass in lora_attention.py, and LoRA on the output
-embeddings in lora.py.
+Which layers get it is in lora_targets.py, their faster forward pass in lora_attention.py, and LoRA on the output
+embeddings in embedding_lora.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
 from clip_har.errors import ConfigError
-from clip_har.methods.base import Batch, Classifier, Frame, GradientMethod, Reads, Task
-from clip_har.methods.lora_layers import ADAPTER, Targets, find_targets
+from clip_har.methods.base import Batch, Classifier, ClassifierContext, GradientMethod, InputKind, Task
+from clip_har.methods.lora_targets import ADAPTER, Targets, find_targets
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class TowerLora(GradientMethod):
         }
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
         del settings
         return "image"
 
@@ -73,7 +73,7 @@ class TowerLora(GradientMethod):
                 parameter.data.copy_(drawn)
         return classifier
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Towers:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> Towers:
         classifier = self._empty(frame)
         own = self.tensors(classifier)
         if different := sorted(own.keys() ^ tensors.keys()):
@@ -84,7 +84,7 @@ class TowerLora(GradientMethod):
                 raise RuntimeError(f"{key} has the shape {tuple(tensor.shape)}, not {tuple(own[key].shape)}")
             if ".base_layer.out_proj.lora_B." in key and tensor.any():
                 raise RuntimeError(f"{key} is not zero")  # FastAttention says why it has to be
-            state[self.own_key(key)].copy_(tensor)
+            state[self.state_key(key)].copy_(tensor)
         return classifier
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ class TowerLora(GradientMethod):
             saved |= {f"{name}.bias": layer.bias} if layer.bias is not None else {}
         return {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in saved.items()}
 
-    def own_key(self, key: str) -> str:
+    def state_key(self, key: str) -> str:
         own = re.sub(r"(\.lora_[AB])\.weight$", rf"\1.{ADAPTER}.weight", key.removeprefix(_PREFIX))
         return "model." + re.sub(r"(\.lora_magnitude_vector)$", rf"\1.{ADAPTER}.weight", own)
 
@@ -130,19 +130,19 @@ class TowerLora(GradientMethod):
         config["modules_to_save"] = read or None
         return {"adapter_config.json": {key: list(v) if isinstance(v, set) else v for key, v in config.items()}}
 
-    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same A, B = 0 and the backbone's own weights: on the way there the update shrinks evenly."""
         start = self.tensors(self._empty(frame))
         return {key: tensors[key] if ".lora_A." in key else tensor for key, tensor in start.items()}
 
-    def _empty(self, frame: Frame) -> Towers:
+    def _empty(self, frame: ClassifierContext) -> Towers:
         """A classifier to load saved tensors into: layers that are saved whole have no adapter."""
         classifier, targets = self._towers(frame)
         self._inject(classifier.model, targets.called)
         _config(classifier.model).modules_to_save = targets.read or None
         return classifier
 
-    def _towers(self, frame: Frame) -> tuple[Towers, Targets]:
+    def _towers(self, frame: ClassifierContext) -> tuple[Towers, Targets]:
         """The towers before any adapter, and which of their layers get one."""
         towers = tuple(self.settings["towers"])
         backbone = frame.load_backbone()

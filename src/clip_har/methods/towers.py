@@ -19,7 +19,7 @@ from clip_har.methods.base import (
     MAX_LOGIT_SCALE,
     Batch,
     Classifier,
-    Frame,
+    ClassifierContext,
     LabelledImages,
     over_files,
     weighted_cross_entropy,
@@ -48,7 +48,9 @@ class Towers(Classifier):
     reads = "image"
     small = False
 
-    def __init__(self, frame: Frame, backbone: Backbone, *, train_text: bool, train_batchnorm: bool = False) -> None:
+    def __init__(
+        self, frame: ClassifierContext, backbone: Backbone, *, train_text: bool, train_batchnorm: bool = False
+    ) -> None:
         super().__init__()
         self.model = backbone.model
         self.prompts_CD: Tensor
@@ -200,7 +202,7 @@ def default_lr(backbone: Backbone, *, transformer: float, convolutional: float) 
     return transformer * 768 / width
 
 
-def _tokens(frame: Frame, backbone: Backbone) -> Tensor:
+def _tokens(frame: ClassifierContext, backbone: Backbone) -> Tensor:
     """Each class's sentence under each template as tokens [C, T, L], without needless padding."""
     texts = [sentence for phrase in frame.wordings for sentence in filled(phrase, frame.templates)]
     tokens_ML = trimmed_tokens(backbone.model, backbone.tokenizer(texts))

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from clip_har.config import resolve
-from clip_har.methods.base import Candidate, Classifier, Frame, InterpolatedMethod, Method, Reads, Source, Task
+from clip_har.methods.base import (
+    Candidate,
+    Classifier,
+    ClassifierContext,
+    InputKind,
+    InterpolatedMethod,
+    Method,
+    Source,
+    Task,
+)
 from clip_har.methods.registry import create_method, method_class
 
 _DESCRIPTION = "alpha="
@@ -32,7 +41,7 @@ class WiseFt(InterpolatedMethod):
     purpose_of_source = "mixes a trained run with zero-shot weights"
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> Reads:
+    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
         source = settings["source_settings"]
         return method_class(settings["source_method"], source).reads(source)
 
@@ -47,7 +56,7 @@ class WiseFt(InterpolatedMethod):
         """The trained end."""
         return self.origin().restore(task, _source(task).tensors)
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Classifier:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> Classifier:
         return self.origin().restore(frame, tensors)
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
@@ -62,10 +71,12 @@ class WiseFt(InterpolatedMethod):
         live = classifier.state_dict()
         for share, tensors in self.mixtures(task, _source(task).tensors):
             for key, tensor in tensors.items():
-                live[origin.own_key(key)].copy_(tensor)
+                live[origin.state_key(key)].copy_(tensor)
             yield Candidate(description=f"{_DESCRIPTION}{share:g}", train_loss=math.nan)
 
-    def mixtures(self, frame: Frame, trained: Mapping[str, Tensor]) -> Iterator[tuple[float, dict[str, Tensor]]]:
+    def mixtures(
+        self, frame: ClassifierContext, trained: Mapping[str, Tensor]
+    ) -> Iterator[tuple[float, dict[str, Tensor]]]:
         zero_shot = self.origin().zero_shot_tensors(frame, trained)
         for share in self.shares:
             yield share, mixed(zero_shot, trained, share)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from clip_har.methods.base import Classifier, Frame, Method, Task
+from clip_har.methods.base import Classifier, ClassifierContext, Method, Task
 
 
 class ZeroShotClassifier(Classifier):
@@ -32,6 +32,6 @@ class ZeroShot(Method):
     def build(self, task: Task) -> ZeroShotClassifier:
         return ZeroShotClassifier(task.prompts_CD, task.logit_scale)
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> ZeroShotClassifier:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> ZeroShotClassifier:
         del tensors  # nothing is trained
         return ZeroShotClassifier(frame.prompts_CD, frame.logit_scale)

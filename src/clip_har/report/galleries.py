@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clip_har.evaluation import BoolArray, EvalResult
-from clip_har.explain import telling
+from clip_har.explain import image_selection
 from clip_har.report import wording
 from clip_har.report.html import GALLERY_LIMIT, tile
 from clip_har.report.pictures import Pictures
@@ -53,7 +53,7 @@ def _right(result: EvalResult) -> tuple[BoolArray, BoolArray]:
 
 
 def _surest(result: EvalResult, label: str, pictures: Pictures) -> dict[str, Any]:
-    wrong = telling.confidently_wrong(result.best.probabilities_NC, result.targets_N)
+    wrong = image_selection.confidently_wrong(result.best.probabilities_NC, result.targets_N)
     text = (
         "All wrong answers, surest first."
         if len(wrong) <= GALLERY_LIMIT
@@ -110,7 +110,7 @@ def _of(images: Sequence[int]) -> str:
 
 def _changed(result: EvalResult) -> tuple[list[int], list[int]]:
     """The images fixed and broken, surest first."""
-    return telling.changed(result.baseline.probabilities_NC, result.best.probabilities_NC, result.targets_N)
+    return image_selection.changed(result.baseline.probabilities_NC, result.best.probabilities_NC, result.targets_N)
 
 
 def _tiles(

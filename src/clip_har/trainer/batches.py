@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clip_har import distributed
 from clip_har.hard_pairs import HardPairs, compose, margins
-from clip_har.methods import Batch, LabelledImages, Reads
+from clip_har.methods import Batch, InputKind, LabelledImages
 
 # Shapes: N training images, B of a batch, C classes.
 
@@ -42,7 +42,7 @@ class Epoch:
     def __init__(
         self,
         images: LabelledImages,
-        reads: Reads,
+        reads: InputKind,
         *,
         batch_size: int,
         accumulate: int,

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from clip_har import distributed
-from clip_har.cost import one_thread
 from clip_har.errors import RunError, TrainingError
 from clip_har.hard_pairs import HardPairs
+from clip_har.memory import one_thread
 from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
-from clip_har.trainer.averaging import MovingAverage
 from clip_har.trainer.batches import Epoch, epoch_seed
+from clip_har.trainer.ema import MovingAverage
 from clip_har.trainer.engine import Engine
 from clip_har.trainer.memory import chosen_batch_size, explaining_memory
 
@@ -246,19 +246,19 @@ class _Loop:
         current = dict(self.classifier.state_dict())
         with torch.no_grad():
             for key, value in parts["classifier"].items():
-                current[key].copy_(distributed.spread_like(current[key], value))
+                current[key].copy_(distributed.shard_like(current[key], value))
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in parts["optimizer"].items():
             index, _, slot = key.partition(".")
             if slot != "step":
                 parameter = self.engine.trained[int(index)]
                 # The fused step walks memory in order, so the moments need their parameter's layout (channels last).
-                value = torch.empty_like(parameter).copy_(distributed.spread_like(parameter, value))
+                value = torch.empty_like(parameter).copy_(distributed.shard_like(parameter, value))
             slots.setdefault(int(index), {})[slot] = value
         self.engine.optimizer.load_state_dict({**self.engine.optimizer.state_dict(), "state": slots})
         if self.average is not None:
             for number, mean in enumerate(self.average.means):
-                mean.copy_(distributed.spread_like(mean, parts["average"][str(number)]))
+                mean.copy_(distributed.shard_like(mean, parts["average"][str(number)]))
         _set_generators(_by_prefix(parts["generator"]).get(str(distributed.rank()), {}))
         values = dict(snapshot.values)
         if (scaler := values.pop("scaler")) is not None and self.engine.scaler:

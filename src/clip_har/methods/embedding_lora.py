@@ -20,7 +20,7 @@ from clip_har.methods.base import (
     MAX_LOGIT_SCALE,
     Batch,
     Classifier,
-    Frame,
+    ClassifierContext,
     GradientMethod,
     LabelledImages,
     Method,
@@ -146,7 +146,7 @@ class Lora(GradientMethod):
         classifier.text.initialise(generator)
         return classifier
 
-    def restore(self, frame: Frame, tensors: Mapping[str, Tensor]) -> EmbeddingLora:
+    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> EmbeddingLora:
         classifier = self._empty(frame)
         own = {_from_peft(key): tensor for key, tensor in tensors.items()}
         classifier.load_state_dict({"prompts_CD": frame.prompts_CD, **own})
@@ -178,12 +178,12 @@ class Lora(GradientMethod):
         caption_BD = classifier.adapt_text(captions_CTD[batch.labels_B.cpu(), templates_B])
         return CAPTION_LOSSES[self.settings["loss"]](image_BD, caption_BD, batch.labels_B, scale, batch.weights_B)
 
-    def zero_shot_tensors(self, frame: Frame, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same A, and B = 0: on the way there the update shrinks evenly."""
         start = {key: torch.zeros_like(tensor) if "lora_B" in key else tensor for key, tensor in tensors.items()}
         return start | {_to_peft("logit_scale"): torch.tensor(math.log(frame.logit_scale))}
 
-    def own_key(self, key: str) -> str:
+    def state_key(self, key: str) -> str:
         return _from_peft(key)
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
@@ -204,7 +204,7 @@ class Lora(GradientMethod):
         }
         return {"adapter_config.json": config}
 
-    def _empty(self, frame: Frame) -> EmbeddingLora:
+    def _empty(self, frame: ClassifierContext) -> EmbeddingLora:
         rank, alpha, dropout = (self.settings[key] for key in ("rank", "alpha", "dropout"))
         if self.settings["rslora"]:  # alpha / sqrt(r), in terms of the scale alpha / r that the residual applies
             alpha = alpha * math.sqrt(rank)

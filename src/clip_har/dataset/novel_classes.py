@@ -19,7 +19,7 @@ _FEWEST = 2
 """Classes on either side: among one name every answer is right."""
 
 
-def held_out_classes(classes: Sequence[str], asked: Sequence[str], seed: int) -> tuple[str, ...]:
+def novel_class_names(classes: Sequence[str], asked: Sequence[str], seed: int) -> tuple[str, ...]:
     """The classes meant by --hold-out, in the order of `classes`.
 
     Args:
@@ -43,7 +43,7 @@ def held_out_classes(classes: Sequence[str], asked: Sequence[str], seed: int) ->
     return tuple(name for name in classes if name in chosen)
 
 
-def divided(dataset: ActionDataset, held_out: Sequence[str]) -> tuple[ActionDataset, ActionDataset]:
+def split_novel(dataset: ActionDataset, held_out: Sequence[str]) -> tuple[ActionDataset, ActionDataset]:
     """The dataset without some of its classes, and those alone."""
     return (
         _of_classes(dataset, [name for name in dataset.classes if name not in set(held_out)]),
@@ -51,7 +51,7 @@ def divided(dataset: ActionDataset, held_out: Sequence[str]) -> tuple[ActionData
     )
 
 
-def united(base: ActionDataset, novel: ActionDataset) -> ActionDataset:
+def merge_novel(base: ActionDataset, novel: ActionDataset) -> ActionDataset:
     """What `divided` took apart."""
     return replace(
         base,

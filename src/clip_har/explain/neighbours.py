@@ -14,7 +14,7 @@ from torch import Tensor
 from clip_har.config.converters import PlaneMethod
 from clip_har.errors import ConfigError
 from clip_har.methods import Classifier
-from clip_har.methods.lora import EmbeddingLora
+from clip_har.methods.embedding_lora import EmbeddingLora
 from clip_har.methods.towers import Towers
 
 # Shapes: Q images asked about, N images or sentences, D embedding width.
