@@ -25,7 +25,7 @@ from clip_har.evaluation.findings import (
     WiseCurve,
     WisePoint,
 )
-from clip_har.report import DataSummary, Findings
+from clip_har.report import DataSummary, ReportParts
 
 
 def bins(shift: float) -> tuple[ReliabilityBin, ...]:
@@ -58,14 +58,14 @@ def confidence(temperature: float) -> Confidence:
     )
 
 
-def every_finding(result: EvalResult, folder: Path) -> Findings:
+def every_finding(result: EvalResult, folder: Path) -> ReportParts:
     """One finding of each kind; the explanation's overlay is written into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (80, 60), "orange").save(folder / "overlay.png")
     points = np.random.default_rng(0).normal(size=(2, result.n, 2)).tolist()
     kinds = ("gaussian-noise", "jpeg")
     first, second = result.classes[:2]
-    return Findings(
+    return ReportParts(
         confidence_baseline=confidence(0.8),
         confidence_finetuned=confidence(1.4),
         robustness=Robustness(

@@ -14,7 +14,7 @@ from PIL import Image
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, evaluate
 from clip_har.evaluation.findings import EmbeddingMap
 from clip_har.report import (
-    Findings,
+    ReportParts,
     comparison_page,
     confusion,
     evaluation_page,
@@ -41,7 +41,7 @@ SECTIONS = {
 
 
 def page_with(
-    result: EvalResult, findings: Findings, load_thumbnail: Loader | None = None, folder: Path | None = None
+    result: EvalResult, findings: ReportParts, load_thumbnail: Loader | None = None, folder: Path | None = None
 ) -> Page:
     """The page with empty plots: drawing takes most of the time, and only words and photographs matter here."""
     empty = Plot(png=b"", svg='<svg aria-label="plot"></svg>', width=500, description="plot")
@@ -85,19 +85,19 @@ def test_every_finding_is_shown(make_result: MakeResult, load_thumbnail: Loader,
     assert {"reliability.png", "risk_coverage.png", "corruptions.png", "wise_ft_beyond.png"} <= names
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Findings)])
+@pytest.mark.parametrize("name", [field.name for field in fields(ReportParts)])
 def test_each_finding_alone_makes_its_section(make_result: MakeResult, tmp_path: Path, name: str) -> None:
     result = make_result()
     every = every_finding(result, tmp_path)
-    nothing = sections(page_with(result, Findings()))
+    nothing = sections(page_with(result, ReportParts()))
     assert not nothing & set(SECTIONS)
-    alone = sections(page_with(result, Findings(**{name: getattr(every, name)})))
+    alone = sections(page_with(result, ReportParts(**{name: getattr(every, name)})))
     assert alone - nothing == {section for section, names in SECTIONS.items() if name in names}
 
 
 def test_navigation_leads_to_sections_that_exist(make_result: MakeResult, tmp_path: Path) -> None:
     result = make_result()
-    for findings in (Findings(), every_finding(result, tmp_path)):
+    for findings in (ReportParts(), every_finding(result, tmp_path)):
         page = page_with(result, findings)
         ids = {attributes.get("id") for _, attributes in page.elements}
         targets = [(link["href"] or "")[1:] for link in page.of("a")]
@@ -114,7 +114,7 @@ def test_the_card_knows_which_way_is_better(make_result: MakeResult, tmp_path: P
     ece = rows["Calibration", "ECE"]
     assert ece.difference is not None and ece.better is (ece.difference < 0)
     alone = make_result(skill=None)
-    assert [row.difference for _, found in card(alone, Findings()) for row in found] == [None, None, None]
+    assert [row.difference for _, found in card(alone, ReportParts()) for row in found] == [None, None, None]
 
 
 def test_fixed_and_broken_are_counted_for_each_class(make_result: MakeResult) -> None:

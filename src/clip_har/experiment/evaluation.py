@@ -79,10 +79,10 @@ def evaluate_prepared(
     return result
 
 
-def _shown(result: EvalResult, data: report.DataSummary, explained: ExplainResult | None) -> report.Findings:
+def _shown(result: EvalResult, data: report.DataSummary, explained: ExplainResult | None) -> report.ReportParts:
     """What the report shows beside the metrics."""
     found = result.findings
-    return report.Findings(
+    return report.ReportParts(
         confidence_baseline=result.confidence_baseline,
         confidence_finetuned=result.confidence_finetuned,
         robustness=found.robustness,

@@ -3,224 +3,25 @@
 The public functions of the package; what is measured comes from `clip_har.evaluation`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from PIL import Image
-
-from clip_har.audit.records import Audit
-from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, PairedTest
-from clip_har.files import write_atomically
-from clip_har.report import (
-    audit_page,
-    comparison_page,
-    comparison_plots,
-    comparison_tables,
-    evaluation_page,
-    finding_plots,
-    plots,
-    result_documents,
-    sheet,
-    standing,
-    tables,
-)
-from clip_har.report.findings import NOTHING, DataSummary, Findings
-from clip_har.report.html import split_word
+from clip_har.report.parts import DataSummary, ReportParts
 from clip_har.report.pictures import ThumbnailLoader
-from clip_har.report.style import Plot
+from clip_har.report.write import (
+    COMPARISON_PLOTS,
+    EVALUATION_PLOTS,
+    write_audit,
+    write_comparison,
+    write_contact_sheet,
+    write_evaluation,
+)
 
 __all__ = [
+    "COMPARISON_PLOTS",
+    "EVALUATION_PLOTS",
     "DataSummary",
-    "Findings",
+    "ReportParts",
     "ThumbnailLoader",
     "write_audit",
     "write_comparison",
     "write_contact_sheet",
     "write_evaluation",
 ]
-
-
-EVALUATION_PLOTS = {
-    "confusion": "confusion_matrix.png",
-    "confusion_baseline": "confusion_matrix_baseline.png",
-    "per_class": "per_class_f1.png",
-    "training": "training_curve.png",
-    "interpolation": "wise_ft_curve.png",
-    **finding_plots.FINDING_PLOTS,
-}
-COMPARISON_PLOTS = {"accuracy": "comparison.png", "cost": "accuracy_cost.png"}
-
-
-def write_evaluation(
-    result: EvalResult,
-    out: Path,
-    *,
-    card: Mapping[str, Any],
-    history: Sequence[EpochRecord] = (),
-    interpolation: Sequence[tuple[float, float]] | None = None,
-    chosen_share: float | None = None,
-    hard_pairs: Mapping[str, Any] | None = None,
-    findings: Findings = NOTHING,
-    command: str,
-    load_thumbnail: ThumbnailLoader | None,
-) -> list[Path]:
-    """Writes everything that is reported about one evaluation into the folder `out`.
-
-    Args:
-        result: what was measured.
-        out: made if it does not exist; files of the same names are replaced.
-        card: facts about the run; `html.card_rows` lists the known keys, and `versions` maps packages to
-            versions.
-        history: the training, epoch by epoch, for its curve.
-        interpolation: share of the tuned weights in [0, 1] and validation accuracy, for WiSE-FT's curve.
-        chosen_share: the share that was taken; the most accurate one unless it is given.
-        hard_pairs: what was mined for training, {"class_pairs": [{"true", "answered", "count"}, ...],
-            "image_pairs": [{"image", "label", "rival_image", "rival_label", "similarity"}, ...]}: classes taken
-            for each other with the number of images, and images of different classes that look alike, with the
-            cosine similarity of their embeddings; the 12 most alike are shown. Images are paths for
-            `load_thumbnail`.
-        findings: what else is known; a part that is not given is not shown. Overlays of explanations are read
-            from `out`.
-        command: the command line that makes these files again.
-        load_thumbnail: a path from `result.paths` -> image, or None if it cannot be read. Without it the page
-            has no photographs.
-
-    Returns:
-        The files written, tables first and report.html last.
-    """
-    figures = _evaluation_figures(result, history)
-    if interpolation:
-        figures["interpolation"] = plots.interpolation_plot(interpolation, chosen_share)
-    figures |= finding_plots.finding_plots(findings, result.best.name)
-    page = evaluation_page.evaluation_page(
-        result,
-        card=card,
-        figures=figures,
-        hard_pairs=hard_pairs,
-        findings=findings,
-        folder=out,
-        command=command,
-        load_thumbnail=load_thumbnail,
-    )
-    return [
-        _write(out / "results.json", tables.results_json(result)),
-        _write(out / "results.csv", tables.results_csv(result)),
-        _write(out / "results.md", result_documents.results_markdown(result)),
-        _write(out / "results.tex", result_documents.results_latex(result)),
-        _write(out / "confusion_matrix.csv", tables.confusion_csv(result)),
-        _write(out / "classification_report.txt", tables.classification_text(result)),
-        _write(out / "predictions.csv", tables.predictions_csv(result)),
-        *(_write(out / EVALUATION_PLOTS[key], plot.png) for key, plot in figures.items()),
-        _write(out / "report.html", page),
-    ]
-
-
-def write_audit(
-    audit: Audit,
-    out: Path,
-    *,
-    command: str,
-    versions: Mapping[str, str],
-    load_thumbnail: ThumbnailLoader | None,
-) -> Path:
-    """Writes an audit's page, one HTML file that needs nothing beside it.
-
-    Args:
-        audit: what was found.
-        out: the file.
-        command: the command line that makes it again.
-        versions: package -> version.
-        load_thumbnail: an image's name -> image, or None if it cannot be read. Without it the page has no
-            photographs.
-    """
-    page = audit_page.audit_page(audit, command=command, versions=versions, load_thumbnail=load_thumbnail)
-    return _write(out, page)
-
-
-def write_comparison(
-    rows: Sequence[ComparisonRow],
-    results: Mapping[str, EvalResult],
-    out: Path,
-    *,
-    card: Mapping[str, Any],
-    pairwise: Sequence[PairedTest] = (),
-    command: str,
-    load_thumbnail: ThumbnailLoader | None = None,
-) -> list[Path]:
-    """Writes comparison.json, .csv, .md, .txt and .png, accuracy_cost.png and report.html into the folder `out`.
-
-    Args:
-        rows: one for each method or preset, with different names.
-        results: a row's name -> evaluation of its first seed, all on the same images; some may be missing.
-        out: made if it does not exist; files of the same names are replaced.
-        card: facts that all methods share, as for `write_evaluation`.
-        pairwise: tests between the methods on the same images, corrected for their number; one for each pair.
-        command: the command line that makes these files again.
-        load_thumbnail: as for `write_evaluation`.
-
-    Returns:
-        The files written, report.html last. There is no accuracy_cost.png where no row has a training time.
-    """
-    if not rows:
-        raise ValueError("a comparison needs at least one row")
-    if len({row.name for row in rows}) < len(rows):
-        raise ValueError("the rows of a comparison need different names")
-    first = next(iter(results.values()), None)
-    level = standing.zero_shot_level(rows, results)
-    figures = _comparison_figures(rows, level, split_word(first.split) if first else "")
-    page = comparison_page.comparison_page(
-        rows,
-        results,
-        card=card,
-        figures=figures,
-        pairwise=pairwise,
-        command=command,
-        load_thumbnail=load_thumbnail,
-    )
-    return [
-        _write(out / "comparison.json", comparison_tables.comparison_json(rows)),
-        _write(out / "comparison.csv", comparison_tables.comparison_csv(rows)),
-        _write(out / "comparison.md", comparison_tables.comparison_markdown(rows, first, level)),
-        _write(out / "comparison.txt", comparison_tables.comparison_text(rows, first, level)),
-        *([_write(out / "pairwise.csv", comparison_tables.pairwise_csv(pairwise))] if pairwise else []),
-        *(_write(out / COMPARISON_PLOTS[key], plot.png) for key, plot in figures.items()),
-        _write(out / "report.html", page),
-    ]
-
-
-def write_contact_sheet(
-    items: Sequence[tuple[Path | Image.Image, str]], out: Path, *, predictions: Sequence[str] | None = None
-) -> Path:
-    """Writes a grid of thumbnails with their true classes to the PNG file `out`, and returns it.
-
-    Args:
-        items: image and true class; a file that cannot be read leaves a tile that says so.
-        out: the PNG file.
-        predictions: answers to the images, marked right or wrong.
-    """
-    return _write(out, sheet.png_bytes(sheet.contact_sheet(items, predictions)))
-
-
-def _evaluation_figures(result: EvalResult, history: Sequence[EpochRecord]) -> dict[str, Plot]:
-    figures = {"confusion": plots.confusion_plot(result, result.best, name="confusion")}
-    if result.finetuned is not None:
-        figures["confusion_baseline"] = plots.confusion_plot(result, result.baseline, name="confusion-baseline")
-    figures["per_class"] = plots.per_class_plot(result)
-    if history:
-        level = result.baseline.metrics.accuracy
-        figures["training"] = plots.training_plot(history, level, split_word(result.split))
-    return figures
-
-
-def _comparison_figures(rows: Sequence[ComparisonRow], level: float | None, split: str) -> dict[str, Plot]:
-    figures = {"accuracy": comparison_plots.accuracy_plot(rows, level, split)}
-    cost = comparison_plots.cost_plot(rows, level, split)
-    return figures if cost is None else {**figures, "cost": cost}
-
-
-def _write(path: Path, content: str | bytes) -> Path:
-    write_atomically(path, content)
-    return path

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from clip_har.evaluation import EvalResult
 from clip_har.report import wording
-from clip_har.report.findings import Findings
 from clip_har.report.html import split_word
+from clip_har.report.parts import ReportParts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class CardRow:
         return (self.difference < 0) == self.lower_is_better
 
 
-def card(result: EvalResult, findings: Findings) -> list[tuple[str, list[CardRow]]]:
+def card(result: EvalResult, findings: ReportParts) -> list[tuple[str, list[CardRow]]]:
     """The rows of what is known under the names of their groups, in reading order."""
     groups = {
         "In domain": _in_domain(result),
@@ -75,7 +75,7 @@ def _in_domain(result: EvalResult) -> list[CardRow]:
     ]
 
 
-def _corruptions(findings: Findings) -> list[CardRow]:
+def _corruptions(findings: ReportParts) -> list[CardRow]:
     found = findings.robustness
     if found is None:
         return []
@@ -92,7 +92,7 @@ def _corruptions(findings: Findings) -> list[CardRow]:
     ]
 
 
-def _shifts(findings: Findings) -> list[CardRow]:
+def _shifts(findings: ReportParts) -> list[CardRow]:
     return [
         CardRow(
             name=shift.name,
@@ -105,7 +105,7 @@ def _shifts(findings: Findings) -> list[CardRow]:
     ]
 
 
-def _unseen(findings: Findings) -> list[CardRow]:
+def _unseen(findings: ReportParts) -> list[CardRow]:
     found = findings.unseen
     if found is None:
         return []
@@ -117,7 +117,7 @@ def _unseen(findings: Findings) -> list[CardRow]:
     return [CardRow(name=name, note=note, before=before, after=after) for name, note, before, after in rows]
 
 
-def _calibration(result: EvalResult, findings: Findings) -> list[CardRow]:
+def _calibration(result: EvalResult, findings: ReportParts) -> list[CardRow]:
     rows = [
         CardRow(
             name="ECE",

@@ -14,9 +14,9 @@ from clip_har.report import sections, wording
 from clip_har.report.card import card as adaptation_card
 from clip_har.report.confusion import cell_id, cell_sections, confusion_table
 from clip_har.report.embedding_map import drawn_maps
-from clip_har.report.findings import NOTHING, Findings
 from clip_har.report.galleries import changes, galleries
 from clip_har.report.html import card_rows, environment, photograph, split_word
+from clip_har.report.parts import NOTHING, ReportParts
 from clip_har.report.pictures import Pictures, ThumbnailLoader
 from clip_har.report.style import Plot
 from clip_har.report.tables import METRIC_FIELDS, metric_values
@@ -31,7 +31,7 @@ def evaluation_page(
     card: Mapping[str, Any],
     figures: Mapping[str, Plot],
     hard_pairs: Mapping[str, Any] | None = None,
-    findings: Findings = NOTHING,
+    findings: ReportParts = NOTHING,
     folder: Path | None = None,
     command: str,
     load_thumbnail: ThumbnailLoader | None,
@@ -111,7 +111,7 @@ def _confusion(result: EvalResult, pictures: Pictures) -> dict[str, Any]:
     }
 
 
-def _findings(result: EvalResult, findings: Findings) -> dict[str, Any]:
+def _findings(result: EvalResult, findings: ReportParts) -> dict[str, Any]:
     """The optional parts that need no photographs."""
     label = wording.method_label(result.best.name)
     return {

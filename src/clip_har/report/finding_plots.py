@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from clip_har.evaluation.findings import Confidence, CorruptionScore, ReliabilityBin, Robustness, WiseCurve, WisePoint
 from clip_har.report import wording
-from clip_har.report.findings import Findings
+from clip_har.report.parts import ReportParts
 from clip_har.report.plots import PAGE_WIDTH
 from clip_har.report.style import ACCENT, BASELINE, INK, MUTED, WRONG, Plot, render
 
@@ -43,7 +43,7 @@ WISE_NAMES = {
 Models = Mapping[str, Confidence]
 
 
-def finding_plots(findings: Findings, name: str) -> dict[str, Plot]:
+def finding_plots(findings: ReportParts, name: str) -> dict[str, Plot]:
     """The plots of what was found, under the keys of `FINDING_PLOTS`.
 
     Args:
@@ -63,7 +63,7 @@ def finding_plots(findings: Findings, name: str) -> dict[str, Plot]:
     return plots
 
 
-def confidences(findings: Findings, label: str) -> dict[str, Confidence]:
+def confidences(findings: ReportParts, label: str) -> dict[str, Confidence]:
     """The models whose confidence was examined, by name, zero-shot first."""
     found = {"zero-shot": findings.confidence_baseline, label: findings.confidence_finetuned}
     return {name: confidence for name, confidence in found.items() if confidence is not None}

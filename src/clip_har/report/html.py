@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from clip_har.errors import UnreadableImageError
 from clip_har.evaluation import EvalResult, Evaluated
-from clip_har.report import sheet, wording
+from clip_har.report import contact_sheet, wording
 from clip_har.report.pictures import Pictures, ThumbnailLoader
 from clip_har.shown_text import shown, shown_lines
 
@@ -109,7 +109,7 @@ def thumbnail(path: str, load_thumbnail: ThumbnailLoader) -> Markup | None:
         image = load_thumbnail(path)
     except UnreadableImageError:
         return None
-    return None if image is None else Markup(sheet.data_uri(image))
+    return None if image is None else Markup(contact_sheet.data_uri(image))
 
 
 def breakable(text: str) -> Markup:

@@ -12,7 +12,7 @@ from typing import Literal
 from PIL import Image
 
 from clip_har.errors import UnreadableImageError
-from clip_har.report import sheet
+from clip_har.report import contact_sheet
 
 ThumbnailLoader = Callable[[str], Image.Image | None]
 BUDGET_BYTES = 2_800_000
@@ -88,7 +88,7 @@ class Pictures:
         return "unreadable" if self._found[path] is None else "shown"
 
     def _added(self, image: Image.Image) -> Picture:
-        (width, height), source = sheet.small_jpeg(image)
+        (width, height), source = contact_sheet.small_jpeg(image)
         self._left -= len(source)
         self._made += 1
         return Picture(id=f"photo-{self._made}", width=width, height=height, source=source)

@@ -14,8 +14,8 @@ from PIL import Image
 from clip_har.evaluation.findings import Explanation, Robustness
 from clip_har.report import wording
 from clip_har.report.finding_plots import by_kind, confidences
-from clip_har.report.findings import DataSummary, Findings
 from clip_har.report.html import photograph, split_word
+from clip_har.report.parts import DataSummary, ReportParts
 from clip_har.report.pictures import Pictures
 
 EXPLANATIONS_LIMIT = 24
@@ -36,7 +36,7 @@ ENVIRONMENT_KEYS = {
 """Keys of the card that say what these numbers were made with."""
 
 
-def confidence_tables(findings: Findings, label: str) -> dict[str, Any] | None:
+def confidence_tables(findings: ReportParts, label: str) -> dict[str, Any] | None:
     """Selective prediction and conformal sets of each model that was examined."""
     models = confidences(findings, label)
     if not models:

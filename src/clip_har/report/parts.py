@@ -34,7 +34,7 @@ class DataSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class ReportParts:
     """The optional parts of an evaluation's report; a part that is not given is not shown."""
 
     confidence_baseline: Confidence | None = None
@@ -50,5 +50,5 @@ class Findings:
     data: DataSummary | None = None
 
 
-NOTHING = Findings()
+NOTHING = ReportParts()
 """An evaluation of which only the metrics are known."""
