@@ -50,8 +50,8 @@ def direct(backbone: Backbone, records: tuple[ImageRecord, ...]) -> torch.Tensor
 def test_rows_are_the_images_own_features_in_the_order_asked(
     tmp_path: Path, backbone: Backbone, records: tuple[ImageRecord, ...]
 ) -> None:
-    store = FeatureStore(tmp_path, backbone)
-    encoding = store.encode(records, batch_size=7)
+    store = FeatureStore(tmp_path, backbone, batch_size=7)
+    encoding = store.encode(records)
     assert (encoding.encoded, encoding.reused) == (20, 0)
     shuffled = tuple(reversed(records))
     torch.testing.assert_close(store.table(shuffled).embedding, direct(backbone, shuffled))
@@ -63,8 +63,8 @@ def test_rows_are_the_images_own_features_in_the_order_asked(
 def test_workers_change_nothing(
     tmp_path: Path, backbone: Backbone, records: tuple[ImageRecord, ...], workers: int
 ) -> None:
-    store = FeatureStore(tmp_path, backbone)
-    store.encode(records, batch_size=6, workers=workers)
+    store = FeatureStore(tmp_path, backbone, batch_size=6, workers=workers)
+    store.encode(records)
     torch.testing.assert_close(store.table(records).embedding, direct(backbone, records))
 
 
@@ -128,11 +128,11 @@ def test_a_killed_encoding_is_continued(
 
     monkeypatch.setattr(features, "write_shard", dying)
     with pytest.raises(SystemExit):
-        FeatureStore(tmp_path, backbone).encode(records, batch_size=3)
+        FeatureStore(tmp_path, backbone, batch_size=3).encode(records)
     monkeypatch.setattr(features, "write_shard", original)
     encoded.clear()
-    store = FeatureStore(tmp_path, backbone)
-    assert store.encode(records, batch_size=3).reused == 12
+    store = FeatureStore(tmp_path, backbone, batch_size=3)
+    assert store.encode(records).reused == 12
     assert sum(encoded) == 8
     torch.testing.assert_close(store.table(records).embedding, direct(backbone, records))
 
@@ -151,7 +151,7 @@ def test_an_interrupted_encoding_keeps_what_it_has(
 
     monkeypatch.setattr(Backbone, "encode_images", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        FeatureStore(tmp_path, backbone).encode(records, batch_size=5)
+        FeatureStore(tmp_path, backbone, batch_size=5).encode(records)
     monkeypatch.setattr(Backbone, "encode_images", original)
     assert FeatureStore(tmp_path, backbone).encode(records).reused == 10
 

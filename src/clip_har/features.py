@@ -6,6 +6,7 @@ The store is a folder of immutable shards, read through memory maps. Knows nothi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -106,7 +107,9 @@ class FeatureStore:
         folder: the cache folder; the store makes a subfolder of its own in it.
         backbone: what computes the features that are missing.
         view: encode this augmented view of each image, or the image so corrupted, in place of the image as it is.
-        progress: told of damaged files, whose content is computed again.
+        batch_size: images encoded together.
+        workers: processes that decode them; 0 decodes in the main process.
+        progress: shows a bar, and is told of damaged files, whose content is computed again.
     """
 
     def __init__(
@@ -115,9 +118,14 @@ class FeatureStore:
         backbone: Backbone,
         *,
         view: View | Corruption | None = None,
+        batch_size: int = 64,
+        workers: int = 0,
         progress: Progress = SILENT,
     ) -> None:
+        self.cache = folder
+        self.workers = workers
         self._backbone = backbone
+        self._batch_size = batch_size
         self._view = view
         self._progress = progress
         self.folder = folder / "features" / store_key(backbone, view)
@@ -136,14 +144,18 @@ class FeatureStore:
         """Whether the tower has features before its projection."""
         return bool(self._shards) and "hidden" in self._shards[0].arrays
 
-    def encode(
-        self,
-        records: Sequence[ImageRecord],
-        *,
-        batch_size: int = 64,
-        workers: int = 0,
-        progress: Progress = SILENT,
-    ) -> Encoding:
+    def of_view(self, view: View | Corruption) -> FeatureStore:
+        """The store of the same backbone for an augmented or corrupted view of each image."""
+        return FeatureStore(
+            self.cache,
+            self._backbone,
+            view=view,
+            batch_size=self._batch_size,
+            workers=self.workers,
+            progress=self._progress,
+        )
+
+    def encode(self, records: Sequence[ImageRecord]) -> Encoding:
         """Make sure that every record has its features, computing only those that are missing.
 
         Images that cannot be decoded are remembered, so that they are not tried again either.
@@ -153,7 +165,7 @@ class FeatureStore:
         missing = distributed.gather_objects(missing)[0]  # another process may have looked later, and found more
         started = time.perf_counter()
         if own := missing[distributed.rank() :: distributed.world_size()]:
-            self._encode_missing(own, batch_size, workers, progress)
+            self._encode_missing(own)
         self._share()
         return Encoding(
             encoded=sum(record.sha256 in self._index for record in missing),
@@ -192,14 +204,12 @@ class FeatureStore:
             write_shard(path, {"embedding": embedding.numpy()}, sentences)
         return embedding
 
-    def _encode_missing(
-        self, missing: Sequence[ImageRecord], batch_size: int, workers: int, progress: Progress
-    ) -> None:
-        batches = self._decoded(missing, batch_size, workers)
+    def _encode_missing(self, missing: Sequence[ImageRecord]) -> None:
+        batches = self._decoded(missing)
         normalise = self._backbone.card.preprocessing.normalise
         pending = PendingShard()
         try:
-            with progress.bar(_said(self._view), total=len(missing), unit="images") as bar:
+            with self._progress.bar(_said(self._view), total=len(missing), unit="images") as bar:
                 for batch in batches:
                     for index, reason in batch.unreadable:
                         self._remember_unreadable(missing[index].sha256, reason)
@@ -251,17 +261,16 @@ class FeatureStore:
         for path in sorted(self.folder.glob("*-*.json")):
             self._open_shard(path)
 
-    def _decoded(self, records: Sequence[ImageRecord], batch_size: int, workers: int) -> Iterator[DecodedBatch]:
+    def _decoded(self, records: Sequence[ImageRecord]) -> Iterator[DecodedBatch]:
         preprocessing, paths = self._backbone.card.preprocessing, [record.path for record in records]
+        decoded = functools.partial(decode_batches, paths, batch_size=self._batch_size, workers=self.workers)
         if self._view is None:
-            return decode_batches(paths, preprocessing.pixel_transform(), batch_size=batch_size, workers=workers)
+            return decoded(preprocessing.pixel_transform())
         if isinstance(self._view, Corruption):
             corrupted = CorruptedTransform(preprocessing=preprocessing, corruption=self._view)
-            seeds = [self._view.image_seed(record.sha256) for record in records]
-            return decode_batches(paths, corrupted, seeds=seeds, batch_size=batch_size, workers=workers)
+            return decoded(corrupted, seeds=[self._view.image_seed(record.sha256) for record in records])
         transform = PixelView(preprocessing=preprocessing, augment=self._view.augment)
-        seeds = [view_seed(record.sha256, self._view.number) for record in records]
-        return decode_batches(paths, transform, seeds=seeds, batch_size=batch_size, workers=workers)
+        return decoded(transform, seeds=[view_seed(record.sha256, self._view.number) for record in records])
 
     def _open_shard(self, path: Path) -> None:
         try:

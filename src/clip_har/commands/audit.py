@@ -188,11 +188,15 @@ def _features(
     progress: Progress,
 ) -> tuple[tuple[FoundFile, ...], Fingerprints, FeatureTable]:
     """The features of the readable images, less those that turn out unreadable to the model's transform."""
-    store = FeatureStore(cache, backbone, progress=progress)
-    records = as_records(readable)
-    encoding = store.encode(
-        records, batch_size=settings.encode_batch_size, workers=worker_count(settings.workers), progress=progress
+    store = FeatureStore(
+        cache,
+        backbone,
+        batch_size=settings.encode_batch_size,
+        workers=worker_count(settings.workers),
+        progress=progress,
     )
+    records = as_records(readable)
+    encoding = store.encode(records)
     reasons.update(encoding.unreadable)
     kept = [place for place, file in enumerate(readable) if file.sha256 not in encoding.unreadable]
     table = store.table([records[place] for place in kept])

@@ -22,7 +22,7 @@ from clip_har.evaluation.findings import Findings
 from clip_har.experiment.evaluation import evaluate_prepared, shared_card, thumbnails
 from clip_har.experiment.novel_classes import mean_of, measure_novel
 from clip_har.experiment.predictions import Predictions
-from clip_har.experiment.setup import Prepared, prepare, scored_split
+from clip_har.experiment.setup import Experiment, prepare, scored_split
 from clip_har.experiment.training import train_prepared
 from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
@@ -62,9 +62,9 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
 
 
 def compare_locked(config: CompareConfig, progress: Progress, command: str) -> Comparison:
-    prepared = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
+    experiment = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
     for name in config.methods:
-        validate(_train_config(config, name, config.seeds[0], prepared))
+        validate(_train_config(config, name, config.seeds[0], experiment))
     entries = [(name, seed) for name in config.methods for seed in config.seeds]
     results: dict[str, dict[int, EvalResult]] = {}
     runs: dict[str, list[checkpoint.Run]] = {}
@@ -72,20 +72,20 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
     for number, (name, seed) in enumerate(entries, start=1):
         progress.note(f"{number}/{len(entries)} {name}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
         try:
-            run = run_of_comparison(config, name, seed, prepared, progress, command)
+            run = run_of_comparison(config, name, seed, experiment, progress, command)
         except TrainingError as error:  # the others are still worth comparing
             progress.warn(f"{name} is left out: {error}")
             failure = error
             continue
         runs.setdefault(name, []).append(run)
         shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
-        answering = Predictions(run, prepared, progress)
-        unseen = measure_novel(answering, prepared, scored_split(prepared.dataset)[0], progress)
+        answering = Predictions(run, experiment, progress)
+        unseen = measure_novel(answering, experiment, scored_split(experiment.dataset)[0], progress)
         with exclusive(run.folder / "eval"):
             result = evaluate_prepared(
                 run,
                 answering,
-                prepared,
+                experiment,
                 run.folder / "eval",
                 seed=shared,
                 progress=progress,
@@ -101,46 +101,46 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
     first = {name: by_seed[config.seeds[0]] for name, by_seed in results.items()}
     if distributed.is_main():
         remove_stray_temporaries(config.out)
-        write_manifest(prepared.whole, config.out / "manifest.csv")
+        write_manifest(experiment.whole, config.out / "manifest.csv")
         report.write_comparison(
             rows,
             first,
             config.out,
-            card=shared_card(prepared, config.seeds[0]),
+            card=shared_card(experiment, config.seeds[0]),
             command=command,
-            load_thumbnail=thumbnails(prepared.dataset),
+            load_thumbnail=thumbnails(experiment.dataset),
             pairwise=pairwise,
         )
     return Comparison(rows=rows, results=first, out=config.out, pairwise=pairwise)
 
 
 def run_of_comparison(
-    config: CompareConfig, name: str, seed: int, prepared: Prepared, progress: Progress, command: str
+    config: CompareConfig, name: str, seed: int, experiment: Experiment, progress: Progress, command: str
 ) -> checkpoint.Run:
     """The run of one compared method and seed: reused where it is finished, continued where it was begun, else trained.
 
     A method that starts from a run gets the comparison's own with the same seed, which is trained first if need be.
     """
-    train_config = _train_config(config, name, seed, prepared)
+    train_config = _train_config(config, name, seed, experiment)
     starts_from = method_class(train_config.method, to_flat_json(train_config)).starts_from
     if starts_from is not None and train_config.start_from is None:
-        source = run_of_comparison(config, starts_from, seed, prepared, progress, command)
+        source = run_of_comparison(config, starts_from, seed, experiment, progress, command)
         train_config = dataclasses.replace(train_config, start_from=source.folder)
     folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")
     with exclusive(folder):
         checkpoint.check_folder(folder, to_flat_json(train_config), resume=checkpoint.has_run(folder))
         if not checkpoint.is_finished(folder):
-            return train_prepared(train_config, folder, prepared, progress, command)
+            return train_prepared(train_config, folder, experiment, progress, command)
     run = checkpoint.load_run(folder)
     if run.caution:
         progress.warn(run.caution)
     remedy = "Choose another --out, or remove that folder."
-    require_same(folder, run.protocol, prepared.protocol, remedy=remedy)
+    require_same(folder, run.protocol, experiment.protocol, remedy=remedy)
     progress.note(f"{name}: trained before, reused from {folder}")
     return run
 
 
-def _train_config(config: CompareConfig, name: str, seed: int, prepared: Prepared) -> TrainConfig:
+def _train_config(config: CompareConfig, name: str, seed: int, experiment: Experiment) -> TrainConfig:
     """One method's config: what the comparison gives, then the preset, then the budget."""
     train_config = apply_preset(
         TrainConfig(
@@ -164,8 +164,8 @@ def _train_config(config: CompareConfig, name: str, seed: int, prepared: Prepare
     optimizer, augmentation = train_config.optimizer, train_config.augmentation
     if config.optimizer.epochs is None:
         optimizer = dataclasses.replace(optimizer, epochs=SMALL_EPOCHS)
-    if config.augmentation.train_image_size is None and is_convolutional(prepared.backbone):
-        side = round(SMALL_VIEWS * prepared.backbone.card.preprocessing.image_size[0] / 32) * 32
+    if config.augmentation.train_image_size is None and is_convolutional(experiment.model.backbone):
+        side = round(SMALL_VIEWS * experiment.model.backbone.card.preprocessing.image_size[0] / 32) * 32
         augmentation = dataclasses.replace(augmentation, train_image_size=side)
     return dataclasses.replace(train_config, optimizer=optimizer, augmentation=augmentation)
 

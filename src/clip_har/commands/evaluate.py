@@ -17,7 +17,7 @@ from clip_har.experiment.novel_classes import measure_novel
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.report_inputs import read_checks
 from clip_har.experiment.robustness import measure_robustness, measure_shift
-from clip_har.experiment.setup import Prepared, prepare, scored_split
+from clip_har.experiment.setup import Experiment, prepare, scored_split
 from clip_har.experiment.wise_ft_curve import Outside, measure_wise_curve
 from clip_har.locking import exclusive
 from clip_har.progress import SILENT, Progress
@@ -51,7 +51,7 @@ def _evaluate(
     progress: Progress,
     command: str,
 ) -> EvalResult:
-    prepared = prepare(
+    experiment = prepare(
         config.data,
         config.backbone,
         out=out,
@@ -60,17 +60,17 @@ def _evaluate(
         for_training=False,
         encoded=SPLITS if config.explain else None,  # the nearest training images are shown
     )
-    answering = Predictions(run, prepared, progress)  # one for all: it loads the run's weights
-    findings = _findings(config, answering, prepared, scored_split(prepared.dataset)[0], out, progress)
+    answering = Predictions(run, experiment, progress)  # one for all: it loads the run's weights
+    findings = _findings(config, answering, experiment, scored_split(experiment.dataset)[0], out, progress)
     explained = None
     if config.explain and run is not None:
         explained = explain_dataset(
-            run, answering, prepared, out, limit=config.explain, seed=config.seed, progress=progress
+            run, answering, experiment, out, limit=config.explain, seed=config.seed, progress=progress
         )
     return evaluate_prepared(
         run,
         answering,
-        prepared,
+        experiment,
         out,
         seed=config.seed,
         progress=progress,
@@ -84,7 +84,7 @@ def _evaluate(
 def _findings(
     config: EvaluateConfig,
     answering: Predictions,
-    prepared: Prepared,
+    experiment: Experiment,
     split: SplitName,
     out: Path,
     progress: Progress,
@@ -94,10 +94,10 @@ def _findings(
     Raises:
         DataError: the other dataset cannot be used.
     """
-    robustness = _robustness(config, answering, prepared, split, out, progress) if config.robustness else None
+    robustness = _robustness(config, answering, experiment, split, out, progress) if config.robustness else None
     shift = None
     if config.shift is not None:
-        shift = measure_shift(answering, prepared, config.shift, seed=config.seed, progress=progress)
+        shift = measure_shift(answering, experiment, config.shift, seed=config.seed, progress=progress)
     outside = Outside(
         kinds=config.corruptions if config.robustness else (),
         severities=config.severities,
@@ -108,22 +108,22 @@ def _findings(
     return Findings(
         robustness=robustness,
         shift=shift,
-        unseen=measure_novel(answering, prepared, split, progress),
-        wise_curve=measure_wise_curve(answering.run, prepared, split, outside, progress),
+        unseen=measure_novel(answering, experiment, split, progress),
+        wise_curve=measure_wise_curve(answering.run, experiment, split, outside, progress),
     )
 
 
 def _robustness(
     config: EvaluateConfig,
     answering: Predictions,
-    prepared: Prepared,
+    experiment: Experiment,
     split: SplitName,
     out: Path,
     progress: Progress,
 ) -> Robustness:
     found = measure_robustness(
         answering,
-        prepared,
+        experiment,
         split,
         kinds=config.corruptions,
         severities=config.severities,

@@ -7,15 +7,13 @@ from pathlib import Path
 
 from clip_har import checkpoint
 from clip_har.config import ExplainConfig
-from clip_har.dataset import ActionDataset
 from clip_har.errors import ConfigError
 from clip_har.evaluation.findings import ExplainResult
 from clip_har.experiment.explanations import Explainer, explanations_csv
 from clip_har.experiment.predictions import Predictions
-from clip_har.experiment.setup import Prepared, embed_captions, prepare
-from clip_har.features import Encoding, FeatureStore
-from clip_har.files import cache_folder, write_atomically
-from clip_har.images.workers import worker_count
+from clip_har.experiment.setup import Experiment, feature_store, prepare, without_images
+from clip_har.experiment.zero_shot_model import ZeroShotModel, embed_captions
+from clip_har.files import write_atomically
 from clip_har.predict import load_run_backbone
 from clip_har.progress import SILENT, Progress
 
@@ -39,7 +37,7 @@ def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[Expl
     return result, out
 
 
-def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: Progress) -> Prepared:
+def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: Progress) -> Experiment:
     """The dataset with its training images; without one, the model and the prompts alone."""
     if config.data is not None:
         return prepare(
@@ -53,18 +51,13 @@ def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: P
         )
     given = config.backbone
     backbone = load_run_backbone(run, model=given.model, device=given.device, precision=given.precision)
-    store = FeatureStore(cache_folder(given.cache), backbone, progress=progress)
-    templates = tuple(run.card.templates)
-    return Prepared(
-        dataset=ActionDataset(root=Path(), classes=run.classes, records=()),
+    store = feature_store(given, backbone, progress)
+    model = ZeroShotModel(
         backbone=backbone,
         store=store,
-        encoding=Encoding(encoded=0, reused=0, seconds=0.0, unreadable={}),
-        templates=templates,
+        templates=run.card.templates,
         phrasing=run.phrasing,
-        captions_CTD=embed_captions(store, [run.phrasing[name] for name in run.classes], templates),
+        captions_CTD=embed_captions(store, [run.phrasing[name] for name in run.classes], run.card.templates),
         prompts_CD=run.prompts(),
-        cache=cache_folder(given.cache),
-        workers=worker_count(given.workers),
-        encode_batch_size=given.encode_batch_size,
     )
+    return without_images(model, run.classes)

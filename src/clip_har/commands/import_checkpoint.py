@@ -26,16 +26,14 @@ from clip_har.config import (
     to_flat_json,
     validate,
 )
-from clip_har.dataset import ActionDataset, write_manifest, write_unreadable
+from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.fit import figures_on
 from clip_har.experiment.predictions import Predictions
-from clip_har.experiment.setup import Prepared, embed_captions, prepare
+from clip_har.experiment.setup import Experiment, feature_store, prepare, without_images
 from clip_har.experiment.training import card_content
-from clip_har.features import Encoding, FeatureStore
-from clip_har.files import cache_folder
-from clip_har.images.workers import worker_count
+from clip_har.experiment.zero_shot_model import ZeroShotModel, embed_captions
 from clip_har.known_models import load_named
 from clip_har.legacy_checkpoint import LegacyCheckpoint, read_legacy_checkpoint
 from clip_har.locking import exclusive
@@ -98,8 +96,8 @@ def import_checkpoint(config: ImportConfig, *, progress: Progress = SILENT, comm
     tensors["logit_scale"] = torch.tensor(legacy.log_scale)
     with exclusive(out):
         _require_free(out)
-        prepared = _prepared(config, given, legacy, out, progress)
-        return _write(config, given, legacy, tensors, prepared, out, progress, command)
+        experiment = _prepared(config, given, legacy, out, progress)
+        return _write(config, given, legacy, tensors, experiment, out, progress, command)
 
 
 def _require_free(out: Path) -> None:
@@ -138,7 +136,7 @@ def _given(config: ImportConfig, legacy: LegacyCheckpoint, progress: Progress) -
 
 def _prepared(
     config: ImportConfig, given: TrainConfig, legacy: LegacyCheckpoint, out: Path, progress: Progress
-) -> Prepared:
+) -> Experiment:
     """The dataset with its validation images encoded; without one, the model and the prompts of the classes."""
     if config.data is not None:
         if config.classes:
@@ -152,24 +150,20 @@ def _prepared(
         )
     settings = given.backbone
     backbone = load_backbone(str(settings.model), device=settings.device, precision=settings.precision)
-    store = FeatureStore(cache_folder(settings.cache), backbone, progress=progress)
+    store = feature_store(settings, backbone, progress)
     templates = resolve_templates(settings.templates, settings.phrasings)
     classes = tuple(sorted(classes))
     phrasing = resolve_phrases(settings.phrasings, classes)
     captions_CTD = embed_captions(store, [phrasing[name] for name in classes], templates)
-    return Prepared(
-        dataset=ActionDataset(root=Path(), classes=classes, records=()),
+    model = ZeroShotModel(
         backbone=backbone,
         store=store,
-        encoding=Encoding(encoded=0, reused=0, seconds=0.0, unreadable={}),
         templates=templates,
         phrasing=phrasing,
         captions_CTD=captions_CTD,
         prompts_CD=mean_prompts(captions_CTD),
-        cache=cache_folder(settings.cache),
-        workers=worker_count(settings.workers),
-        encode_batch_size=settings.encode_batch_size,
     )
+    return without_images(model, classes)
 
 
 def _write(
@@ -177,7 +171,7 @@ def _write(
     given: TrainConfig,
     legacy: LegacyCheckpoint,
     tensors: Mapping[str, Tensor],
-    prepared: Prepared,
+    experiment: Experiment,
     out: Path,
     progress: Progress,
     command: str,
@@ -185,18 +179,18 @@ def _write(
     flat = {key: value for key, value in to_flat_json(given).items() if key != "resume"} | {"out": str(out)}
     if config.data is None:
         flat["data"] = None
-    settings = resolve(flat, {}) | {"data": str(prepared.dataset.root)}
+    settings = resolve(flat, {}) | {"data": str(experiment.dataset.root)}
     method = create_method("lora", settings)
     checkpoint.clear(out)
     checkpoint.write_json(out / "config.json", flat)
     if config.data is not None:
-        write_manifest(prepared.whole, out / "manifest.csv")
-        write_unreadable(prepared.dataset, out / "unreadable.csv")
-    checkpoint.save_prompts(out, prepared.prompts_CD)
-    card, extra = _save(out, given, settings, method, tensors, prepared)
+        write_manifest(experiment.whole, out / "manifest.csv")
+        write_unreadable(experiment.dataset, out / "unreadable.csv")
+    checkpoint.save_prompts(out, experiment.model.prompts_CD)
+    card, extra = _save(out, given, settings, method, tensors, experiment)
     imported = Imported(file=str(config.file), sha256=legacy.sha256, epoch=legacy.epoch, train_loss=legacy.train_loss)
     card = dataclasses.replace(card, imported=imported, command=command)
-    card = _measured(out, card, prepared, progress)
+    card = _measured(out, card, experiment, progress)
     write_card(out, card, checkpoint.recorded_files(method, extra))
     return checkpoint.load_run(out)
 
@@ -207,31 +201,31 @@ def _save(
     settings: Mapping[str, Any],
     method: Method,
     tensors: Mapping[str, Tensor],
-    prepared: Prepared,
+    experiment: Experiment,
 ) -> tuple[RunCard, tuple[str, ...]]:
     """Write the weights; what the card says of them, and the names of the files beside them."""
     frame = ClassifierContext(
-        classes=prepared.dataset.classes,
-        templates=prepared.templates,
-        prompts_CD=prepared.prompts_CD,
-        logit_scale=prepared.backbone.card.logit_scale,
-        load_backbone=prepared.load_backbone,
+        classes=experiment.dataset.classes,
+        templates=experiment.model.templates,
+        prompts_CD=experiment.model.prompts_CD,
+        logit_scale=experiment.model.backbone.card.logit_scale,
+        load_backbone=experiment.model.load_backbone,
     )
     classifier = method.restore(frame, tensors)
-    extra = checkpoint.save_weights(out, method, classifier, prepared.backbone.card.name)
-    return card_content(given, settings, prepared, method, classifier), extra
+    extra = checkpoint.save_weights(out, method, classifier, experiment.model.backbone.card.name)
+    return card_content(given, settings, experiment, method, classifier), extra
 
 
-def _measured(out: Path, card: RunCard, prepared: Prepared, progress: Progress) -> RunCard:
+def _measured(out: Path, card: RunCard, experiment: Experiment, progress: Progress) -> RunCard:
     """The card with what the validation images tell: figures and the confidence, if there are any."""
-    if not prepared.dataset.counts()["val"]:
+    if not experiment.dataset.counts()["val"]:
         return card
     run = checkpoint.Run(folder=out, card=card)
-    answering, val = Predictions(run, prepared, progress), prepared.images("val")
+    answering, val = Predictions(run, experiment, progress), experiment.images("val")
     answers_NC = answering.finetuned(val)
     assert answers_NC is not None
     return dataclasses.replace(
         card,
-        validation=figures_on(answers_NC, val, len(prepared.dataset.classes)),
-        confidence=fit_calibration(run, answering, prepared).to_json(),
+        validation=figures_on(answers_NC, val, len(experiment.dataset.classes)),
+        confidence=fit_calibration(run, answering, experiment).to_json(),
     )

@@ -18,7 +18,8 @@ from clip_har.errors import ConfigError
 from clip_har.evaluation import compute_metrics, mcnemar_p
 from clip_har.evaluation.findings import PromptScore, PromptTrial
 from clip_har.experiment.predictions import is_correct
-from clip_har.experiment.setup import Prepared, embed_captions, prepare
+from clip_har.experiment.setup import Experiment, prepare
+from clip_har.experiment.zero_shot_model import embed_captions
 from clip_har.files import write_atomically
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.progress import SILENT, Progress
@@ -40,7 +41,7 @@ def try_prompts(config: PromptsConfig, *, progress: Progress = SILENT) -> tuple[
         UserError: settings, data or model cannot be used.
     """
     validate(config)
-    prepared = prepare(
+    experiment = prepare(
         config.data,
         dataclasses.replace(config.backbone, templates=(), phrasings=None),
         out=config.out,
@@ -48,7 +49,7 @@ def try_prompts(config: PromptsConfig, *, progress: Progress = SILENT) -> tuple[
         for_training=False,
         encoded=("val",),
     )
-    classes = prepared.dataset.classes
+    classes = experiment.dataset.classes
     phrases = {"names": resolve_phrases("names", classes)}
     for given in dict.fromkeys(["har", config.backbone.phrasings or "names"]):
         try:
@@ -56,7 +57,7 @@ def try_prompts(config: PromptsConfig, *, progress: Progress = SILENT) -> tuple[
         except ConfigError:
             if given == config.backbone.phrasings:
                 raise
-    trial = _trial(prepared, list(_candidates(config, phrases)), phrases, config.seed)
+    trial = _trial(experiment, list(_candidates(config, phrases)), phrases, config.seed)
     checkpoint.write_json(config.out / "prompts.json", dataclasses.asdict(trial))
     write_atomically(config.out / "prompts.csv", _csv(trial))
     return trial, config.out
@@ -74,17 +75,17 @@ def _candidates(
 
 
 def _trial(
-    prepared: Prepared,
+    experiment: Experiment,
     candidates: Sequence[tuple[str, Sequence[str], str]],
     phrases: Mapping[str, Mapping[str, str]],
     seed: int,
 ) -> PromptTrial:
-    images = prepared.images("val")
-    targets, classes = images.labels_N.numpy(), prepared.dataset.classes
-    scale = prepared.backbone.card.logit_scale
+    images = experiment.images("val")
+    targets, classes = images.labels_N.numpy(), experiment.dataset.classes
+    scale = experiment.model.backbone.card.logit_scale
 
     def answers(templates: Sequence[str], phrasings: str) -> Tensor:
-        captions_CTD = embed_captions(prepared.store, [phrases[phrasings][name] for name in classes], templates)
+        captions_CTD = embed_captions(experiment.model.store, [phrases[phrasings][name] for name in classes], templates)
         prompts_CD = mean_prompts(captions_CTD)
         return ZeroShotClassifier(prompts_CD, scale).probabilities(images)
 

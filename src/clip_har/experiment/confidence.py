@@ -11,23 +11,23 @@ import dataclasses
 from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
 from clip_har.experiment.predictions import Predictions
-from clip_har.experiment.setup import Prepared
+from clip_har.experiment.setup import Experiment
 from clip_har.protocol import Protocol, differing
 from clip_har.run_card import add_to_card
 
 
 def with_confidence(
-    result: EvalResult, run: checkpoint.Run | None, answering: Predictions, prepared: Prepared
+    result: EvalResult, run: checkpoint.Run | None, answering: Predictions, experiment: Experiment
 ) -> EvalResult:
     """The result with both models' confidence checked on its images.
 
     As it is where these are themselves validation images, or there are none: nothing could be fitted on others.
     """
-    if result.split == "val" or not prepared.dataset.counts()["val"]:
+    if result.split == "val" or not experiment.dataset.counts()["val"]:
         return result
-    val = prepared.images("val")
+    val = experiment.images("val")
     zero_shot = calibrate(answering.baseline(val), val.labels_N.numpy())
-    calibration = None if run is None else run_calibration(run, answering, prepared)
+    calibration = None if run is None else run_calibration(run, answering, experiment)
     finetuned = None
     if result.finetuned is not None and calibration is not None:
         finetuned = check_confidence(calibration, result.finetuned.probabilities_NC, result.targets_N)
@@ -38,22 +38,22 @@ def with_confidence(
     )
 
 
-def run_calibration(run: checkpoint.Run, answering: Predictions, prepared: Prepared) -> Calibration:
+def run_calibration(run: checkpoint.Run, answering: Predictions, experiment: Experiment) -> Calibration:
     """What the run's card holds; else fitted on the validation images, and kept if they are the run's own."""
     kept = predict.recorded_calibration(run)
     if kept is not None:
         return kept
-    calibration = fit_calibration(run, answering, prepared)
-    own = differing(Protocol(images=run.protocol.images), prepared.protocol) is None
+    calibration = fit_calibration(run, answering, experiment)
+    own = differing(Protocol(images=run.protocol.images), experiment.protocol) is None
     if own and distributed.is_main():
         with contextlib.suppress(OSError):  # a run may lie where nothing can be written
             add_to_card(run.folder, confidence=calibration.to_json())
     return calibration
 
 
-def fit_calibration(run: checkpoint.Run, answering: Predictions, prepared: Prepared) -> Calibration:
+def fit_calibration(run: checkpoint.Run, answering: Predictions, experiment: Experiment) -> Calibration:
     """The run's calibration, fitted on the validation images."""
-    val = prepared.images("val")
+    val = experiment.images("val")
     answers_NC = answering.finetuned(val)
     if answers_NC is None:
         answers_NC = answering.baseline(val)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clip_har import distributed
-from clip_har.experiment.setup import Prepared
+from clip_har.experiment.setup import Experiment
 from clip_har.files import is_unwritable
 from clip_har.images import DecodedCache, PixelView
 from clip_har.methods import InputKind, LabelledImages
@@ -15,7 +15,7 @@ from clip_har.progress import Progress
 
 
 def with_decoded_cache(
-    prepared: Prepared, images: LabelledImages, reads: InputKind, settings: Mapping[str, Any], progress: Progress
+    experiment: Experiment, images: LabelledImages, reads: InputKind, settings: Mapping[str, Any], progress: Progress
 ) -> LabelledImages:
     """The same images, with their pixels from the decoded cache where it is of use.
 
@@ -23,7 +23,7 @@ def with_decoded_cache(
         ConfigError: the disk has no room.
     """
     view = PixelView(
-        preprocessing=prepared.backbone.card.preprocessing,
+        preprocessing=experiment.model.backbone.card.preprocessing,
         augment=settings["augment"],
         image_size=settings["train_image_size"],
     )
@@ -32,16 +32,16 @@ def with_decoded_cache(
         return images
     if distributed.is_main():
         files = dict(zip(images.table.hashes, images.files.paths, strict=True))
-        cache = DecodedCache(prepared.cache, view.enough_pixels, progress=progress)
+        cache = DecodedCache(experiment.model.store.cache, view.enough_pixels, progress=progress)
         try:
-            cache.fill(files, workers=prepared.workers, progress=progress)
+            cache.fill(files, workers=experiment.model.store.workers, progress=progress)
         except OSError as error:
             if not is_unwritable(error):
                 raise
             progress.warn(f"{cache.folder} cannot be written to: images that are not in it are decoded in every epoch")
     distributed.barrier()
     if not distributed.is_main():
-        cache = DecodedCache(prepared.cache, view.enough_pixels, verify=False)
+        cache = DecodedCache(experiment.model.store.cache, view.enough_pixels, verify=False)
     return dataclasses.replace(
         images, files=dataclasses.replace(images.files, decoded=cache, hashes=images.table.hashes)
     )

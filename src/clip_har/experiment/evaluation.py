@@ -17,7 +17,7 @@ from clip_har.evaluation.findings import ExplainResult, Findings
 from clip_har.experiment.confidence import with_confidence
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.report_inputs import data_summary, environment
-from clip_har.experiment.setup import Prepared, scored_split
+from clip_har.experiment.setup import Experiment, scored_split
 from clip_har.experiment.thumbnails import thumbnail_loader
 from clip_har.experiment.training import versions
 from clip_har.experiment.wise_ft_curve import chosen_alpha
@@ -32,7 +32,7 @@ SHOWN_PAIRS = 12
 def evaluate_prepared(
     run: checkpoint.Run | None,
     answering: Predictions,
-    prepared: Prepared,
+    experiment: Experiment,
     out: Path,
     *,
     seed: int,
@@ -43,11 +43,11 @@ def evaluate_prepared(
     checks: tuple[Check, ...] = (),
 ) -> EvalResult:
     """Score the run (if any) and the baseline on the test split, once, and write all files."""
-    split, warnings = scored_split(prepared.dataset)
-    held_out = prepared.images(split)
+    split, warnings = scored_split(experiment.dataset)
+    held_out = experiment.images(split)
     result = measure(
-        classes=prepared.dataset.classes,
-        paths=[record.name for record in prepared.dataset.split(split)],
+        classes=experiment.dataset.classes,
+        paths=[record.name for record in experiment.dataset.split(split)],
         targets_N=held_out.labels_N.numpy(),
         baseline_NC=answering.baseline(held_out),
         finetuned_NC=answering.finetuned(held_out),
@@ -56,7 +56,7 @@ def evaluate_prepared(
         warnings=warnings,
         seed=seed,
     )
-    result = with_confidence(result, run, answering, prepared)
+    result = with_confidence(result, run, answering, experiment)
     result = dataclasses.replace(result, findings=findings or Findings())
     history = run.history() if run else []
     if distributed.is_main():
@@ -64,17 +64,17 @@ def evaluate_prepared(
         report.write_evaluation(
             result,
             out,
-            card={**shared_card(prepared, seed), **(_run_card(run) if run else {"method": "zero-shot"})},
+            card={**shared_card(experiment, seed), **(_run_card(run) if run else {"method": "zero-shot"})},
             history=[_epoch_record(entry) for entry in history if entry["train_loss"] is not None],
             command=command,
-            load_thumbnail=thumbnails(prepared.dataset),
+            load_thumbnail=thumbnails(experiment.dataset),
             interpolation=_interpolation(run, history),
             chosen_share=chosen_alpha(run) if run and isinstance(run.method, InterpolatedMethod) else None,
-            hard_pairs=_hard_pairs(run, prepared) if run else None,
-            findings=_shown(result, data_summary(prepared.dataset, checks), explained),
+            hard_pairs=_hard_pairs(run, experiment) if run else None,
+            findings=_shown(result, data_summary(experiment.dataset, checks), explained),
         )
     for warning in result.warnings:
-        if warning not in prepared.dataset.warnings:
+        if warning not in experiment.dataset.warnings:
             progress.warn(warning)
     return result
 
@@ -105,14 +105,14 @@ def _interpolation(
     return [(method.share_of(entry["candidate"]), entry["val_accuracy"]) for entry in history]
 
 
-def _hard_pairs(run: checkpoint.Run, prepared: Prepared) -> dict[str, Any] | None:
+def _hard_pairs(run: checkpoint.Run, experiment: Experiment) -> dict[str, Any] | None:
     """The pairs that a run was trained on last, with the images' names, as the report shows them."""
     path = run.folder / "hard_pairs.json"
     if not path.is_file():
         return None
     pairs = HardPairs.from_json(json.loads(path.read_text(encoding="utf-8")))
-    train = prepared.task(run.card.seed, shots=run.card.settings.get("shots")).train
-    names = {record.sha256: record.name for record in prepared.dataset.split("train")}
+    train = experiment.task(run.card.seed, shots=run.card.settings.get("shots")).train
+    names = {record.sha256: record.name for record in experiment.dataset.split("train")}
     hashes = train.table.hashes
     if any(max(pair.first, pair.second) >= len(hashes) for pair in pairs.images):
         return None  # the training images are not here
@@ -133,20 +133,20 @@ def _hard_pairs(run: checkpoint.Run, prepared: Prepared) -> dict[str, Any] | Non
     }
 
 
-def shared_card(prepared: Prepared, seed: int) -> dict[str, Any]:
+def shared_card(experiment: Experiment, seed: int) -> dict[str, Any]:
     """What all methods of a comparison have in common, for the report."""
-    card = prepared.backbone.card
+    card = experiment.model.backbone.card
     return {
         "backbone": card.name,
         "weights_hash": card.weights_hash,
         "activation": card.activation,
-        "data": str(prepared.dataset.root),
-        "splits": {split: count for split, count in prepared.dataset.counts().items() if count},
-        "classes": list(prepared.dataset.classes),
-        "templates": list(prepared.templates),
+        "data": str(experiment.dataset.root),
+        "splits": {split: count for split, count in experiment.dataset.counts().items() if count},
+        "classes": list(experiment.dataset.classes),
+        "templates": list(experiment.model.templates),
         "seed": seed,
-        "unreadable": len(prepared.dataset.unreadable),
-        **environment(prepared),
+        "unreadable": len(experiment.dataset.unreadable),
+        **environment(experiment),
         "versions": versions(),
     }
 

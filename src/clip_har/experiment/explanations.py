@@ -25,7 +25,7 @@ from clip_har.errors import DataError
 from clip_har.evaluation import FloatArray
 from clip_har.evaluation.findings import EmbeddingMap, ExplainResult, Explanation, Neighbour
 from clip_har.experiment.predictions import Predictions
-from clip_har.experiment.setup import Prepared, scored_split
+from clip_har.experiment.setup import Experiment, scored_split
 from clip_har.explain import image_selection, neighbours
 from clip_har.explain.overlay import overlay, png, shown_image
 from clip_har.explain.relevance import relevance_maps
@@ -42,7 +42,7 @@ MAP_BATCH = 8
 def explain_dataset(
     run: checkpoint.Run,
     answering: Predictions,
-    prepared: Prepared,
+    experiment: Experiment,
     out: Path,
     *,
     limit: int,
@@ -51,7 +51,7 @@ def explain_dataset(
 ) -> ExplainResult:
     """The most telling test images explained, with overlays in `out`; training images must be encoded."""
     config = ExplainConfig(run=run.folder, limit=limit, seed=seed, plane="pca")
-    return Explainer(run, answering, prepared, config, out, progress).of_dataset()
+    return Explainer(run, answering, experiment, config, out, progress).of_dataset()
 
 
 class Explainer:
@@ -61,15 +61,15 @@ class Explainer:
         self,
         run: checkpoint.Run,
         answering: Predictions,
-        prepared: Prepared,
+        experiment: Experiment,
         config: ExplainConfig,
         out: Path,
         progress: Progress,
     ) -> None:
-        self._run, self._prepared, self._config, self._out = run, prepared, config, out
+        self._run, self._experiment, self._config, self._out = run, experiment, config, out
         self._progress = progress
         self._answering = answering
-        self._classifier: Classifier = prepared.zero_shot()
+        self._classifier: Classifier = experiment.model.classifier()
         if self._answering.run is not None:
             self._classifier = self._answering.classifier
         self._map_method: str | None = None
@@ -77,20 +77,18 @@ class Explainer:
     def of_files(self, paths: Sequence[Path]) -> ExplainResult:
         """Photographs whose classes are not known."""
         records = [ImageRecord(path=path, name=str(path), sha256=_hash(path), label="", split="test") for path in paths]
-        encoding = self._prepared.store.encode(
-            records, batch_size=self._prepared.encode_batch_size, workers=0, progress=self._progress
-        )
+        encoding = self._experiment.model.store.encode(records)
         for record in records:
             if record.sha256 in encoding.unreadable:
                 self._progress.warn(f"cannot read {record.name}: {encoding.unreadable[record.sha256]}")
         records = [record for record in records if record.sha256 not in encoding.unreadable]
         if not records:
             raise DataError("None of the images can be read", remedy="Name image files such as photo.jpg.")
-        first = self._prepared.dataset.classes[0]  # a label that is only needed to make a split of them
+        first = self._experiment.dataset.classes[0]  # a label that is only needed to make a split of them
         dataset = dataclasses.replace(
-            self._prepared.dataset, records=tuple(dataclasses.replace(record, label=first) for record in records)
+            self._experiment.dataset, records=tuple(dataclasses.replace(record, label=first) for record in records)
         )
-        images = dataclasses.replace(self._prepared, dataset=dataset).images("test")
+        images = self._experiment.model.images(dataset, "test")
         answers_NC = self._answering.finetuned(images)
         explained = self._explanations(
             records, images, self._answering.baseline(images) if answers_NC is None else answers_NC, known=False
@@ -98,22 +96,22 @@ class Explainer:
         return ExplainResult(
             run=str(self._run.folder),
             method=self._run.card.method,
-            classes=self._prepared.dataset.classes,
+            classes=self._experiment.dataset.classes,
             map_method=self._map_method,
             explanations=explained,
         )
 
     def of_dataset(self) -> ExplainResult:
         """The test images that tell most, and what all of them say of classes and of the training."""
-        split, _ = scored_split(self._prepared.dataset)
-        images, records = self._prepared.images(split), self._prepared.dataset.split(split)
+        split, _ = scored_split(self._experiment.dataset)
+        images, records = self._experiment.images(split), self._experiment.dataset.split(split)
         names, targets = [record.name for record in records], images.labels_N.numpy()
         before_NC, after_NC = self._answering.baseline(images), self._answering.finetuned(images)
         answers_NC = before_NC if after_NC is None else after_NC
         wrong = image_selection.confidently_wrong(answers_NC, targets)
         hard = image_selection.hardest(answers_NC, targets)
         fixed, broken = ([], []) if after_NC is None else image_selection.changed(before_NC, after_NC, targets)
-        classes = self._prepared.dataset.classes
+        classes = self._experiment.dataset.classes
         chosen = image_selection.chosen([wrong, fixed, broken, hard], range(len(records)), self._config.limit)
         explained = self._explanations(
             [records[index] for index in chosen], images.subset(chosen), answers_NC[chosen], known=True
@@ -140,15 +138,15 @@ class Explainer:
     ) -> tuple[Explanation, ...]:
         if not records:
             return ()
-        classes = self._prepared.dataset.classes
+        classes = self._experiment.dataset.classes
         predicted = torch.from_numpy(answers_NC).argmax(dim=1)
         overlays = self._overlays(records, images, predicted, known=known)
         embedding_QD = self._classifier.image_embeddings(images)
-        captions_CTD = neighbours.adapted_captions(self._classifier, self._prepared.captions_CTD)
+        captions_CTD = neighbours.adapted_captions(self._classifier, self._experiment.model.captions_CTD)
         sentences = [
-            template.replace("{}", self._prepared.phrasing[name])
+            template.replace("{}", self._experiment.model.phrasing[name])
             for name in classes
-            for template in self._prepared.templates
+            for template in self._experiment.model.templates
         ]
         words = neighbours.nearest(embedding_QD, captions_CTD.flatten(0, 1), SHOWN_PROMPTS)
         near = self._neighbours(images)
@@ -168,10 +166,10 @@ class Explainer:
 
     def _neighbours(self, images: LabelledImages) -> list[tuple[Neighbour, ...]]:
         """Training images by cached embeddings, as the run adapts them where it works on those."""
-        records = self._prepared.dataset.split("train")
+        records = self._experiment.dataset.split("train")
         if not records or not self._config.neighbours:
             return [()] * len(images)
-        train = self._prepared.images("train")
+        train = self._experiment.images("train")
         if self._classifier.reads == "image":  # its own tower would have to see every training image again
             query_QD, train_ND = images.table.embedding, train.table.embedding
         else:
@@ -207,7 +205,7 @@ class Explainer:
         if not self._config.maps:
             return names
         logits_of, visual, device = self._differentiable()
-        preprocessing = self._prepared.backbone.card.preprocessing
+        preprocessing = self._experiment.model.backbone.card.preprocessing
         transform = preprocessing.transform()
         with self._progress.bar("Drawing maps", total=len(records), unit="images") as bar:
             for start in range(0, len(records), MAP_BATCH):
@@ -248,7 +246,7 @@ class Explainer:
         if classifier.reads == "image":
             holder = getattr(classifier, "model", classifier)
             return classifier, cast(nn.Module, holder.visual), classifier.device
-        backbone = self._prepared.load_backbone()
+        backbone = self._experiment.model.load_backbone()
         visual = cast(nn.Module, backbone.model.visual)
         classifier.to(backbone.device)
 

@@ -15,7 +15,7 @@ from clip_har import checkpoint, distributed
 from clip_har.backbone import resolve_precision
 from clip_har.errors import ConfigError, TrainingError
 from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
-from clip_har.experiment.setup import Prepared
+from clip_har.experiment.setup import Experiment
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.interrupts import deferred_interrupts
 from clip_har.methods import Classifier, GradientMethod, LabelledImages, Method, SolvedMethod, Task
@@ -29,7 +29,7 @@ class TrainingRun:
     """Trains one method, keeps the weights that are best on validation, and leaves states to continue from."""
 
     def __init__(
-        self, folder: Path, method: Method, task: Task, prepared: Prepared, start: Start, progress: Progress
+        self, folder: Path, method: Method, task: Task, experiment: Experiment, start: Start, progress: Progress
     ) -> None:
         self.folder = folder
         self.method = method
@@ -41,8 +41,8 @@ class TrainingRun:
         self.pairs: HardPairs | None = None
         self._best_weights: BestWeights | None = None
         self._start = start
-        self._backbone = prepared.backbone
-        self._zero_shot = prepared.zero_shot()
+        self._backbone = experiment.model.backbone
+        self._zero_shot = experiment.model.classifier()
         self._progress = progress
         self._trackers: list[Tracker] = []
 

@@ -5,7 +5,6 @@ Which classes are held out is settled in prepare; the split of their images is t
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,8 @@ from clip_har.dataset import SplitName
 from clip_har.errors import RunError
 from clip_har.evaluation.findings import BaseNovel, Unseen
 from clip_har.experiment.predictions import Predictions
-from clip_har.experiment.setup import Prepared, embed_captions
+from clip_har.experiment.setup import Experiment
+from clip_har.experiment.zero_shot_model import embed_captions
 from clip_har.methods import Classifier, ClassifierContext, LabelledImages
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.progress import Progress
@@ -31,7 +31,9 @@ class NovelImages:
     frame: ClassifierContext
 
 
-def measure_novel(answering: Predictions, prepared: Prepared, split: SplitName, progress: Progress) -> Unseen | None:
+def measure_novel(
+    answering: Predictions, experiment: Experiment, split: SplitName, progress: Progress
+) -> Unseen | None:
     """Accuracy on trained and on held-out actions, each among its own names; None where no images were held out.
 
     The protocol of CoCoOp (Zhou et al. 2022, arXiv 2203.05557, section 4.1). A method with a fixed head has no answer
@@ -41,16 +43,16 @@ def measure_novel(answering: Predictions, prepared: Prepared, split: SplitName, 
         answering: of the run and zero-shot, on the trained classes.
         split: the one whose images are scored.
     """
-    novel = novel_images(answering.run, prepared, split, progress)
-    if novel is None or prepared.novel is None:
+    novel = novel_images(answering.run, experiment, split, progress)
+    if novel is None or experiment.novel is None:
         return None
     zero_shot = accuracy(ZeroShotClassifier(novel.frame.prompts_CD, novel.frame.logit_scale), novel.images)
-    own = _restored(answering.run, novel.frame, prepared.backbone.device, progress)
+    own = _restored(answering.run, novel.frame, experiment.model.backbone.device, progress)
     tuned = zero_shot if own is None else accuracy(own, novel.images)
-    before, after = answering.accuracies(prepared.images(split))
+    before, after = answering.accuracies(experiment.images(split))
     return Unseen(
-        base_classes=prepared.dataset.classes,
-        novel_classes=prepared.novel.classes,
+        base_classes=experiment.dataset.classes,
+        novel_classes=experiment.novel.classes,
         baseline=base_novel(before, zero_shot),
         finetuned=base_novel(before if after is None else after, tuned),
         falls_back=answering.run is not None and own is None,
@@ -68,31 +70,29 @@ def mean_of(found: list[BaseNovel]) -> BaseNovel:
 
 
 def novel_images(
-    run: checkpoint.Run | None, prepared: Prepared, split: SplitName, progress: Progress
+    run: checkpoint.Run | None, experiment: Experiment, split: SplitName, progress: Progress
 ) -> NovelImages | None:
     """The held-out classes' images of one split, encoded, with their prompts; None where there are none."""
-    dataset = prepared.novel
+    dataset = experiment.novel
     if dataset is None or not dataset.split(split):
         return None
-    encoding = prepared.store.encode(
-        dataset.split(split), batch_size=prepared.encode_batch_size, workers=prepared.workers, progress=progress
-    )
+    encoding = experiment.model.store.encode(dataset.split(split))
     dataset = dataset.without(encoding.unreadable)
     if not dataset.split(split):
         progress.warn(f"No image of the held-out classes can be read: {', '.join(dataset.classes)} are not scored")
         return None
-    phrases = tuple(prepared.phrasing[name] for name in dataset.classes)
-    captions_CTD = embed_captions(prepared.store, phrases, prepared.templates)
-    card = prepared.backbone.card
+    phrases = tuple(experiment.model.phrasing[name] for name in dataset.classes)
+    captions_CTD = embed_captions(experiment.model.store, phrases, experiment.model.templates)
+    card = experiment.model.backbone.card
     frame = ClassifierContext(
         classes=dataset.classes,
-        templates=prepared.templates,
+        templates=experiment.model.templates,
         phrases=phrases,
         prompts_CD=mean_prompts(captions_CTD),
         logit_scale=card.logit_scale if run is None else run.card.backbone.logit_scale,
-        load_backbone=prepared.load_backbone,
+        load_backbone=experiment.model.load_backbone,
     )
-    return NovelImages(images=dataclasses.replace(prepared, dataset=dataset).images(split), frame=frame)
+    return NovelImages(images=experiment.model.images(dataset, split), frame=frame)
 
 
 def accuracy(classifier: Classifier, images: LabelledImages) -> float:

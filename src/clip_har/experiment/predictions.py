@@ -1,4 +1,4 @@
-"""What zero-shot and a run answer for any images of a prepared backbone; a tower's answers are kept in the run folder.
+"""What zero-shot and a run answer for any images of an experiment; a tower's answers are kept in the run folder.
 
 Which images these are, and what the answers are worth, is for the other modules here to say.
 """
@@ -18,7 +18,7 @@ import torch
 
 from clip_har import checkpoint, distributed
 from clip_har.evaluation import BoolArray, FloatArray, IntArray
-from clip_har.experiment.setup import Prepared
+from clip_har.experiment.setup import Experiment
 from clip_har.images import PIXELS_VERSION
 from clip_har.integrity import DamagedError, read_sealed, write_sealed
 from clip_har.methods import Classifier, LabelledImages
@@ -30,22 +30,22 @@ class Predictions:
 
     Args:
         run: None, or a run; one of the method zero-shot counts as none.
-        prepared: the backbone and the class prompts.
+        experiment: the backbone and the class prompts.
         progress: shows a bar where images must be read.
         keep: whether a tower's answers are kept in the run folder.
     """
 
     def __init__(
-        self, run: checkpoint.Run | None, prepared: Prepared, progress: Progress = SILENT, *, keep: bool = True
+        self, run: checkpoint.Run | None, experiment: Experiment, progress: Progress = SILENT, *, keep: bool = True
     ) -> None:
         self.run = run if run is not None and run.method.has_weights else None
-        self._prepared = prepared
+        self._experiment = experiment
         self._progress = progress
         self._keep = keep
 
     def baseline(self, images: LabelledImages) -> FloatArray:
         """Zero-shot's class probabilities, float32 [N, C]."""
-        probabilities: npt.NDArray[np.float32] = self._prepared.zero_shot().probabilities(images).numpy()
+        probabilities: npt.NDArray[np.float32] = self._experiment.model.classifier().probabilities(images).numpy()
         return probabilities
 
     def finetuned(self, images: LabelledImages) -> FloatArray | None:
@@ -76,8 +76,8 @@ class Predictions:
     def classifier(self) -> Classifier:
         """The run's own, on the backbone's device."""
         assert self.run is not None
-        device = self._prepared.backbone.device
-        return self.run.classifier(model=self._prepared.backbone.card.name, device=str(device)).to(device)
+        device = self._experiment.model.backbone.device
+        return self.run.classifier(model=self._experiment.model.backbone.card.name, device=str(device)).to(device)
 
     def _known(self, path: Path, images: LabelledImages) -> FloatArray | None:
         """The predictions saved earlier, if they are whole."""
@@ -88,7 +88,7 @@ class Predictions:
         except (DamagedError, ValueError):
             self._progress.warn(f"The saved predictions in {path} are damaged and are computed again")
             return None
-        return known_NC if known_NC.shape == (len(images), len(self._prepared.dataset.classes)) else None
+        return known_NC if known_NC.shape == (len(images), len(self._experiment.dataset.classes)) else None
 
     def _key(self, run: checkpoint.Run, images: LabelledImages) -> str:
         """A hash of all that decides the answers."""

@@ -16,7 +16,7 @@ from clip_har import report
 from clip_har.audit.records import CHECKS, Check
 from clip_har.dataset import SPLITS, ActionDataset
 from clip_har.errors import ConfigError
-from clip_har.experiment.setup import Prepared
+from clip_har.experiment.setup import Experiment
 from clip_har.files import read_text
 
 LARGEST_AUDIT_BYTES = 1_000_000_000
@@ -59,13 +59,13 @@ def read_checks(path: Path) -> tuple[Check, ...]:
         raise ConfigError(f"{path} is not the JSON of an audit", remedy=_AUDIT_REMEDY) from error
 
 
-def environment(prepared: Prepared) -> dict[str, Any]:
+def environment(experiment: Experiment) -> dict[str, Any]:
     """Where the numbers were made, and of which images: keys of the report's card."""
     return {
-        "device": device_name(prepared.backbone.device),
-        "precision": prepared.backbone.precision,
+        "device": device_name(experiment.model.backbone.device),
+        "precision": experiment.model.backbone.precision,
         "platform": platform.platform(terse=True),
-        "manifest_sha256": prepared.whole.manifest_hash(),
+        "manifest_sha256": experiment.whole.manifest_hash(),
     }
 
 

@@ -19,8 +19,7 @@ from clip_har.errors import DataError
 from clip_har.evaluation import BoolArray, FloatArray, bootstrap_accuracy, mcnemar_p
 from clip_har.evaluation.findings import CorruptionScore, Robustness, ShiftScore
 from clip_har.experiment.predictions import Predictions, stratified
-from clip_har.experiment.setup import Prepared
-from clip_har.features import FeatureStore
+from clip_har.experiment.setup import Experiment
 from clip_har.images import Corruption, ImageFiles
 from clip_har.methods import LabelledImages
 from clip_har.progress import Progress
@@ -28,7 +27,7 @@ from clip_har.progress import Progress
 
 def measure_robustness(
     answering: Predictions,
-    prepared: Prepared,
+    experiment: Experiment,
     split: SplitName,
     *,
     kinds: Sequence[str],
@@ -46,15 +45,15 @@ def measure_robustness(
         limit: images at most, each class by its share; 0 takes all.
         seed: of the choice of images and of the corruptions.
     """
-    plain = prepared.images(split)
+    plain = experiment.images(split)
     chosen = stratified(plain.labels_N, limit, seed)
     plain = plain.subset(chosen)
-    records = [prepared.dataset.split(split)[index] for index in chosen]
+    records = [experiment.dataset.split(split)[index] for index in chosen]
     scores = []
     for kind in kinds:
         for severity in severities:
             corruption = Corruption(kind=kind, severity=severity, seed=seed)
-            images = corrupted_images(prepared, records, plain.labels_N, corruption, progress)
+            images = corrupted_images(experiment, records, plain.labels_N, corruption, progress)
             baseline, finetuned = answering.accuracies(images)
             scores.append(CorruptionScore(kind=kind, severity=severity, baseline=baseline, finetuned=finetuned))
     clean_baseline, clean_finetuned = answering.accuracies(plain)
@@ -70,19 +69,19 @@ def measure_robustness(
 
 
 def corrupted_images(
-    prepared: Prepared,
+    experiment: Experiment,
     records: Sequence[ImageRecord],
     labels_N: torch.Tensor,
     corruption: Corruption,
     progress: Progress,
 ) -> LabelledImages:
     """Some images under one corruption; features that are missing are computed and cached."""
-    store = FeatureStore(prepared.cache, prepared.backbone, view=corruption, progress=progress)
-    store.encode(records, batch_size=prepared.encode_batch_size, workers=prepared.workers, progress=progress)
+    store = experiment.model.store.of_view(corruption)
+    store.encode(records)
     files = ImageFiles(
         paths=tuple(record.path for record in records),
-        preprocessing=prepared.backbone.card.preprocessing,
-        workers=prepared.workers,
+        preprocessing=experiment.model.backbone.card.preprocessing,
+        workers=experiment.model.store.workers,
         corruption=corruption,
         seeds=tuple(corruption.image_seed(record.sha256) for record in records),
     )
@@ -90,7 +89,7 @@ def corrupted_images(
 
 
 def measure_shift(
-    answering: Predictions, prepared: Prepared, folder: Path, *, seed: int, progress: Progress
+    answering: Predictions, experiment: Experiment, folder: Path, *, seed: int, progress: Progress
 ) -> ShiftScore:
     """Accuracy of zero-shot and of the run on another dataset, choosing among the classes that both have.
 
@@ -100,7 +99,7 @@ def measure_shift(
     Raises:
         DataError: no such folder, or fewer than two classes in common, or no image is left.
     """
-    shifted = shifted_images(answering.run, prepared, folder, progress)
+    shifted = shifted_images(answering.run, experiment, folder, progress)
     targets = shifted.images.labels_N.numpy()
     before = shifted.is_correct(answering.baseline(shifted.images))
     tuned = answering.finetuned(shifted.images)
@@ -136,16 +135,14 @@ class Shifted:
         return right
 
 
-def shifted_images(run: checkpoint.Run | None, prepared: Prepared, folder: Path, progress: Progress) -> Shifted:
+def shifted_images(run: checkpoint.Run | None, experiment: Experiment, folder: Path, progress: Progress) -> Shifted:
     """Read and encode another dataset.
 
     Raises:
         DataError: no such folder, or fewer than two classes in common.
     """
-    dataset, left_out = _shifted(run, prepared, folder)
-    encoding = prepared.store.encode(
-        dataset.records, batch_size=prepared.encode_batch_size, workers=prepared.workers, progress=progress
-    )
+    dataset, left_out = _shifted(run, experiment, folder)
+    encoding = experiment.model.store.encode(dataset.records)
     dataset = dataset.without(encoding.unreadable)
     if encoding.unreadable:
         progress.warn(f"{len(encoding.unreadable)} images of {folder} cannot be read and are left out")
@@ -156,13 +153,13 @@ def shifted_images(run: checkpoint.Run | None, prepared: Prepared, folder: Path,
             f"--shift {folder} has {len(shared)} of the {len(dataset.classes)} classes with images to score",
             remedy="Give a folder whose class folders carry at least two of the same names.",
         )
-    images = dataclasses.replace(prepared, dataset=dataset).images("test")
+    images = experiment.model.images(dataset, "test")
     return Shifted(name=dataset.root.name, images=images, shared=tuple(shared), left_out=left_out)
 
 
-def _shifted(run: checkpoint.Run | None, prepared: Prepared, folder: Path) -> tuple[ActionDataset, int]:
+def _shifted(run: checkpoint.Run | None, experiment: Experiment, folder: Path) -> tuple[ActionDataset, int]:
     """The other dataset with the images to score as its test split, and how many the run has seen."""
-    dataset = load_dataset(folder, classes=prepared.dataset.classes)
+    dataset = load_dataset(folder, classes=experiment.dataset.classes)
     scored = dataset.split("test") if "test" in dataset.own_splits else dataset.records
     seen: set[str] = set()
     if run is not None and (run.folder / "manifest.csv").is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clip_har import checkpoint, distributed
-from clip_har.backbone import Backbone, load_backbone
+from clip_har.backbone import Backbone
 from clip_har.config import DEFAULT_MODEL, Augment, BackboneConfig, DataConfig
 from clip_har.dataset import (
     SPLITS,
@@ -28,16 +28,15 @@ from clip_har.dataset import (
 from clip_har.dataset.saved_split import SavedSplit
 from clip_har.dataset.sources import locate
 from clip_har.errors import DataError
+from clip_har.experiment.zero_shot_model import ZeroShotModel, embed_captions
 from clip_har.features import Encoding, FeatureStore, FeatureTable, View
 from clip_har.files import cache_folder
-from clip_har.images import ImageFiles
 from clip_har.images.workers import worker_count
 from clip_har.known_models import load_named
 from clip_har.methods import LabelledImages, Source, Task
-from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
-from clip_har.prompts import filled, resolve_phrases, resolve_templates
+from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.protocol import Protocol, hash_prompts
 from clip_har.text_tower import mean_prompts
 
@@ -45,21 +44,12 @@ FEW_SHOT_VAL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A dataset whose images are encoded, and the class prompts: what every method and evaluation starts from."""
+class Experiment:
+    """A dataset whose images are encoded, and the zero-shot model: what every method and evaluation starts from."""
 
     dataset: ActionDataset
-    backbone: Backbone
-    store: FeatureStore
+    model: ZeroShotModel
     encoding: Encoding
-    templates: tuple[str, ...]
-    phrasing: Mapping[str, str]
-    """What stands for each class in the templates, those held out included."""
-    captions_CTD: Tensor
-    prompts_CD: Tensor
-    cache: Path
-    workers: int
-    encode_batch_size: int
     novel: ActionDataset | None = None
     """The classes that are held out of training, if any; their images are not encoded yet."""
 
@@ -72,25 +62,16 @@ class Prepared:
     def protocol(self) -> Protocol:
         """What a run trained on this depends on."""
         return Protocol(
-            model=self.backbone.card.weights_hash,
-            model_name=self.backbone.card.name,
+            model=self.model.backbone.card.weights_hash,
+            model_name=self.model.backbone.card.name,
             images=self.whole.manifest_hash(),
             classes=self.dataset.classes,
-            prompts=hash_prompts(self.templates, self.phrasing),
+            prompts=hash_prompts(self.model.templates, self.model.phrasing),
         )
 
     def images(self, split: SplitName) -> LabelledImages:
         """Features, labels and files of one split."""
-        records = self.dataset.split(split)
-        return LabelledImages(
-            table=self.store.table(records),
-            labels_N=torch.from_numpy(self.dataset.targets(split)),
-            files=ImageFiles(
-                paths=tuple(record.path for record in records),
-                preprocessing=self.backbone.card.preprocessing,
-                workers=self.workers,
-            ),
-        )
+        return self.model.images(self.dataset, split)
 
     def task(self, seed: int, *, shots: int | None = None, source: Source | None = None) -> Task:
         """What a method may learn from.
@@ -105,37 +86,28 @@ class Prepared:
             val = val.subset(few_shot(val.labels_N, min(shots, FEW_SHOT_VAL), seed))
         return Task(
             classes=self.dataset.classes,
-            templates=self.templates,
-            phrases=tuple(self.phrasing[name] for name in self.dataset.classes),
-            prompts_CD=self.prompts_CD,
-            logit_scale=self.backbone.card.logit_scale,
-            load_backbone=self.load_backbone,
-            captions_CTD=self.captions_CTD,
+            templates=self.model.templates,
+            phrases=tuple(self.model.phrasing[name] for name in self.dataset.classes),
+            prompts_CD=self.model.prompts_CD,
+            logit_scale=self.model.backbone.card.logit_scale,
+            load_backbone=self.model.load_backbone,
+            captions_CTD=self.model.captions_CTD,
             train=train,
             val=val,
             seed=seed,
             source=source,
         )
 
-    def load_backbone(self) -> Backbone:
-        """A float32 copy of the backbone that its caller may change."""
-        return load_backbone(self.backbone.card.name, device=str(self.backbone.device), precision="float32")
-
-    def with_views(self, images: LabelledImages, augment: Augment, count: int, progress: Progress) -> LabelledImages:
+    def with_views(self, images: LabelledImages, augment: Augment, count: int) -> LabelledImages:
         """The same images with cached features of `count` augmented views each, encoding what is missing."""
         wanted = set(images.table.hashes)
         records = [record for record in self.dataset.split("train") if record.sha256 in wanted]
         tables = []
         for number in range(count):
-            view = View(augment=augment, number=number)
-            store = FeatureStore(self.cache, self.backbone, view=view, progress=progress)
-            store.encode(records, batch_size=self.encode_batch_size, workers=self.workers, progress=progress)
+            store = self.model.store.of_view(View(augment=augment, number=number))
+            store.encode(records)
             tables.append(FeatureTable(store, images.table.hashes))
         return dataclasses.replace(images, views=tuple(tables))
-
-    def zero_shot(self) -> ZeroShotClassifier:
-        """The baseline."""
-        return ZeroShotClassifier(self.prompts_CD, self.backbone.card.logit_scale)
 
 
 def prepare(
@@ -148,7 +120,7 @@ def prepare(
     for_training: bool = True,
     hold_out: Sequence[str] | None = None,
     encoded: Sequence[SplitName] | None = None,
-) -> Prepared:
+) -> Experiment:
     """Read the dataset, load the backbone, encode what is not cached, and embed the prompts.
 
     Args:
@@ -166,20 +138,15 @@ def prepare(
     needed: tuple[SplitName, ...] = SPLITS if for_training else ("val", "test")
     whole = _read_dataset(data, backbone, run, needed, progress)
     dataset, novel = _without_held_out(whole, data, run, hold_out, progress)
-    model = _load_model(backbone, run)
+    loaded = _load_model(backbone, run)
     progress.note(
-        f"Model {model.card.name}: {model.card.parameters / 1e6:.1f} M parameters, "
-        f"{model.card.embed_dim}-d embeddings, {model.precision} on {model.device}"
+        f"Model {loaded.card.name}: {loaded.card.parameters / 1e6:.1f} M parameters, "
+        f"{loaded.card.embed_dim}-d embeddings, {loaded.precision} on {loaded.device}"
     )
-    for note in model.notes:
+    for note in loaded.notes:
         progress.note(note)
-    store = FeatureStore(cache_folder(backbone.cache), model, progress=progress)
-    encoding = store.encode(
-        [r for r in dataset.records if r.split in (encoded or needed)],
-        batch_size=backbone.encode_batch_size,
-        workers=worker_count(backbone.workers),
-        progress=progress,
-    )
+    store = feature_store(backbone, loaded, progress)
+    encoding = store.encode([r for r in dataset.records if r.split in (encoded or needed)])
     _say_encoding(encoding, progress)
     dataset = dataset.without(encoding.unreadable)
     _handle_unreadable(dataset, data.unreadable_limit, out, progress)
@@ -188,19 +155,32 @@ def prepare(
     templates = tuple(run.card.templates) if run else resolve_templates(backbone.templates, backbone.phrasings)
     phrasing = run.phrasing if run else resolve_phrases(backbone.phrasings, whole.classes)
     captions_CTD = embed_captions(store, [phrasing[name] for name in dataset.classes], templates)
-    return Prepared(
-        dataset=dataset,
-        backbone=model,
+    model = ZeroShotModel(
+        backbone=loaded,
         store=store,
-        encoding=encoding,
         templates=templates,
         phrasing=phrasing,
         captions_CTD=captions_CTD,
         prompts_CD=mean_prompts(captions_CTD),
-        cache=cache_folder(backbone.cache),
-        workers=worker_count(backbone.workers),
-        encode_batch_size=backbone.encode_batch_size,
-        novel=novel,
+    )
+    return Experiment(dataset=dataset, model=model, encoding=encoding, novel=novel)
+
+
+def without_images(model: ZeroShotModel, classes: Sequence[str]) -> Experiment:
+    """An experiment on classes of which there is no dataset."""
+    dataset = ActionDataset(root=Path(), classes=tuple(classes), records=())
+    nothing = Encoding(encoded=0, reused=0, seconds=0.0, unreadable={})
+    return Experiment(dataset=dataset, model=model, encoding=nothing)
+
+
+def feature_store(config: BackboneConfig, backbone: Backbone, progress: Progress) -> FeatureStore:
+    """The store that the configuration means."""
+    return FeatureStore(
+        cache_folder(config.cache),
+        backbone,
+        batch_size=config.encode_batch_size,
+        workers=worker_count(config.workers),
+        progress=progress,
     )
 
 
@@ -355,13 +335,3 @@ def _require_training_images(dataset: ActionDataset) -> None:
             + (f" and {len(lacking) - 1} more classes" * (len(lacking) > 1)),
             remedy="Add images to the class folder or remove it.",
         )
-
-
-def embed_captions(store: FeatureStore, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Unit-length embedding of each class's sentence under each template: [C, T, D].
-
-    Args:
-        phrases: what stands for each class in the templates.
-    """
-    texts = [sentence for phrase in phrases for sentence in filled(phrase, templates)]
-    return store.text(texts).reshape(len(phrases), len(templates), -1)

@@ -17,7 +17,7 @@ from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.decoded import with_decoded_cache
 from clip_har.experiment.fit import TrainingRun
 from clip_har.experiment.predictions import Predictions
-from clip_har.experiment.setup import Prepared
+from clip_har.experiment.setup import Experiment
 from clip_har.files import remove_stray_temporaries
 from clip_har.memory import PeakMemory, keep_freed_memory
 from clip_har.methods import Classifier, Method, Source, Task, create_method, method_class
@@ -29,7 +29,7 @@ from clip_har.training_states import Start, load_state, prompts_sha256
 
 
 def train_prepared(
-    config: TrainConfig, folder: Path, prepared: Prepared, progress: Progress, command: str
+    config: TrainConfig, folder: Path, experiment: Experiment, progress: Progress, command: str
 ) -> checkpoint.Run:
     """Train into a run folder that `check_folder` allows, from its last saved state if there is one.
 
@@ -40,25 +40,25 @@ def train_prepared(
     """
     given = {key: value for key, value in to_flat_json(config).items() if key != "resume"}
     given["out"] = str(folder)
-    source, settings = _settings(config, given, prepared)
+    source, settings = _settings(config, given, experiment)
     method = create_method(config.method, settings)
-    start = _start(prepared)
+    start = _start(experiment)
     saved = load_state(folder, method, warn=progress.warn)
     if saved is not None:
-        _require_same_start(folder, saved.start, start, prepared)
+        _require_same_start(folder, saved.start, start, experiment)
     if distributed.is_main():
         remove_stray_temporaries(folder, folder / "last", folder / "answers")
         if saved is None:
             checkpoint.clear(folder)
         checkpoint.write_json(folder / "config.json", given)
-        write_manifest(prepared.whole, folder / "manifest.csv")
-        write_unreadable(prepared.dataset, folder / "unreadable.csv")
-        checkpoint.save_prompts(folder, prepared.prompts_CD)
+        write_manifest(experiment.whole, folder / "manifest.csv")
+        write_unreadable(experiment.dataset, folder / "unreadable.csv")
+        checkpoint.save_prompts(folder, experiment.model.prompts_CD)
     distributed.barrier()
     keep_freed_memory()
-    peak = PeakMemory(prepared.backbone.device)
+    peak = PeakMemory(experiment.model.backbone.device)
     fitting = TrainingRun(
-        folder, method, _task(config, settings, prepared, source, progress), prepared, start, progress
+        folder, method, _task(config, settings, experiment, source, progress), experiment, start, progress
     )
     try:
         fitting.fit(saved)
@@ -66,7 +66,7 @@ def train_prepared(
         raise (KeyboardInterrupt(str(folder)) if checkpoint.has_run(folder) else interrupt) from None
     extra = fitting.place_weights() if distributed.is_main() else ()
     distributed.barrier()
-    card = card_content(config, settings, prepared, method, fitting.classifier)
+    card = card_content(config, settings, experiment, method, fitting.classifier)
     card = dataclasses.replace(
         card,
         validation=fitting.validation_of_the_kept_weights(),
@@ -76,7 +76,7 @@ def train_prepared(
         command=command,
     )
     trained = checkpoint.Run(folder=folder, card=card)
-    calibration = fit_calibration(trained, Predictions(trained, prepared, progress), prepared)
+    calibration = fit_calibration(trained, Predictions(trained, experiment, progress), experiment)
     card = dataclasses.replace(card, confidence=calibration.to_json())
     if distributed.is_main():  # last of all: from now on the run counts as finished
         write_card(folder, card, checkpoint.recorded_files(method, extra))
@@ -85,18 +85,18 @@ def train_prepared(
 
 
 def _settings(
-    config: TrainConfig, given: Mapping[str, Any], prepared: Prepared
+    config: TrainConfig, given: Mapping[str, Any], experiment: Experiment
 ) -> tuple[Source | None, dict[str, Any]]:
     """The run that is started from, if any, and the settings without gaps."""
     method = method_class(config.method, given)
-    defaults = method.defaults(given, prepared.backbone)
+    defaults = method.defaults(given, experiment.model.backbone)
     settings = resolve(given, defaults)
     if method.starts_from is None:
         return None, settings
     if config.start_from is None:
         raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Name it: --start-from RUN.")
     run = checkpoint.load_run(config.start_from)
-    require_same(run.folder, run.protocol, prepared.protocol)
+    require_same(run.folder, run.protocol, experiment.protocol)
     return run.as_source(), {
         **settings,
         "source_method": run.card.method,
@@ -107,37 +107,35 @@ def _settings(
 
 
 def _task(
-    config: TrainConfig, settings: Mapping[str, Any], prepared: Prepared, source: Source | None, progress: Progress
+    config: TrainConfig, settings: Mapping[str, Any], experiment: Experiment, source: Source | None, progress: Progress
 ) -> Task:
     """What the method learns from; with cached augmented views where it learns from cached embeddings."""
-    task = prepared.task(config.seed, shots=config.shots, source=source)
+    task = experiment.task(config.seed, shots=config.shots, source=source)
     reads = method_class(config.method, settings).reads(settings)
     if settings["decoded_cache"]:
-        train = with_decoded_cache(prepared, task.train, reads, settings, progress)
+        train = with_decoded_cache(experiment, task.train, reads, settings, progress)
         task = dataclasses.replace(task, train=train)
     if settings["augment"] == "none" or reads == "image":
         return task
-    return dataclasses.replace(
-        task, train=prepared.with_views(task.train, settings["augment"], settings["views"], progress)
-    )
+    return dataclasses.replace(task, train=experiment.with_views(task.train, settings["augment"], settings["views"]))
 
 
-def _start(prepared: Prepared) -> Start:
+def _start(experiment: Experiment) -> Start:
     return Start(
-        weights=prepared.backbone.card.weights_hash,
-        manifest=prepared.whole.manifest_hash(),
-        prompts=prompts_sha256(prepared.prompts_CD),
+        weights=experiment.model.backbone.card.weights_hash,
+        manifest=experiment.whole.manifest_hash(),
+        prompts=prompts_sha256(experiment.model.prompts_CD),
     )
 
 
-def _require_same_start(folder: Path, saved: Start, now: Start, prepared: Prepared) -> None:
+def _require_same_start(folder: Path, saved: Start, now: Start, experiment: Experiment) -> None:
     """Refuse to continue a run on other images or other weights than it began with."""
     aspect = differing(saved.protocol, now.protocol)
     if aspect is None:
         return
     things = {
-        "model": f"weights of {prepared.backbone.card.name}",
-        "images": f"images in {prepared.dataset.root}",
+        "model": f"weights of {experiment.model.backbone.card.name}",
+        "images": f"images in {experiment.dataset.root}",
         "prompts": "prompts",
     }
     raise RunError(
@@ -147,10 +145,10 @@ def _require_same_start(folder: Path, saved: Start, now: Start, prepared: Prepar
 
 
 def card_content(
-    config: TrainConfig, settings: Mapping[str, Any], prepared: Prepared, method: Method, classifier: Classifier
+    config: TrainConfig, settings: Mapping[str, Any], experiment: Experiment, method: Method, classifier: Classifier
 ) -> RunCard:
     """What card.json says of a finished run, except how it was trained and how well."""
-    model = prepared.backbone.card
+    model = experiment.model.backbone.card
     trainable = method.trainable_params(classifier)
     return RunCard(
         package_version=version("clip-har"),
@@ -166,22 +164,25 @@ def card_content(
             logit_scale=model.logit_scale,
             files_sha256=model.files_sha256,
         ),
-        classes=prepared.dataset.classes,
-        held_out=() if prepared.novel is None else prepared.novel.classes,
-        templates=prepared.templates,
-        phrasing=dict(prepared.phrasing),
-        sentences={name: filled(prepared.phrasing[name], prepared.templates) for name in prepared.dataset.classes},
+        classes=experiment.dataset.classes,
+        held_out=() if experiment.novel is None else experiment.novel.classes,
+        templates=experiment.model.templates,
+        phrasing=dict(experiment.model.phrasing),
+        sentences={
+            name: filled(experiment.model.phrasing[name], experiment.model.templates)
+            for name in experiment.dataset.classes
+        },
         preprocessing=model.preprocessing.to_json(),
-        precision=prepared.backbone.precision,
+        precision=experiment.model.backbone.precision,
         settings=settings,
         seed=config.seed,
-        data=str(prepared.dataset.root),
-        splits=prepared.dataset.counts(),
-        manifest_sha256=prepared.whole.manifest_hash(),
-        unreadable=len(prepared.dataset.unreadable),
+        data=str(experiment.dataset.root),
+        splits=experiment.dataset.counts(),
+        manifest_sha256=experiment.whole.manifest_hash(),
+        unreadable=len(experiment.dataset.unreadable),
         trainable_params=trainable,
         trainable_fraction=trainable / model.parameters,
-        encode_seconds=prepared.encoding.seconds,
+        encode_seconds=experiment.encoding.seconds,
         versions=versions(),
     )
 

@@ -19,7 +19,7 @@ from clip_har.evaluation.findings import WiseCurve, WisePoint
 from clip_har.experiment.novel_classes import NovelImages, accuracy, novel_images
 from clip_har.experiment.predictions import stratified
 from clip_har.experiment.robustness import Shifted, corrupted_images, shifted_images
-from clip_har.experiment.setup import Prepared
+from clip_har.experiment.setup import Experiment
 from clip_har.images import Corruption
 from clip_har.methods import Classifier, ClassifierContext, InterpolatedMethod, LabelledImages
 from clip_har.progress import Progress
@@ -46,13 +46,13 @@ class Outside:
 
 
 def measure_wise_curve(
-    run: checkpoint.Run | None, prepared: Prepared, split: SplitName, outside: Outside, progress: Progress
+    run: checkpoint.Run | None, experiment: Experiment, split: SplitName, outside: Outside, progress: Progress
 ) -> WiseCurve | None:
     """Accuracy inside and outside the domain at every alpha; None for other methods, or where nothing is outside."""
     method = None if run is None else run.method
     if run is None or not isinstance(method, InterpolatedMethod):
         return None
-    novel = novel_images(run, prepared, split, progress)
+    novel = novel_images(run, experiment, split, progress)
     if novel is None and not outside.kinds and outside.shift is None:
         return None
     try:
@@ -60,8 +60,8 @@ def measure_wise_curve(
     except (RunError, TypeError) as error:
         progress.warn(f"No WiSE-FT curve: the run that it mixes cannot be used ({error})")
         return None
-    frame = run.frame(model=prepared.backbone.card.name, device=str(prepared.backbone.device))
-    places = _Places(run, prepared, split, outside, novel, progress)
+    frame = run.frame(model=experiment.model.backbone.card.name, device=str(experiment.model.backbone.device))
+    places = _Places(run, experiment, split, outside, novel, progress)
     points = []
     with progress.bar("WiSE-FT curve", total=len(method.shares), unit="models") as bar:
         for alpha, tensors in method.mixtures(frame, trained):
@@ -76,26 +76,26 @@ class _Places:
     def __init__(
         self,
         run: checkpoint.Run,
-        prepared: Prepared,
+        experiment: Experiment,
         split: SplitName,
         outside: Outside,
         novel: NovelImages | None,
         progress: Progress,
     ) -> None:
         self._run = run
-        self._device = prepared.backbone.device
-        self._inside = prepared.images(split)
+        self._device = experiment.model.backbone.device
+        self._inside = experiment.images(split)
         self._novel = novel
         self._corrupted: list[LabelledImages] = []
         if outside.severity is not None:
             chosen = stratified(self._inside.labels_N, outside.limit, outside.seed)
-            records = [prepared.dataset.split(split)[index] for index in chosen]
+            records = [experiment.dataset.split(split)[index] for index in chosen]
             corruptions = [Corruption(kind=k, severity=outside.severity, seed=outside.seed) for k in outside.kinds]
             labels_N = self._inside.labels_N[chosen]
-            self._corrupted = [corrupted_images(prepared, records, labels_N, c, progress) for c in corruptions]
+            self._corrupted = [corrupted_images(experiment, records, labels_N, c, progress) for c in corruptions]
         self._shift: Shifted | None = None
         if outside.shift is not None:
-            self._shift = shifted_images(run, prepared, outside.shift, progress)
+            self._shift = shifted_images(run, experiment, outside.shift, progress)
 
     def point(self, alpha: float, tensors: Mapping[str, Tensor], frame: ClassifierContext) -> WisePoint:
         """What one mixture is worth."""

@@ -87,7 +87,7 @@ class Engine:
         self.optimizer = torch.optim.AdamW(
             groups, betas=(first, second), eps=method.settings["eps"], fused=_can_fuse(groups, precision)
         )
-        self._prepared = self._accelerator.prepare_optimizer(self.optimizer, device_placement=False)
+        self._experiment = self._accelerator.prepare_optimizer(self.optimizer, device_placement=False)
         self.trained = [parameter for group in groups for parameter in group["params"]]
 
     @property
@@ -118,12 +118,12 @@ class Engine:
         With loss scaling an overflow is part of the search for a scale: the step is skipped and counts as taken.
         """
         if self.scaler:
-            self._accelerator.unscale_gradients(self._prepared)
+            self._accelerator.unscale_gradients(self._experiment)
         gradients = [parameter for parameter in self.trained if parameter.grad is not None]
         norm = distributed.whole(torch.nn.utils.clip_grad_norm_(gradients, gradient_clip or math.inf))
         if not self.scaler and not math.isfinite(norm.item()):
             return False
-        self._prepared.step()
+        self._experiment.step()
         return not (
             self.scaler and self.scaler.get_scale() < 1
         )  # no scale helps: the gradients themselves are not finite
