@@ -25,7 +25,7 @@ LAYERS = (
     "progress",
     "distributed",
     "locking",
-    "cost",
+    "memory",
     "config",
     "prompts",
     "images",

@@ -9,7 +9,7 @@ from clip_har.shown_text import shown
 
 
 class UserError(Exception):
-    """Something the user can mend. The command line prints it as one line and exits with 2.
+    """Something the user can fix. The command line prints it as one line and exits with 2.
 
     Args:
         what: what is wrong, and where (a path, a flag, a key).

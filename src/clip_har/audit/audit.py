@@ -69,7 +69,7 @@ def audit(
         prints: their fingerprints [N].
         reasons: sha256 -> why an image cannot be decoded.
         settings: what counts as a fault.
-        limits: how many of each are borne.
+        limits: how many of each are allowed.
         features_NH: features of the readable images; without, labels are not examined.
         model: whose features.
     """

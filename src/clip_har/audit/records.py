@@ -92,7 +92,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """How many images have one sort of fault, against how many are borne."""
+    """How many images have one sort of fault, against how many are allowed."""
 
     name: CheckName
     found: int

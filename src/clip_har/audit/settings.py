@@ -1,4 +1,4 @@
-"""The settings of an audit: what counts as a fault, and how many of each are borne.
+"""The settings of an audit: what counts as a fault, and how many of each are allowed.
 
 How a command line becomes these is cyclopts' business; what they decide is in the modules that read them.
 """
@@ -80,7 +80,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How many of each fault are borne before the exit code says so: a number, or none for any number."""
+    """How many of each fault are allowed before the exit code says so: a number, or none for any number."""
 
     max_unreadable: int | None = 0
     """Images that cannot be read or end early."""

@@ -1,4 +1,4 @@
-"""`data audit` and `data clean`: a dataset read and examined, with a model if wished; plans made and applied.
+"""`data audit` and `data clean`: a dataset read and examined, with a model if asked for; plans made and applied.
 
 What counts as a fault is in audit/, how it looks is in report/ and console.
 """
@@ -45,7 +45,7 @@ def audit_data(
     Args:
         data: the dataset's folder, into which nothing is written.
         settings: what counts as a fault, and with which model.
-        limits: how many of each are borne.
+        limits: how many of each are allowed.
         json_file: where everything found goes as JSON.
         html_file: where the page to work through goes.
         progress: says what is happening.

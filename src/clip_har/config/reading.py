@@ -63,7 +63,7 @@ def load_config_file(
             values[name] = value
     values.pop("resume", None)
     if problems:
-        raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Mend or remove what is named here.")
+        raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Fix or remove what is named here.")
     if ignored:
         note(ignored_line(str(path), ignored))
     return values
@@ -84,7 +84,7 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
     try:
         raw = tomllib.loads(text) if kind == "TOML" else json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid {kind}: {error}", remedy="Mend the file.") from error
+        raise ConfigError(f"{path} is not valid {kind}: {error}", remedy="Fix the file.") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no settings", remedy="Write an object of names and values.")
     return raw

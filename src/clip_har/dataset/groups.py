@@ -90,7 +90,7 @@ def leave_out_relatives(
 def cut_groups(
     records: Sequence[ImageRecord], cuts: Mapping[SplitName, float], groups: Mapping[str, str], seed: Sequence[int]
 ) -> list[ImageRecord]:
-    """Cut splits out of the training images, whole groups at a time, each class in the wished proportion.
+    """Cut splits out of the training images, whole groups at a time, each class in the proportion asked for.
 
     A class keeps an image to train on, and has one in each split as far as it has groups for that.
 

@@ -96,7 +96,7 @@ class _Table:
         """Put a group where it fits best."""
         group = self._groups[index]
         every = range(len(self._shares))
-        allowed = [part for part in every if part not in self._guarded or not self._strands(group, part)]
+        allowed = [part for part in every if part not in self._guarded or not self._exhausts_class(group, part)]
 
         def badness(part: int) -> tuple[float, float]:
             filled = self._have[part].total() / (self._shares[part] * self._size)
@@ -169,7 +169,7 @@ class _Table:
             for label, count in counts.items()
         )
 
-    def _strands(self, group: Group, part: int) -> bool:
+    def _exhausts_class(self, group: Group, part: int) -> bool:
         """Whether placing the group makes this part the only one with some class, for good."""
         return any(
             self._unplaced[label] == 1 and self._held[part][label] == self._holders[label] - 1 for label in group.counts

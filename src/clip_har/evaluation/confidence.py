@@ -65,8 +65,8 @@ class Calibration:
         """
         return next((self.conformal[kept] for kept in sorted(self.conformal) if kept >= level - 1e-12), 1.0)
 
-    def abstain_threshold(self, wished: float) -> float | None:
-        """Calibrated confidence from which answers are right as often as wished; None where none promises that.
+    def abstain_threshold(self, target: float) -> float | None:
+        """Calibrated confidence from which answers are right as often as the target; None where none promises that.
 
         Goes from the surest validation images to all of them and stops before the first share whose accuracy could
         lie below the wish: the bound is Clopper & Pearson's at 90 % (doi 10.1093/biomet/26.4.404), and to stop there
@@ -77,9 +77,9 @@ class Calibration:
         """
         found = None
         for step in self.selective:
-            if least_accuracy(step.answered, step.answered) < wished:
+            if least_accuracy(step.answered, step.answered) < target:
                 continue
-            if least_accuracy(step.right, step.answered) < wished:
+            if least_accuracy(step.right, step.answered) < target:
                 break
             found = step.threshold
         return found
@@ -227,12 +227,12 @@ def check_confidence(calibration: Calibration, probabilities_NC: npt.ArrayLike, 
 
 
 def _selective_point(
-    calibration: Calibration, wished: float, confidence_N: FloatArray, correct_N: BoolArray
+    calibration: Calibration, target: float, confidence_N: FloatArray, correct_N: BoolArray
 ) -> SelectivePoint:
-    threshold = calibration.abstain_threshold(wished)
+    threshold = calibration.abstain_threshold(target)
     answered_N = np.zeros(len(correct_N), dtype=bool) if threshold is None else confidence_N >= threshold
     return SelectivePoint(
-        wished_accuracy=wished,
+        wished_accuracy=target,
         threshold=threshold,
         coverage=float(answered_N.mean()),
         accuracy=float(correct_N[answered_N].mean()) if answered_N.any() else 0.0,

@@ -75,7 +75,7 @@ class Confidence:
     aurc: float
     """Area under the risk-coverage curve of all test images."""
     selective: tuple[SelectivePoint, ...]
-    """For several wished accuracies."""
+    """For several target accuracies."""
     conformal: tuple[ConformalLevel, ...]
     """For several stated coverages."""
     images: int = 0

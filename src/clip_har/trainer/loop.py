@@ -221,7 +221,7 @@ class _Loop:
             yield
 
     def _snapshot(self) -> Snapshot:
-        tensors = {f"classifier.{key}": value for key, value in changing(self.classifier).items()}
+        tensors = {f"classifier.{key}": value for key, value in trainable_state(self.classifier).items()}
         for index, slots in self.engine.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in slots.items()}
         if self.average is not None:
@@ -266,7 +266,7 @@ class _Loop:
         self.at = _Position(**values)
 
 
-def changing(classifier: Classifier) -> dict[str, Tensor]:
+def trainable_state(classifier: Classifier) -> dict[str, Tensor]:
     """The tensors of a classifier that training changes: trained parameters, and the buffers of its state dict."""
     trained = {key for key, parameter in classifier.named_parameters() if parameter.requires_grad}
     frozen = {key for key, parameter in classifier.named_parameters() if not parameter.requires_grad}

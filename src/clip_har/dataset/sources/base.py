@@ -128,7 +128,7 @@ def _name_of(row: Row, names: Sequence[str]) -> str:
     if not 0 <= number < len(names):
         raise DataError(
             f"{row.name} is of class {number}, but there are {len(names)} class names, numbered from 0",
-            remedy="Mend the list of class names.",
+            remedy="Fix the list of class names.",
         )
     return names[number]
 

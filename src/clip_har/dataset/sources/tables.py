@@ -126,7 +126,7 @@ def _read(path: Path) -> tuple[list[str], list[Sequence[Any]]]:
         raise DataError(f"The table {path} is refused: {error}", remedy=SMALLER_ROW_GROUPS) from error
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
         reason = first_line(error, longest=120)
-        raise DataError(f"Cannot read the table {path}: {reason}", remedy="Mend the file.") from error
+        raise DataError(f"Cannot read the table {path}: {reason}", remedy="Fix the file.") from error
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[Sequence[Any]]]:
