@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -236,3 +237,52 @@ def test_an_evaluation_checks_the_confidence_and_gives_older_runs_theirs(
     if result.finetuned is not None:
         assert written["finetuned"]["temperature"] == pytest.approx(again["temperature"])
         assert [entry["level"] for entry in written["finetuned"]["conformal"]] == [0.8, 0.9, 0.95, 0.99]
+
+
+def test_images_may_be_text_paths_bytes_or_pillow_images(run: Path, photos: Path) -> None:
+    paths = sorted((photos / "test").rglob("*.jpg"))[:5]
+    predictor = Predictor(str(run), precision="float32")
+    expected = list(predictor.predict(paths))
+    for given in (
+        [str(path) for path in paths],
+        [path.read_bytes() for path in paths],
+        (Image.open(path) for path in paths),
+        [Image.open(path).copy() for path in paths],
+    ):
+        found = list(predictor.predict(given))
+        for answer, known in zip(found, expected, strict=True):
+            assert dict(answer.top) == pytest.approx(dict(known.top), abs=1e-5)
+    assert [answer.image for answer in predictor.predict([str(paths[0]), paths[1].read_bytes()])] == [
+        str(paths[0]),
+        "image 1",
+    ]
+    for one in (paths[0], str(paths[0]), paths[0].read_bytes(), Image.open(paths[0])):
+        (only,) = predictor.predict(one)
+        assert dict(only.top) == pytest.approx(dict(expected[0].top), abs=1e-5)
+
+
+def test_a_pillow_image_is_turned_and_made_rgb(run: Path, photos: Path, tmp_path: Path) -> None:
+    upright = Image.open(next((photos / "test").rglob("*.jpg"))).convert("RGB").resize((60, 40))
+    turned = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    predictor = Predictor(run, precision="float32")
+    opened = Image.open(turned)
+    answers = list(predictor.predict([turned, opened, upright.convert("RGBA"), upright]))
+    for answer in answers:
+        assert dict(answer.top) == pytest.approx(dict(answers[0].top), abs=1e-5)
+    assert opened.size == (40, 60)  # the caller's image stays as it was
+
+
+def test_a_broken_pillow_image_is_an_error_of_its_own(run: Path, photos: Path) -> None:
+    path = next((photos / "test").rglob("*.jpg"))
+    short = Image.open(io.BytesIO(path.read_bytes()[: path.stat().st_size // 2]))
+    broken, good = Predictor(run, precision="float32").predict([short, path])
+    assert broken.error is not None and broken.error.startswith("cannot be read: ") and good.error is None
+
+
+@pytest.mark.parametrize("given", [7, None, [3.5], [[b"a"]]])
+def test_what_is_no_image_is_a_clear_type_error(run: Path, given: Any) -> None:
+    with pytest.raises(TypeError, match=r"not iterable|give a path, the bytes of an image file, or a PIL\.Image"):
+        list(Predictor(run, precision="float32").predict(given))

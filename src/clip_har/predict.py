@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run, load_run
 from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError, UnreadableImageError
-from clip_har.images import decode_lenient
+from clip_har.images import decode_lenient, from_pillow
 from clip_har.known_models import load_for_run, load_named
 from clip_har.protocol import Protocol, require_same
 
@@ -25,12 +27,17 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
+"""An image to predict: the path of a file, a file's bytes, or a Pillow image."""
+_ONE_IMAGE = (str, os.PathLike, bytes, Image.Image)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a run says of one image; or, where `error` is set, why it cannot say anything."""
 
     image: str
+    """The path; "image N" for bytes and Pillow images, counted from 0."""
     label: str | None = None
     """The most likely class; None where the run is unsure."""
     probability: float | None = None
@@ -90,7 +97,7 @@ class Predictor:
     """A finished run, ready to answer.
 
     Args:
-        run: run folder, or a file in it.
+        run: run folder, or a file in it; a path as text will do.
         model: where the backbone is now, if not where the run's card says; it must be the same weights.
         device: "auto", or anything torch.device takes.
         precision: arithmetic of the image tower.
@@ -101,9 +108,14 @@ class Predictor:
     """
 
     def __init__(
-        self, run: Path, *, model: str | None = None, device: str = "auto", precision: Precision = "auto"
+        self,
+        run: str | os.PathLike[str],
+        *,
+        model: str | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
     ) -> None:
-        self.run = load_run(run)
+        self.run = load_run(Path(run))
         self.classes = self.run.classes
         self._backbone = load_run_backbone(self.run, model=model, device=device, precision=precision)
         self.notes = self._backbone.notes
@@ -114,38 +126,54 @@ class Predictor:
         self._transform = self.run.preprocessing.transform()
 
     def predict(
-        self, images: Iterable[Path], *, top: int = 5, caution: AbstentionPolicy | None = None
+        self, images: ImageInput | Iterable[ImageInput], *, top: int = 5, caution: AbstentionPolicy | None = None
     ) -> Iterator[Prediction]:
-        """Answer for each image file, in order; unreadable ones get a Prediction with `error` set.
+        """Answer for each image, in order; unreadable ones get a Prediction with `error` set.
 
         Args:
+            images: paths (text or Path), bytes of image files, or Pillow images; one alone will do.
             top: how many of the most likely classes to give.
             caution: what is asked of the answers.
 
         Raises:
             RunError: the run's card does not say how far its confidence can be trusted, or no threshold on it
                 promises the accuracy asked for.
+            TypeError: something is none of these.
         """
         judge = _Abstention(self.run, caution or AbstentionPolicy())
-        paths = iter(images)
-        while batch := list(islice(paths, BATCH_SIZE)):
+        return self._predictions([images] if isinstance(images, _ONE_IMAGE) else images, top, judge)
+
+    def _predictions(self, images: Iterable[ImageInput], top: int, judge: _Abstention) -> Iterator[Prediction]:
+        numbered = enumerate(images)
+        while batch := list(islice(numbered, BATCH_SIZE)):
             yield from self._predict_batch(batch, top, judge)
 
-    def _predict_batch(self, paths: Sequence[Path], top: int, judge: _Abstention) -> list[Prediction]:
-        outcomes = [self._read(path) for path in paths]
+    def _predict_batch(
+        self, images: Sequence[tuple[int, ImageInput]], top: int, judge: _Abstention
+    ) -> list[Prediction]:
+        outcomes = [self._read(image) for _, image in images]
         tensors = [outcome for outcome, _ in outcomes if isinstance(outcome, Tensor)]
         probabilities = iter(self._probabilities(torch.stack(tensors)) if tensors else ())
         return [
-            Prediction(image=str(path), error=outcome)
+            Prediction(image=_name(number, image), error=outcome)
             if isinstance(outcome, str)
-            else self._answer(path, next(probabilities), warning, top, judge)
-            for path, (outcome, warning) in zip(paths, outcomes, strict=True)
+            else self._answer(_name(number, image), next(probabilities), warning, top, judge)
+            for (number, image), (outcome, warning) in zip(images, outcomes, strict=True)
         ]
 
-    def _read(self, path: Path) -> tuple[Tensor | str, str | None]:
+    def _read(self, image: ImageInput) -> tuple[Tensor | str, str | None]:
         """The preprocessed image [3, H, W], or why there is none; and a warning."""
         try:
-            decoded = decode_lenient(path, enough_side=self._transform.enough_side)
+            if isinstance(image, Image.Image):
+                return self._transform(from_pillow(image)), None
+            if isinstance(image, str | os.PathLike):
+                decoded = decode_lenient(Path(image), enough_side=self._transform.enough_side)
+            elif isinstance(image, bytes):
+                decoded = decode_lenient(image, enough_side=self._transform.enough_side)
+            else:
+                raise TypeError(
+                    f"Cannot predict {type(image).__name__}: give a path, the bytes of an image file, or a PIL.Image"
+                )
         except UnreadableImageError as error:
             return error.reason, None
         return self._transform(decoded.image), decoded.warning
@@ -161,15 +189,19 @@ class Predictor:
         return logits.float().softmax(dim=-1).cpu()
 
     def _answer(
-        self, path: Path, probabilities_C: Tensor, warning: str | None, top: int, judge: _Abstention
+        self, name: str, probabilities_C: Tensor, warning: str | None, top: int, judge: _Abstention
     ) -> Prediction:
         values, indices = probabilities_C.topk(min(max(1, top), len(self.classes)))
         ranked = tuple(
             (self.classes[index], value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)
         )
         label, probability = ranked[0]
-        answer = Prediction(image=str(path), label=label, probability=probability, top=ranked, warning=warning)
+        answer = Prediction(image=name, label=label, probability=probability, top=ranked, warning=warning)
         return judge.judged(answer, probabilities_C)
+
+
+def _name(number: int, image: ImageInput) -> str:
+    return f"image {number}" if isinstance(image, bytes | Image.Image) else str(image)
 
 
 class _Abstention:

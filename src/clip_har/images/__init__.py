@@ -8,7 +8,7 @@ from clip_har.images.augmentation import PixelView, ViewTransform, training_tran
 from clip_har.images.batches import DecodeDataset, DecodedBatch, decode_batches
 from clip_har.images.corruptions import KINDS, SEVERITIES, CorruptedTransform, Corruption
 from clip_har.images.decoded_cache import DecodedCache
-from clip_har.images.decoding import TRUNCATED_WARNING, Decoded, decode, decode_lenient
+from clip_har.images.decoding import TRUNCATED_WARNING, Decoded, decode, decode_lenient, from_pillow
 from clip_har.images.files import ImageFiles
 from clip_har.images.formats import IMAGE_SUFFIXES, sniff
 from clip_har.images.limits import MAX_PIXELS, MAX_SIDE
@@ -40,6 +40,7 @@ __all__ = [
     "decode",
     "decode_batches",
     "decode_lenient",
+    "from_pillow",
     "sniff",
     "training_transform",
     "view_seed",

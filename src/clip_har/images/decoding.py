@@ -129,6 +129,26 @@ def decode_lenient(
         return Decoded(image=_decode_stream(completed, max_pixels, enough), warning=TRUNCATED_WARNING)
 
 
+def from_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """What `decode` would make of an image that is already open: its first frame, RGB, upright, on white.
+
+    Raises:
+        UnreadableImageError: it is too large, or its file turns out to be damaged.
+    """
+    with _quiet_pillow():
+        try:
+            check_size(image.size, max_pixels)
+            orientation = _orientation(image)
+            rgb = _to_rgb(image.copy())
+            upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # Pillow reads the pixels only now
+            raise UnreadableImageError(f"cannot be read: {first_line(error, longest=80)}") from error
+    upright.info = {}
+    return upright
+
+
 class _Enough(NamedTuple):
     """What size will do; None is no limit, and without any nothing is enough."""
 
