@@ -12,6 +12,7 @@ import torch
 from clip_har import checkpoint
 from clip_har.errors import RunError
 from clip_har.integrity import sealed
+from clip_har.methods import METHODS
 from clip_har.methods.embedding_lora import Lora
 from clip_har.run_card import RunCard, add_to_card, write_card
 from clip_har.trainer import fit
@@ -222,3 +223,13 @@ def test_a_file_in_the_run_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="is a file"):
         checkpoint.check_folder(tmp_path / "file", settings(), resume=False)
+
+
+def test_a_method_that_gives_nothing_to_save_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task()
+    method = METHODS["linear-probe"](settings())
+    monkeypatch.setattr(type(method), "tensors", lambda *_: {})
+    with pytest.raises(ValueError, match="linear-probe: `tensors` gives nothing to save"):
+        checkpoint.save_weights(tmp_path, method, method.build(task), "demo")
+    zero_shot = METHODS["zero-shot"](settings())
+    assert checkpoint.save_weights(tmp_path, zero_shot, zero_shot.build(task), "demo") == ()

@@ -277,8 +277,14 @@ def is_finished(folder: Path) -> bool:
 
 
 def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> tuple[str, ...]:
-    """Write a classifier's weights and what other tools need beside them; returns the other files' names."""
+    """Write a classifier's weights and what other tools need beside them; returns the other files' names.
+
+    Raises:
+        ValueError: the method has weights, but gives none.
+    """
     tensors = method.tensors(classifier)
+    if not tensors and method.has_weights:
+        raise ValueError(f"{method.name}: `tensors` gives nothing to save (buffers are not saved by themselves)")
     if not tensors:
         return ()
     write_atomically(folder / method.weights_file, save(tensors, {"format": "pt"}))

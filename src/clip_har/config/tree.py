@@ -1,6 +1,6 @@
 """Every setting, as one tree of keyword-only dataclasses.
 
-Flags and config keys have the same names. What is None here is decided by the preset, then by the method (defaults.py).
+Flags and config keys have the same names. What is None here is decided by the preset, then by the method (presets.py).
 """
 
 from __future__ import annotations

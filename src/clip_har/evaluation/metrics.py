@@ -1,6 +1,6 @@
 """One model's scores -> accuracy, F1, average precision, calibration error, confusion matrix, with intervals.
 
-Intervals are drawn in `resampling`, paired tests are in `statistics`; two models on the same images in `measuring`.
+Intervals are drawn in `resampling`, paired tests are in `statistics`; two models on the same images in `evaluate`.
 """
 
 from __future__ import annotations

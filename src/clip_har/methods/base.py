@@ -1,6 +1,6 @@
 """What a method is: it turns a task into a classifier, by gradient steps or by solving for it.
 
-A new method is one file beside this one and one line in config/methods.py. Training loops are in trainer.py.
+A new method is one file beside this one and one line in config/methods.py. Training loops are in trainer/.
 """
 
 from __future__ import annotations
