@@ -143,7 +143,7 @@ def test_margins_and_mixed_labels_reach_the_loss(photos: Path, tiny_model: str, 
 
     for name, augmentation in (("pairs", AugmentConfig(hard_pairs=0.5)), ("mixed", AugmentConfig(mixup=0.5))):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(__import__("clip_har.methods", fromlist=["METHODS"]).METHODS, "lora", Watching)
+            patch.setattr(Lora, "variant", classmethod(lambda cls, _settings: Watching))
             commands.train(config(photos, tiny_model, tmp_path / name, augmentation=augmentation))
     pairs, mixed = [b for b in seen if b.offsets_BC is not None], [b for b in seen if b.targets_BC is not None]
     assert pairs and mixed and len(pairs) + len(mixed) == len(seen)
