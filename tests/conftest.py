@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,26 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CLIP_HAR_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures are built everywhere, but rendered in tests/report only: that is most of an evaluation's time here."""
+    if "report" in request.path.parts:
+        yield
+        return
+    from clip_har.report import comparison_plots, finding_plots, plots
+    from clip_har.report.style import Plot
+
+    def built(draw: Callable[[], Any], *, name: str, title: str, description: str, for_page: bool = True) -> Plot:
+        draw()
+        svg = f'<svg id="{name}"><title>{title}</title></svg>' if for_page else ""
+        return Plot(png=b"\x89PNG", svg=svg, width=100, description=description)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (comparison_plots, finding_plots, plots):
+            patch.setattr(module, "render", built)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -214,9 +214,9 @@ def test_a_run_that_died_before_its_first_epoch_may_be_started_again(tmp_path: P
     checkpoint.check_folder(tmp_path, settings(epochs=3), resume=False)
 
 
-def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no run .* to resume"):
-        checkpoint.check_folder(tmp_path, settings(), resume=True)
+def test_a_folder_without_a_run_may_be_resumed(tmp_path: Path) -> None:
+    checkpoint.check_folder(tmp_path, settings(), resume=True)
+    checkpoint.check_folder(tmp_path / "new", settings(), resume=True)
 
 
 def test_a_file_in_the_run_folders_place_is_refused(tmp_path: Path) -> None:

@@ -411,3 +411,15 @@ def test_collapse_is_a_loud_warning(photos: Path, tiny_model: str, tmp_path: Pat
     result, _ = commands.evaluate(config, progress=heard)
     assert any("one class" in warning or "cycling" in warning for warning in result.warnings)
     assert heard.warnings
+
+
+def test_a_job_script_with_resume_starts_the_run_and_later_finds_it_finished(
+    photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    config = replace(train_config(photos, tiny_model, tmp_path / "run"), resume=True)
+    first, second = Heard(), Heard()
+    run = commands.train(config, progress=first)
+    assert any("Nothing to resume in" in line and "the training starts" in line for line in first.notes)
+    assert commands.train(config, progress=second).weights_sha256() == run.weights_sha256()
+    assert any("is finished already" in line for line in second.notes)
+    assert not any("Nothing to resume" in line for line in second.notes)

@@ -241,13 +241,11 @@ def check_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> No
     """Refuse a run folder that may not be written to, before anything slow happens. Writes nothing.
 
     Raises:
-        RunError: a run is there and `resume` is not asked, or it was made with other settings, or there is none.
+        RunError: a run is there and `resume` is not asked, or it was made with other settings.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"--out {folder} is a file", remedy="Give a folder.")
     if not has_run(folder):
-        if resume:
-            raise RunError(f"There is no run in {folder} to resume", remedy="Start it without --resume.")
         return
     if not resume:
         remedy = "Choose another --out, or continue it with --resume."

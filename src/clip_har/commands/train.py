@@ -27,6 +27,8 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     folder = config.out or _default_folder(config)
     with exclusive(folder):
         checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)
+        if config.resume and not checkpoint.has_run(folder):
+            progress.note(f"Nothing to resume in {folder}: the training starts")
         if config.resume and checkpoint.is_finished(folder):
             progress.note(f"{folder} is finished already")
             finished = checkpoint.load_run(folder)

@@ -236,7 +236,7 @@ class TrainConfig:
     out: Path | None = None
     """Run folder to write. Default: runs/METHOD, then runs/METHOD-2, and so on."""
     resume: bool = False
-    """Continue the interrupted run in --out."""
+    """Continue the interrupted run in --out; where none was begun, start it."""
 
 
 @dataclass(frozen=True, kw_only=True)
