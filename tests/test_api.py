@@ -23,3 +23,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, clip_har; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_importing_the_commands_does_not_import_open_clip() -> None:
+    """It takes as long as torch, and auditing by hashes or reading a table needs none of it."""
+    code = "import sys, clip_har.commands; sys.exit(bool({'open_clip', 'transformers', 'peft'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

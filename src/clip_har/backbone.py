@@ -10,9 +10,9 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, cast
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -224,7 +224,7 @@ def _known_hash(model: nn.Module, files_sha256: str) -> str:
     """`hash_weights`, looked up if these very files were loaded before: they have just been hashed themselves."""
     if not files_sha256:
         return hash_weights(model)
-    key = hashlib.sha256(f"{files_sha256}|{open_clip.__version__}".encode()).hexdigest()
+    key = hashlib.sha256(f"{files_sha256}|{version('open_clip_torch')}".encode()).hexdigest()
     note = cache_folder(None) / "weights" / f"{key}.json"
     with contextlib.suppress(DamagedError, OSError, KeyError):
         return str(read_sealed_json(note)["weights_hash"])
