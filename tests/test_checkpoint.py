@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from clip_har import checkpoint
+from clip_har import checkpoint, run_card
 from clip_har.errors import RunError
 from clip_har.integrity import sealed
 from clip_har.methods import METHODS
@@ -233,3 +234,8 @@ def test_a_method_that_gives_nothing_to_save_is_told_so(tmp_path: Path, monkeypa
         checkpoint.save_weights(tmp_path, method, method.build(task), "demo")
     zero_shot = METHODS["zero-shot"](settings())
     assert checkpoint.save_weights(tmp_path, zero_shot, zero_shot.build(task), "demo") == ()
+
+
+def test_every_field_of_the_card_is_checked() -> None:
+    assert list(run_card._KINDS) == [field.name for field in dataclasses.fields(RunCard)]
+    assert list(run_card._MODEL_KINDS) == [field.name for field in dataclasses.fields(run_card.ModelOfRun)]

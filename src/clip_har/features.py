@@ -28,7 +28,7 @@ from clip_har.config import Augment
 from clip_har.dataset import ImageRecord
 from clip_har.errors import MachineError
 from clip_har.feature_shards import DamagedShardError, PendingShard, RowsInMemory, Shard, write_shard
-from clip_har.files import is_unwritable, remove_stray_temporaries
+from clip_har.files import remove_stray_temporaries, unless_unwritable
 from clip_har.images import (
     PIXELS_VERSION,
     CorruptedTransform,
@@ -238,15 +238,17 @@ class FeatureStore:
 
     @contextmanager
     def _allowing_read_only(self) -> Iterator[None]:
-        """Go on without the cache, with a warning, if nothing can be written there."""
-        try:
+        """Go on without the cache, with one warning, if nothing can be written there and no other process needs it."""
+        if distributed.world_size() > 1:
             yield
-        except OSError as error:
-            if not is_unwritable(error) or distributed.world_size() > 1:
-                raise
-            if not self._warned:
-                self._progress.warn(f"{self.folder} cannot be written to: new embeddings are not cached")
-            self._warned = True
+            return
+        with unless_unwritable(self._warn_once, f"{self.folder} cannot be written to: new embeddings are not cached"):
+            yield
+
+    def _warn_once(self, said: str) -> None:
+        if not self._warned:
+            self._progress.warn(said)
+        self._warned = True
 
     def _share(self) -> None:
         """Take in what the other processes have encoded."""

@@ -10,7 +10,8 @@ import socket
 import stat
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -90,9 +91,15 @@ def is_utf8(path: Path) -> bool:
     return True
 
 
-def is_unwritable(error: OSError) -> bool:
-    """Whether an error says that a place can be read but not written to."""
-    return error.errno in _UNWRITABLE
+@contextmanager
+def unless_unwritable(warn: Callable[[str], None], said: str) -> Iterator[None]:
+    """Go on, with a warning, where the block fails because a place can be read but not written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        warn(said)
 
 
 def cache_folder(chosen: Path | None) -> Path:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from clip_har.dataset import ImageRecord
 from clip_har.errors import ConfigError, UnreadableImageError
-from clip_har.files import is_unwritable, remove_stray_temporaries, write_atomically
+from clip_har.files import remove_stray_temporaries, unless_unwritable, write_atomically
 from clip_har.images import decode
 from clip_har.progress import SILENT, Progress
 
@@ -231,12 +231,9 @@ class _Store:
             content = io.BytesIO()
             np.save(content, lasting)
             name = hashlib.blake2b(content.getvalue(), digest_size=16).hexdigest()
-            try:
+            said = f"{self.folder} cannot be written to: new fingerprints are not cached"
+            with unless_unwritable(self._progress.warn, said):
                 write_atomically(self.folder / f"{name}.npy", content.getvalue())
-            except OSError as error:
-                if not is_unwritable(error):
-                    raise
-                self._progress.warn(f"{self.folder} cannot be written to: new fingerprints are not cached")
         self._take_in(rows)
 
     def rows(self, hashes: Sequence[str]) -> Fingerprints:

@@ -12,7 +12,7 @@ from clip_har.evaluation.findings import ExplainResult
 from clip_har.experiment.explanations import Explainer, explanations_csv
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, feature_store, prepare, without_images
-from clip_har.experiment.zero_shot_model import ZeroShotModel, embed_captions
+from clip_har.experiment.zero_shot_model import zero_shot_model
 from clip_har.files import write_atomically
 from clip_har.predict import load_run_backbone
 from clip_har.progress import SILENT, Progress
@@ -52,12 +52,5 @@ def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: P
     given = config.backbone
     backbone = load_run_backbone(run, model=given.model, device=given.device, precision=given.precision)
     store = feature_store(given, backbone, progress)
-    model = ZeroShotModel(
-        backbone=backbone,
-        store=store,
-        templates=run.card.templates,
-        phrasing=run.phrasing,
-        captions_CTD=embed_captions(store, [run.phrasing[name] for name in run.classes], run.card.templates),
-        prompts_CD=run.prompts(),
-    )
+    model = zero_shot_model(backbone, store, run.classes, run.card.templates, run.phrasing, run.prompts())
     return without_images(model, run.classes)

@@ -33,7 +33,7 @@ from clip_har.experiment.fit import figures_on
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, feature_store, prepare, without_images
 from clip_har.experiment.training import card_content
-from clip_har.experiment.zero_shot_model import ZeroShotModel, embed_captions
+from clip_har.experiment.zero_shot_model import zero_shot_model
 from clip_har.known_models import load_named
 from clip_har.legacy_checkpoint import LegacyCheckpoint, read_legacy_checkpoint
 from clip_har.locking import exclusive
@@ -42,7 +42,6 @@ from clip_har.pretrained import HISTORIC_NAMES
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.run_card import Imported, RunCard, write_card
-from clip_har.text_tower import mean_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,15 +153,7 @@ def _prepared(
     templates = resolve_templates(settings.templates, settings.phrasings)
     classes = tuple(sorted(classes))
     phrasing = resolve_phrases(settings.phrasings, classes)
-    captions_CTD = embed_captions(store, [phrasing[name] for name in classes], templates)
-    model = ZeroShotModel(
-        backbone=backbone,
-        store=store,
-        templates=templates,
-        phrasing=phrasing,
-        captions_CTD=captions_CTD,
-        prompts_CD=mean_prompts(captions_CTD),
-    )
+    model = zero_shot_model(backbone, store, classes, templates, phrasing)
     return without_images(model, classes)
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from clip_har.dataset.records import ActionDataset
-from clip_har.files import is_unwritable
+from clip_har.files import unless_unwritable
 from clip_har.integrity import DamagedError, read_sealed, write_sealed
 from clip_har.progress import SILENT, Progress
 
@@ -45,9 +45,6 @@ class SavedSplit:
         with suppress(FileNotFoundError, DamagedError):
             if read_sealed(self.path) == content:  # a cache that only can be read serves as well
                 return
-        try:
+        said = f"{self.path.parent} cannot be written to: the split is not saved there"
+        with unless_unwritable(self._progress.warn, said):
             write_sealed(self.path, content)
-        except OSError as error:
-            if not is_unwritable(error):
-                raise
-            self._progress.warn(f"{self.path.parent} cannot be written to: the split is not saved there")

@@ -8,7 +8,7 @@ from typing import Any
 
 from clip_har import distributed
 from clip_har.experiment.setup import Experiment
-from clip_har.files import is_unwritable
+from clip_har.files import unless_unwritable
 from clip_har.images import DecodedCache, PixelView
 from clip_har.methods import InputKind, LabelledImages
 from clip_har.progress import Progress
@@ -33,12 +33,9 @@ def with_decoded_cache(
     if distributed.is_main():
         files = dict(zip(images.table.hashes, images.files.paths, strict=True))
         cache = DecodedCache(experiment.model.store.cache, view.enough_pixels, progress=progress)
-        try:
+        said = f"{cache.folder} cannot be written to: images that are not in it are decoded in every epoch"
+        with unless_unwritable(progress.warn, said):
             cache.fill(files, workers=experiment.model.store.workers, progress=progress)
-        except OSError as error:
-            if not is_unwritable(error):
-                raise
-            progress.warn(f"{cache.folder} cannot be written to: images that are not in it are decoded in every epoch")
     distributed.barrier()
     if not distributed.is_main():
         cache = DecodedCache(experiment.model.store.cache, view.enough_pixels, verify=False)

@@ -28,7 +28,7 @@ from clip_har.dataset import (
 from clip_har.dataset.saved_split import SavedSplit
 from clip_har.dataset.sources import locate
 from clip_har.errors import DataError
-from clip_har.experiment.zero_shot_model import ZeroShotModel, embed_captions
+from clip_har.experiment.zero_shot_model import ZeroShotModel, zero_shot_model
 from clip_har.features import Encoding, FeatureStore, FeatureTable, View
 from clip_har.files import cache_folder
 from clip_har.images.workers import worker_count
@@ -38,7 +38,6 @@ from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.protocol import Protocol, hash_prompts
-from clip_har.text_tower import mean_prompts
 
 FEW_SHOT_VAL = 4
 
@@ -154,15 +153,7 @@ def prepare(
         _require_training_images(dataset)
     templates = tuple(run.card.templates) if run else resolve_templates(backbone.templates, backbone.phrasings)
     phrasing = run.phrasing if run else resolve_phrases(backbone.phrasings, whole.classes)
-    captions_CTD = embed_captions(store, [phrasing[name] for name in dataset.classes], templates)
-    model = ZeroShotModel(
-        backbone=loaded,
-        store=store,
-        templates=templates,
-        phrasing=phrasing,
-        captions_CTD=captions_CTD,
-        prompts_CD=mean_prompts(captions_CTD),
-    )
+    model = zero_shot_model(loaded, store, dataset.classes, templates, phrasing)
     return Experiment(dataset=dataset, model=model, encoding=encoding, novel=novel)
 
 

@@ -15,6 +15,7 @@ from clip_har.images import ImageFiles
 from clip_har.methods import LabelledImages
 from clip_har.methods.zero_shot import ZeroShotClassifier
 from clip_har.prompts import filled
+from clip_har.text_tower import mean_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,30 @@ class ZeroShotModel:
     def load_backbone(self) -> Backbone:
         """A float32 copy of the backbone that its caller may change."""
         return load_backbone(self.backbone.card.name, device=str(self.backbone.device), precision="float32")
+
+
+def zero_shot_model(
+    backbone: Backbone,
+    store: FeatureStore,
+    classes: Sequence[str],
+    templates: tuple[str, ...],
+    phrasing: Mapping[str, str],
+    prompts_CD: Tensor | None = None,
+) -> ZeroShotModel:
+    """The model of some classes.
+
+    Args:
+        prompts_CD: the class prompts' embeddings, where a run has kept them. Default: the means over the templates.
+    """
+    captions_CTD = embed_captions(store, [phrasing[name] for name in classes], templates)
+    return ZeroShotModel(
+        backbone=backbone,
+        store=store,
+        templates=templates,
+        phrasing=phrasing,
+        captions_CTD=captions_CTD,
+        prompts_CD=mean_prompts(captions_CTD) if prompts_CD is None else prompts_CD,
+    )
 
 
 def embed_captions(store: FeatureStore, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -21,7 +21,7 @@ MAX_RATIO = 200
 """Bytes unpacked per byte packed, of images above `_BOMB_BYTES`: photographs hardly shrink."""
 MIN_IMAGE_BYTES = 16
 """Bytes of a file per image in it, on average: no image has fewer."""
-SMALLER_ROW_GROUPS = "If you trust it, write it again with smaller row groups, such as row_group_size=100."
+SMALLER_ROW_GROUPS = "If you trust it, write it again with fewer rows in each row group (pyarrow: row_group_size)."
 
 _BOMB_BYTES = 16 << 20
 _FEW_ROWS = 100_000
@@ -95,9 +95,10 @@ def text_rows(file: Path, columns: Sequence[str], *, row_bytes: int) -> Iterator
     with _opened(file) as opened:
         require_plausible_rows(opened.metadata.num_rows, file, row_bytes)
         kinds = {name: _encodings(opened, name) for name in columns}
+        metadata = opened.metadata
     repeated = [name for name in columns if kinds[name] == "dictionary"]
     rows_together = _IMAGE_ROWS if "other" in kinds.values() else _TEXT_ROWS
-    with _opened(file, as_dictionary=repeated) as opened:
+    with _opened(file, as_dictionary=repeated, metadata=metadata) as opened:
         limit = MAX_TEXT_BYTES + MAX_RATIO * file.stat().st_size
         in_all = 0
         for row_group in range(opened.num_row_groups):
@@ -149,10 +150,14 @@ def text_values(column: Any) -> list[Any]:
     return values
 
 
-def _opened(file: Path, *, as_dictionary: Sequence[str] = ()) -> Any:
-    """The file opened; of the columns named, text is read as its dictionary and the places in it."""
+def _opened(file: Path, *, as_dictionary: Sequence[str] = (), metadata: Any = None) -> Any:
+    """The file opened; of the columns named, text is read as its dictionary and the places in it.
+
+    Args:
+        metadata: the file's, where it was read before.
+    """
     parquet = load_pyarrow(file, "pyarrow.parquet")
-    return parquet.ParquetFile(file, read_dictionary=list(as_dictionary) or None)
+    return parquet.ParquetFile(file, read_dictionary=list(as_dictionary) or None, metadata=metadata)
 
 
 def _encodings(opened: Any, column: str) -> Literal["fixed", "dictionary", "other"]:
