@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.config import DataConfig, TrainConfig, resolve, to_flat_json
+from clip_har.config import DataConfig, Settings, TrainConfig
+from clip_har.config.flat import from_flat_json
 from clip_har.images import ImageFiles
 from clip_har.methods import LabelledImages, Task
 from samples import CLASSES
+
+SOURCE_SETTINGS = {"source_method", "source_settings", "source_trainable_params"}
+KNOWN_SETTINGS = Settings(data=DataConfig(data=Path("d"))).to_json().keys() | SOURCE_SETTINGS
 
 
 class Table:
@@ -32,9 +36,17 @@ class Table:
         return Table(self.embedding[list(indices)], self.hidden[list(indices)])
 
 
-def settings(**changes: Any) -> dict[str, Any]:
-    """A flat configuration without gaps."""
-    return {**resolve(to_flat_json(TrainConfig(data=DataConfig(data=Path("d")))), {}), **changes}
+def settings(**changes: Any) -> Settings:
+    """Settings without gaps: the defaults, but for those named as flags name them."""
+    assert changes.keys() <= KNOWN_SETTINGS, changes
+    flat = {name: list(value) if isinstance(value, tuple) else value for name, value in changes.items()}
+    return Settings.from_json({"data": "d", **flat})
+
+
+def given(**changes: Any) -> TrainConfig:
+    """A config that gives what is named, as flags name it, and nothing else."""
+    flat = {name: list(value) if isinstance(value, tuple) else value for name, value in changes.items()}
+    return from_flat_json(TrainConfig, {"data": "d", **flat})
 
 
 def no_backbone() -> Backbone:

@@ -18,7 +18,7 @@ from clip_har.methods.embedding_lora import Lora
 from clip_har.run_card import RunCard, add_to_card, write_card
 from clip_har.trainer import fit
 from clip_har.training_states import Start, load_state, save_state
-from tasks import make_task, settings
+from tasks import given, make_task, settings
 
 START = Start(weights="abc", manifest="def", prompts="012")
 
@@ -84,7 +84,7 @@ def finished(folder: Path, **card: Any) -> Path:
     classifier = method.build(task)
     checkpoint.save_weights(folder, method, classifier, "demo")
     checkpoint.save_prompts(folder, task.prompts_CD)
-    checkpoint.write_json(folder / "config.json", settings())
+    checkpoint.write_config(folder, given(epochs=15, rank=16))
     content = {
         "format_version": 2,
         "method": "lora",
@@ -92,7 +92,7 @@ def finished(folder: Path, **card: Any) -> Path:
         "classes": list(task.classes),
         "templates": ["a {}"],
         "preprocessing": {},
-        "settings": settings(),
+        "settings": settings().to_json(),
         "seed": 0,
         "trainable_params": 769,
     }
@@ -201,29 +201,29 @@ def test_a_pickle_under_the_weights_name_is_not_executed(tmp_path: Path) -> None
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
-    checkpoint.check_folder(tmp_path / "new", settings(), resume=False)
+    checkpoint.check_folder(tmp_path / "new", given(), resume=False)
     run = finished(tmp_path / "run")
     with pytest.raises(RunError, match=r"already holds a run.*--resume"):
-        checkpoint.check_folder(run, settings(), resume=False)
-    checkpoint.check_folder(run, settings(workers=7, data="elsewhere"), resume=True)
+        checkpoint.check_folder(run, given(), resume=False)
+    checkpoint.check_folder(run, given(epochs=15, rank=16, workers=7, data="elsewhere"), resume=True)
     with pytest.raises(RunError, match=r"other settings: epochs 15 -> 3, rank 16 -> 8"):
-        checkpoint.check_folder(run, settings(epochs=3, rank=8), resume=True)
+        checkpoint.check_folder(run, given(epochs=3, rank=8), resume=True)
 
 
 def test_a_run_that_died_before_its_first_epoch_may_be_started_again(tmp_path: Path) -> None:
-    checkpoint.write_json(tmp_path / "config.json", settings())
-    checkpoint.check_folder(tmp_path, settings(epochs=3), resume=False)
+    checkpoint.write_config(tmp_path, given())
+    checkpoint.check_folder(tmp_path, given(epochs=3), resume=False)
 
 
 def test_a_folder_without_a_run_may_be_resumed(tmp_path: Path) -> None:
-    checkpoint.check_folder(tmp_path, settings(), resume=True)
-    checkpoint.check_folder(tmp_path / "new", settings(), resume=True)
+    checkpoint.check_folder(tmp_path, given(), resume=True)
+    checkpoint.check_folder(tmp_path / "new", given(), resume=True)
 
 
 def test_a_file_in_the_run_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="is a file"):
-        checkpoint.check_folder(tmp_path / "file", settings(), resume=False)
+        checkpoint.check_folder(tmp_path / "file", given(), resume=False)
 
 
 def test_a_method_that_gives_nothing_to_save_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

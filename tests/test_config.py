@@ -19,10 +19,12 @@ from clip_har.config import (
     BackboneConfig,
     CompareConfig,
     DataConfig,
+    Defaults,
     EngineConfig,
     EvaluateConfig,
     LoraConfig,
     OptimizerConfig,
+    OptimizerSettings,
     TrainConfig,
     apply_preset,
     flat_fields,
@@ -214,16 +216,20 @@ def refusal(path: Path, config_type: type = TrainConfig) -> str:
 # The tree of settings
 
 
+GROUPS = ("DataConfig", "BackboneConfig", "LoraConfig", "OptimizerConfig", "AugmentConfig", "EngineConfig")
+
+
 def config_classes() -> Iterator[ast.ClassDef]:
-    tree = ast.parse(Path(config.tree.__file__).read_text(encoding="utf-8"))
-    yield from (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Config"))
+    for module in (config.groups, config.commands):
+        tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+        yield from (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Config"))
 
 
 @pytest.mark.parametrize("node", list(config_classes()), ids=lambda node: node.name)
 def test_every_setting_has_a_docstring(node: ast.ClassDef) -> None:
     assert ast.get_docstring(node)
     for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
-        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) not in config.tree._GROUPS:
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) not in GROUPS:
             explained = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
             assert explained, f"{node.name}.{ast.unparse(statement.target)} has no docstring"
 
@@ -576,12 +582,13 @@ def test_a_preset_fills_what_is_not_given() -> None:
 
 
 def test_what_is_given_wins_over_the_method_and_that_over_the_base() -> None:
-    flat = to_flat_json(TrainConfig(data=DATA, optimizer=OptimizerConfig(lr=0.5)))
-    settled = resolve(flat, {"lr": 0.1, "epochs": 3})
-    assert (settled["lr"], settled["epochs"], settled["batch_size"]) == (0.5, 3, 64)
+    given = TrainConfig(data=DATA, optimizer=OptimizerConfig(lr=0.5))
+    settled = resolve(given, Defaults(optimizer=OptimizerSettings(lr=0.1, epochs=3)))
+    optimizer = settled.optimizer
+    assert (optimizer.lr, optimizer.epochs, optimizer.batch_size) == (0.5, 3, 64)
     open_ended = {"model", "cache", "preset", "start_from", "shots", "out", "warmup_steps", "train_image_size"}
     open_ended |= {"hold_out", "phrasings"}
-    assert {name for name, value in settled.items() if value is None} <= open_ended
+    assert {name for name, value in settled.to_json().items() if value is None} <= open_ended
 
 
 @pytest.mark.parametrize("flag", ["--seed", "--seeds"])

@@ -20,7 +20,7 @@ from clip_har.backbone import Backbone, load_backbone
 from clip_har.methods.base import Batch, ClassifierContext, LabelledImages, Task
 from clip_har.methods.coop import CONTEXT_VECTORS, CoOp, PromptLearner, context_tokens
 from samples import MODEL_CONFIG, write_model
-from tasks import Table, settings
+from tasks import Table, given, settings
 
 CLASSES = ("running", "playing_guitar", "drinking")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x", "a", "photo", "of", "person", ".", "running", "playing"]
@@ -275,9 +275,9 @@ def test_the_seed_draws_the_context(tiny_model: str) -> None:
 
 def test_the_learning_rate_follows_the_towers_word_vectors(tiny_model: str) -> None:
     backbone = open_model(tiny_model)
-    before = CoOp.defaults({}, backbone)["lr"]
+    before = CoOp.defaults(given(), backbone).optimizer.lr
     backbone.model.token_embedding.weight.data.mul_(10)  # type: ignore[union-attr, operator]
-    assert CoOp.defaults({}, backbone)["lr"] == pytest.approx(10 * before)
+    assert CoOp.defaults(given(), backbone).optimizer.lr == pytest.approx(10 * before)
 
 
 def test_golden_loss_trace(bert_model: str) -> None:

@@ -18,9 +18,9 @@ from clip_har.config import (
     EvaluateConfig,
     OptimizerConfig,
     PromptsConfig,
+    Settings,
     TrainConfig,
     load_config_file,
-    resolve,
     validate,
 )
 from clip_har.errors import ConfigError
@@ -202,7 +202,7 @@ def test_a_run_of_an_earlier_version_loads_and_resumes_with_the_defaults(
     earlier = {key: value for key, value in config.items() if key not in ("betas", "eps", "renormalise")}
     (folder / "config.json").write_text(json.dumps(earlier))
     run = checkpoint.load_run(folder)
-    assert run.method.settings["betas"] == [0.9, 0.98]
+    assert run.settings.optimizer.betas == (0.9, 0.98)
     assert run.classifier()
     assert train(photos, tiny_model, folder, "--resume") == EXIT_DONE
 
@@ -217,6 +217,8 @@ def test_betas_are_two_numbers_below_one(betas: tuple[float, ...]) -> None:
 def test_the_old_settings_of_a_wise_ft_run_are_filled() -> None:
     from clip_har.methods import create_method
 
-    method = create_method("wise-ft", resolve({"source_method": "lora", "source_settings": {"rank": 4}}, {}))
+    earlier = {"data": "photos", "rank": 4}
+    settings = Settings.from_json({"data": "photos", "source_method": "lora", "source_settings": earlier})
+    method = create_method("wise-ft", settings)
     origin: Callable[[], Any] = method.origin  # type: ignore[attr-defined]
-    assert origin().settings["renormalise"] is True and origin().settings["rank"] == 4
+    assert origin().settings.lora.renormalise is True and origin().settings.lora.rank == 4

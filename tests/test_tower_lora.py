@@ -20,7 +20,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import BertConfig, PreTrainedTokenizerFast
 
+import tasks
 from clip_har.backbone import load_backbone
+from clip_har.config import Settings
 from clip_har.errors import ConfigError
 from clip_har.methods.base import Batch, Task
 from clip_har.methods.lora_attention import FastAttention
@@ -89,12 +91,9 @@ def write(kind: str, folder: Path) -> str:
     return name
 
 
-def settings(**changes: Any) -> dict[str, Any]:
-    values = {"placement": "attention", "towers": ["image", "text"], "layers": "all", "rank": 2, "alpha": 4.0}
-    values |= {"dropout": 0.0, "rslora": True, "dora": False, "loss": "cross-entropy", "text_augment": False}
-    values |= {"lr": 1e-2, "weight_decay": 0.01, "layer_decay": 1.0, "train_batchnorm": False}
-    values |= {f"{side}_lr_multiplier": 1.0 for side in ("vision", "text", "projection")}
-    return values | changes
+def settings(**changes: Any) -> Settings:
+    values = {"placement": "attention", "rank": 2, "alpha": 4.0, "dropout": 0.0, "rslora": True, "lr": 1e-2}
+    return tasks.settings(**values | changes)
 
 
 def task_of(model: str) -> Task:
@@ -390,5 +389,5 @@ def test_learning_rates_follow_the_side(vit: str) -> None:
 
 def test_defaults_leave_the_prompts_alone_where_the_text_tower_is_frozen(vit: str) -> None:
     backbone = load_backbone(vit, device="cpu", precision="float32")
-    assert TowerLora.defaults({"towers": None}, backbone)["text_augment"]
-    assert not TowerLora.defaults({"towers": ("image",)}, backbone)["text_augment"]
+    assert TowerLora.defaults(tasks.given(), backbone).augmentation.text_augment
+    assert not TowerLora.defaults(tasks.given(towers=("image",)), backbone).augmentation.text_augment

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har.backbone import load_backbone
+from clip_har.config import Settings, SourceSettings
 from clip_har.methods import Batch, Classifier, GradientMethod, LabelledImages, Source, Task, create_method
 from clip_har.methods.full import FullFineTuning
 from clip_har.methods.lp_ft import LpFt, TowerWithHead
@@ -173,7 +174,7 @@ def test_activation_checkpointing_changes_no_gradient(task: Task) -> None:
 def test_rates_follow_the_side_and_the_layer_and_norms_do_not_decay(task: Task) -> None:
     model = FullFineTuning(settings()).build(task).model
     rates = settings(lr=1.0, vision_lr_multiplier=2.0, text_lr_multiplier=0.1, layer_decay=0.5, weight_decay=0.3)
-    groups = tower_groups(model, rates)
+    groups = tower_groups(model, rates.optimizer)
     found = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     named = {name: found[id(parameter)] for name, parameter in model.named_parameters()}
     assert named["visual.transformer.resblocks.1.mlp.c_fc.weight"] == (2.0, 0.3)
@@ -220,14 +221,15 @@ def test_trimmed_sentences_embed_the_same(tiny_model: str) -> None:
 # --- wise-ft --------------------------------------------------------------------------------------------
 
 
-def source_task(task: Task, name: str, **changes: Any) -> tuple[Task, dict[str, Any]]:
+def source_task(task: Task, name: str, **changes: Any) -> tuple[Task, Settings]:
     """The task of a wise-ft that starts from a short run of `name`, and its settings."""
     own = settings(**{**SMALL, **changes})
     method = create_method(name, own)
     assert isinstance(method, GradientMethod)
     classifier, _ = trained(method, task)
     source = Source(method=method, tensors=method.tensors(classifier))
-    return replace(task, source=source), settings(source_method=name, source_settings=own, source_trainable_params=7)
+    then = SourceSettings(method=name, settings=own, trainable_params=7)
+    return replace(task, source=source), replace(settings(), source=then)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, EngineConfig, OptimizerConfig, TrainConfig
 from clip_har.errors import ConfigError
 from clip_har.tracking import TensorBoard, require, trackers
+from tasks import settings
 
 
 def test_tensorboard_reads_the_steps_and_the_epochs(photos: Path, tiny_model: str, tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_what_was_logged_after_the_saved_state_is_hidden(tmp_path: Path) -> None
 def test_weights_and_biases_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    (tracker,) = trackers(tmp_path, {"tensorboard": False, "wandb": True}, from_step=0)
+    (tracker,) = trackers(tmp_path, settings(wandb=True), from_step=0)
     tracker.log({"loss": 1.0}, 1)
     tracker.close()
     assert list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
@@ -59,4 +60,4 @@ def test_weights_and_biases_writes_offline(tmp_path: Path, monkeypatch: pytest.M
 def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="pip install wandb"):
-        require({"tensorboard": False, "wandb": True})
+        require(EngineConfig(wandb=True))

@@ -19,7 +19,7 @@ from clip_har.methods.zero_shot import ZeroShot
 from clip_har.trainer import Engine, Snapshot, TrainState, fit, lr_factor
 from tasks import make_task, settings
 
-TRACE = settings(epochs=3, batch_size=32, lr=1e-2, rank=4, alpha=8.0)
+SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 32, "lr": 1e-2, "rank": 4, "alpha": 8.0}
 
 
 def epoch_ends(method: Lora, classifier: Classifier, task: Task, **options: Any) -> list[TrainState]:
@@ -28,7 +28,7 @@ def epoch_ends(method: Lora, classifier: Classifier, task: Task, **options: Any)
 
 def test_a_golden_loss_trace() -> None:
     """Pinned so that a change of the recipe cannot pass unseen; measured with torch 2.15 on a CPU."""
-    method = Lora(TRACE)
+    method = Lora(settings(**SHORT))
     task = make_task()
     losses = [state.loss for state in epoch_ends(method, method.build(task), task)]
     assert losses == pytest.approx([0.16842, 0.06864, 0.03171], rel=1e-3)
@@ -50,7 +50,7 @@ def accuracy(classifier: Classifier, task: Task) -> float:
 
 
 def test_states_count_steps_epochs_and_rates() -> None:
-    method = Lora(TRACE)
+    method = Lora(settings(**SHORT))
     task = make_task()  # 120 images: 4 batches of at most 32
     states = list(fit(method, method.build(task), task, method.settings))
     assert [state.step for state in states] == list(range(1, 13))
@@ -71,18 +71,18 @@ def test_the_epoch_loss_is_the_mean_over_images() -> None:
 
 
 VARIANTS = {
-    "plain": TRACE,
-    "averaged": {**TRACE, "ema": 0.9},
-    "mixed up": {**TRACE, "mixup": 0.4},
-    "accumulated": {**TRACE, "batch_size": 8, "accumulate": 4},
-    "captions": {**TRACE, "loss": "supcon"},
+    "plain": SHORT,
+    "averaged": {**SHORT, "ema": 0.9},
+    "mixed up": {**SHORT, "mixup": 0.4},
+    "accumulated": {**SHORT, "batch_size": 8, "accumulate": 4},
+    "captions": {**SHORT, "loss": "supcon"},
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
 def test_continuing_from_any_step_ends_bit_identical_to_never_stopping(variant: str, stop_after: int) -> None:
-    method = Lora(VARIANTS[variant])
+    method = Lora(settings(**VARIANTS[variant]))
     task = make_task()
     whole = method.build(task)
     for _ in fit(method, whole, task, method.settings):
@@ -104,7 +104,7 @@ def test_continuing_from_any_step_ends_bit_identical_to_never_stopping(variant: 
 
 
 def test_a_snapshot_is_not_changed_by_the_steps_after_it() -> None:
-    method = Lora(TRACE)
+    method = Lora(settings(**SHORT))
     task = make_task()
     states = fit(method, method.build(task), task, method.settings)
     snapshot = next(states).snapshot()
@@ -127,7 +127,7 @@ def test_accumulated_batches_take_the_steps_of_one_large_batch() -> None:
 
 
 def test_the_moving_average_is_kept_beside_the_weights() -> None:
-    method = Lora({**TRACE, "ema": 0.5})
+    method = Lora(settings(**SHORT, ema=0.5))
     task = make_task()
     classifier = method.build(task)
     mean = classifier.image.lora_A.detach().clone()
@@ -141,14 +141,14 @@ def test_the_moving_average_is_kept_beside_the_weights() -> None:
 
 
 def test_warm_up_can_be_given_in_steps() -> None:
-    method = Lora({**TRACE, "warmup_epochs": 2.0, "warmup_steps": 5})
+    method = Lora(settings(**SHORT | {"warmup_epochs": 2.0, "warmup_steps": 5}))
     task = make_task()
     rates = [state.lr for state in fit(method, method.build(task), task, method.settings)]
     assert rates[:5] == pytest.approx([1e-2 * (step + 1) / 5 for step in range(5)])
 
 
 def test_half_precision_scales_the_loss_and_never_holds_half_weights() -> None:
-    method = Lora(TRACE)
+    method = Lora(settings(**SHORT))
     task = make_task()
     classifier = method.build(task)
     engine = Engine(method, classifier, task, device=torch.device("cpu"), precision="bfloat16")
@@ -162,7 +162,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
         torch.manual_seed(noise)
         task = make_task()
         task = Task(**{**task.__dict__, "seed": seed})
-        method = Lora(TRACE)
+        method = Lora(settings(**SHORT))
         classifier = method.build(task)
         for _ in fit(method, classifier, task, method.settings):
             pass
@@ -182,7 +182,7 @@ def test_a_non_finite_loss_stops_before_the_step(poison: float) -> None:
             loss = super().loss(classifier, batch, task)
             return loss * poison if self.calls == 3 else loss
 
-    method = Poisoned(TRACE)
+    method = Poisoned(settings(**SHORT))
     task = make_task()
     classifier = method.build(task)
     before: dict[str, Tensor] = {}
@@ -199,7 +199,7 @@ def test_a_non_finite_gradient_stops_before_the_step() -> None:
             assert isinstance(classifier, EmbeddingLora)
             return (classifier.image.lora_A - classifier.image.lora_A.detach()).sqrt().sum()
 
-    method = Steep(TRACE)
+    method = Steep(settings(**SHORT))
     task = make_task()
     classifier = method.build(task)
     before = copy.deepcopy(classifier.state_dict())

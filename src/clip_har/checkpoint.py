@@ -18,7 +18,7 @@ from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.config import range_problems, resolve
+from clip_har.config import Settings, TrainConfig, differing_settings, range_problems, to_flat_json
 from clip_har.errors import RunError
 from clip_har.files import is_utf8, write_atomically
 from clip_har.images import Preprocessing
@@ -32,10 +32,6 @@ from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_car
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 """File names that the historic commands give as a checkpoint; they mean the run folder they would lie in."""
-# Settings that say where and how fast a run is made, not what comes out of it.
-_FREE_SETTINGS = frozenset(
-    {"out", "resume", "data", "device", "workers", "encode_batch_size", "cache", "save_steps", "tensorboard", "wandb"}
-)
 _RECORDED = ("config.json", "prompts.safetensors", "manifest.csv", "unreadable.csv", "log.jsonl", "hard_pairs.json")
 
 
@@ -73,11 +69,24 @@ class Run:
         )
 
     @property
-    def method(self) -> Method:
-        settings = resolve(self.card.settings, {})  # a run of an earlier version lacks what came later
+    def settings(self) -> Settings:
+        """What the run was trained with.
+
+        Raises:
+            RunError: its card has no such settings.
+        """
         try:
-            if range_problems(settings):  # a card that was forged: it could ask for all memory
+            settings = Settings.from_json(self.card.settings)
+            if any(range_problems(settings)):  # a card that was forged: it could ask for all memory
                 raise ValueError
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._not_of_the_method() from error
+        return settings
+
+    @property
+    def method(self) -> Method:
+        settings = self.settings
+        try:
             return create_method(self.card.method, settings)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._not_of_the_method() from error
@@ -237,7 +246,7 @@ def load_run(path: Path) -> Run:
     return run
 
 
-def check_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
     """Refuse a run folder that may not be written to, before anything slow happens. Writes nothing.
 
     Raises:
@@ -261,12 +270,6 @@ def check_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> No
 def has_run(folder: Path) -> bool:
     """Whether a run was begun here that has something to lose: a saved state, or a finished run."""
     return (folder / "config.json").is_file() and (is_finished(folder) or any((folder / "last").glob("step-*")))
-
-
-def differing_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What decides the outcome and differs between two flat configurations, as "epochs 5 -> 15"."""
-    keys = sorted((earlier.keys() | now.keys()) - _FREE_SETTINGS)
-    return [f"{key} {earlier.get(key)} -> {now.get(key)}" for key in keys if earlier.get(key) != now.get(key)]
 
 
 def is_finished(folder: Path) -> bool:
@@ -318,6 +321,15 @@ def clear(folder: Path) -> None:
 def _weights_files() -> set[str]:
     """The names that methods give their weights; a property where it depends on the settings."""
     return {method.weights_file for method in METHODS.values() if isinstance(method.weights_file, str)}
+
+
+def write_config(folder: Path, config: TrainConfig, *, data_is_known: bool = True) -> None:
+    """Write config.json: what was given, for --config and --resume."""
+    given = to_flat_json(config)
+    del given["resume"]
+    if not data_is_known:
+        given["data"] = None
+    write_json(folder / "config.json", given)
 
 
 def save_log(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:

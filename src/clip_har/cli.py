@@ -36,7 +36,7 @@ from clip_har.config import (
     TrainConfig,
     load_config_file,
 )
-from clip_har.config.checking import MAX_WORKERS
+from clip_har.config.ranges import MAX_WORKERS
 from clip_har.errors import UserError
 from clip_har.failures import machine_failure
 from clip_har.interrupts import ended_like_ctrl_c

@@ -102,10 +102,10 @@ def import_(
     run = commands.import_checkpoint(config, progress=shown_progress(), command=_command(config))
     if not speaks():
         return EXIT_DONE
-    settings, figures = run.card.settings, run.card.validation
+    lora, figures = run.settings.lora, run.card.validation
     scored = "" if not figures else f", validation accuracy {figures['val_accuracy']:.2%}"
     output = Output()
-    output.line(f"lora of rank {settings['rank']}, alpha {settings['alpha']:g}{scored}")
+    output.line(f"lora of rank {lora.rank}, alpha {lora.alpha:g}{scored}")
     target = data if data is not None else Path("FOLDER")
     next_command = ("clip-har", "evaluate", "--data", str(target), "--checkpoint", str(run.folder))
     output.files(("Run", run.folder), ("Next", shlex.join(next_command)))

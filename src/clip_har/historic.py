@@ -107,8 +107,8 @@ def evaluate_lora_clip(
     from clip_har.checkpoint import load_run
 
     run = load_run(_run_folder(checkpoint, data_dir, config, model_name, alpha))
-    for name, given in (("rank", rank), ("alpha", alpha)):
-        trained = run.card.settings.get(name)
+    lora = run.settings.lora
+    for name, given, trained in (("rank", rank, lora.rank), ("alpha", alpha, lora.alpha)):
         if given is not None and given != trained:
             raise RunError(
                 f"{run.folder} was trained with {name} {trained}, not {given}", remedy=f"Leave out --{name}."

@@ -6,8 +6,9 @@ import importlib.util
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from clip_har.config import EngineConfig, Settings
 from clip_har.errors import ConfigError, first_line
 from clip_har.files import write_atomically
 
@@ -43,7 +44,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of the project clip-har; with WANDB_MODE=offline only written, into wandb/ of the run folder."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Settings) -> None:
         import wandb
 
         known = folder / "wandb_id.txt"
@@ -51,7 +52,12 @@ class WeightsAndBiases:
         write_atomically(known, name)
         try:
             self._run = wandb.init(
-                project="clip-har", dir=str(folder), name=folder.name, id=name, resume="allow", config=dict(settings)
+                project="clip-har",
+                dir=str(folder),
+                name=folder.name,
+                id=name,
+                resume="allow",
+                config=settings.to_json(),
             )
         except wandb.Error as error:
             raise ConfigError(
@@ -66,26 +72,26 @@ class WeightsAndBiases:
         self._run.finish(exit_code=int(failed))
 
 
-def require(settings: Mapping[str, Any]) -> None:
+def require(config: EngineConfig) -> None:
     """Refuse early what is not installed.
 
     Raises:
         ConfigError: naming the package.
     """
-    for name in ("tensorboard", "wandb"):
-        if settings[name] and importlib.util.find_spec(name) is None:
+    for name, wanted in (("tensorboard", config.tensorboard), ("wandb", config.wandb)):
+        if wanted and importlib.util.find_spec(name) is None:
             raise ConfigError(f"--{name} needs the package {name}", remedy=f"pip install {name}")
 
 
-def trackers(folder: Path, settings: Mapping[str, Any], *, from_step: int) -> list[Tracker]:
+def trackers(folder: Path, settings: Settings, *, from_step: int) -> list[Tracker]:
     """Those that the settings ask for, after `require`.
 
     Raises:
         ConfigError: Weights & Biases refuses.
     """
     chosen: list[Tracker] = []
-    if settings["tensorboard"]:
+    if settings.engine.tensorboard:
         chosen.append(TensorBoard(folder, from_step=from_step))
-    if settings["wandb"]:
+    if settings.engine.wandb:
         chosen.append(WeightsAndBiases(folder, settings))
     return chosen

@@ -16,7 +16,7 @@ from clip_har.audit.embeddings import SIMILARITY
 from clip_har.audit.fingerprints import EXACT_SIDE
 from clip_har.audit.near_duplicates import DISTANCE
 from clip_har.config import Precision
-from clip_har.config.checking import MAX_BATCH, MAX_WORKERS
+from clip_har.config.ranges import MAX_BATCH, MAX_WORKERS
 from clip_har.errors import ConfigError
 
 

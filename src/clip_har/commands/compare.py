@@ -12,7 +12,6 @@ from clip_har.config import (
     CompareConfig,
     TrainConfig,
     apply_preset,
-    to_flat_json,
     validate,
 )
 from clip_har.dataset import write_manifest
@@ -122,13 +121,13 @@ def run_of_comparison(
     A method that starts from a run gets the comparison's own with the same seed, which is trained first if need be.
     """
     train_config = _train_config(config, name, seed, experiment)
-    starts_from = method_class(train_config.method, to_flat_json(train_config)).starts_from
+    starts_from = method_class(train_config.method, train_config).starts_from
     if starts_from is not None and train_config.start_from is None:
         source = run_of_comparison(config, starts_from, seed, experiment, progress, command)
         train_config = dataclasses.replace(train_config, start_from=source.folder)
     folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")
     with exclusive(folder):
-        checkpoint.check_folder(folder, to_flat_json(train_config), resume=checkpoint.has_run(folder))
+        checkpoint.check_folder(folder, train_config, resume=checkpoint.has_run(folder))
         if not checkpoint.is_finished(folder):
             return train_prepared(train_config, folder, experiment, progress, command)
     run = checkpoint.load_run(folder)
@@ -157,9 +156,8 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
             seed=seed,
         )
     )
-    given = to_flat_json(train_config)
-    method = method_class(train_config.method, given)
-    if config.budget == "full" or method.starts_from is not None or method.reads(given) != "image":
+    method = method_class(train_config.method, train_config)
+    if config.budget == "full" or method.starts_from is not None or method.reads(train_config) != "image":
         return train_config
     optimizer, augmentation = train_config.optimizer, train_config.augmentation
     if config.optimizer.epochs is None:

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +19,11 @@ from clip_har.config import (
     DEFAULT_MODEL,
     BackboneConfig,
     DataConfig,
+    Defaults,
     LoraConfig,
+    Settings,
     TrainConfig,
     resolve,
-    to_flat_json,
     validate,
 )
 from clip_har.dataset import write_manifest, write_unreadable
@@ -167,18 +167,17 @@ def _write(
     progress: Progress,
     command: str,
 ) -> checkpoint.Run:
-    flat = {key: value for key, value in to_flat_json(given).items() if key != "resume"} | {"out": str(out)}
-    if config.data is None:
-        flat["data"] = None
-    settings = resolve(flat, {}) | {"data": str(experiment.dataset.root)}
+    given = dataclasses.replace(given, out=out)
+    data = dataclasses.replace(given.data, data=experiment.dataset.root)
+    settings = resolve(dataclasses.replace(given, data=data), Defaults())
     method = create_method("lora", settings)
     checkpoint.clear(out)
-    checkpoint.write_json(out / "config.json", flat)
+    checkpoint.write_config(out, given, data_is_known=config.data is not None)
     if config.data is not None:
         write_manifest(experiment.whole, out / "manifest.csv")
         write_unreadable(experiment.dataset, out / "unreadable.csv")
     checkpoint.save_prompts(out, experiment.model.prompts_CD)
-    card, extra = _save(out, given, settings, method, tensors, experiment)
+    card, extra = _save(out, settings, method, tensors, experiment)
     imported = Imported(file=str(config.file), sha256=legacy.sha256, epoch=legacy.epoch, train_loss=legacy.train_loss)
     card = dataclasses.replace(card, imported=imported, command=command)
     card = _measured(out, card, experiment, progress)
@@ -188,8 +187,7 @@ def _write(
 
 def _save(
     out: Path,
-    given: TrainConfig,
-    settings: Mapping[str, Any],
+    settings: Settings,
     method: Method,
     tensors: Mapping[str, Tensor],
     experiment: Experiment,
@@ -204,7 +202,7 @@ def _save(
     )
     classifier = method.restore(frame, tensors)
     extra = checkpoint.save_weights(out, method, classifier, experiment.model.backbone.card.name)
-    return card_content(given, settings, experiment, method, classifier), extra
+    return card_content(settings, experiment, method, classifier), extra
 
 
 def _measured(out: Path, card: RunCard, experiment: Experiment, progress: Progress) -> RunCard:

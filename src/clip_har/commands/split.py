@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clip_har.audit.near_duplicates import DISTANCE, near_duplicate_groups
 from clip_har.commands.outputs import require_outside_dataset
-from clip_har.config.checking import MAX_WORKERS
+from clip_har.config.ranges import MAX_WORKERS
 from clip_har.csv_cells import csv_text
 from clip_har.dataset import (
     ActionDataset,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_har import checkpoint, distributed, tracking
-from clip_har.config import TrainConfig, apply_preset, to_flat_json, validate
+from clip_har.config import TrainConfig, apply_preset, validate
 from clip_har.experiment.setup import prepare
 from clip_har.experiment.training import train_prepared
 from clip_har.locking import exclusive
@@ -22,11 +22,11 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     """
     config = apply_preset(config)
     validate(config)
-    tracking.require(to_flat_json(config))
+    tracking.require(config.engine)
     distributed.initialise(config.backbone.device)
     folder = config.out or _default_folder(config)
     with exclusive(folder):
-        checkpoint.check_folder(folder, to_flat_json(config), resume=config.resume)
+        checkpoint.check_folder(folder, config, resume=config.resume)
         if config.resume and not checkpoint.has_run(folder):
             progress.note(f"Nothing to resume in {folder}: the training starts")
         if config.resume and checkpoint.is_finished(folder):

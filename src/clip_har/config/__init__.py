@@ -1,26 +1,31 @@
 """Every setting: the tree of dataclasses, files that fill it, presets and ranges. Nothing here acts on one."""
 
 from clip_har.config.checking import range_problems, validate
+from clip_har.config.commands import CompareConfig, EvaluateConfig, ExplainConfig, PromptsConfig, TrainConfig
 from clip_har.config.converters import Augment, MethodNames, Precision, known_method, preset_names
-from clip_har.config.legacy import HISTORIC_KEYS
-from clip_har.config.methods import METHOD_NAMES
-from clip_har.config.presets import apply_preset, load_preset, resolve
-from clip_har.config.reading import load_config_file
-from clip_har.config.tree import (
+from clip_har.config.flat import flat_fields, to_flat_json
+from clip_har.config.groups import (
     DEFAULT_MODEL,
     AugmentConfig,
     BackboneConfig,
-    CompareConfig,
     DataConfig,
     EngineConfig,
-    EvaluateConfig,
-    ExplainConfig,
     LoraConfig,
     OptimizerConfig,
-    PromptsConfig,
-    TrainConfig,
-    flat_fields,
-    to_flat_json,
+)
+from clip_har.config.legacy import HISTORIC_KEYS
+from clip_har.config.methods import METHOD_NAMES
+from clip_har.config.presets import apply_preset, load_preset
+from clip_har.config.reading import load_config_file
+from clip_har.config.settings import (
+    AugmentSettings,
+    Defaults,
+    LoraSettings,
+    OptimizerSettings,
+    Settings,
+    SourceSettings,
+    differing_settings,
+    resolve,
 )
 
 __all__ = [
@@ -29,19 +34,26 @@ __all__ = [
     "METHOD_NAMES",
     "Augment",
     "AugmentConfig",
+    "AugmentSettings",
     "BackboneConfig",
     "CompareConfig",
     "DataConfig",
+    "Defaults",
     "EngineConfig",
     "EvaluateConfig",
     "ExplainConfig",
     "LoraConfig",
+    "LoraSettings",
     "MethodNames",
     "OptimizerConfig",
+    "OptimizerSettings",
     "Precision",
     "PromptsConfig",
+    "Settings",
+    "SourceSettings",
     "TrainConfig",
     "apply_preset",
+    "differing_settings",
     "flat_fields",
     "known_method",
     "load_config_file",

@@ -1,4 +1,4 @@
-"""Presets, and who decides a setting: the flags, else the preset, else the method, else the base below."""
+"""Presets: settings by name, for what the flags do not give. What a preset leaves open, the method decides."""
 
 from __future__ import annotations
 
@@ -6,48 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from clip_har.config.commands import TrainConfig
 from clip_har.config.converters import PRESET_FOLDER
 from clip_har.config.methods import METHOD_CLASSES
 from clip_har.config.reading import load_config_file
-from clip_har.config.tree import TrainConfig
 from clip_har.errors import ConfigError
-
-BASE: Mapping[str, Any] = {
-    "placement": "embedding",
-    "towers": ["image", "text"],
-    "rank": 16,
-    "alpha": 32.0,
-    "dropout": 0.1,
-    "rslora": False,
-    "dora": False,
-    "layers": "all",
-    "renormalise": True,
-    "loss": "cross-entropy",
-    "epochs": 15,
-    "batch_size": 64,
-    "accumulate": 1,
-    "lr": 1e-3,
-    "weight_decay": 0.01,
-    "warmup_epochs": 0.0,
-    "gradient_clip": 1.0,
-    "betas": [0.9, 0.98],  # as CLIP was trained (arXiv 2103.00020, table 19) and the historic recipe used them
-    "eps": 1e-8,
-    "vision_lr_multiplier": 1.0,
-    "text_lr_multiplier": 1.0,
-    "projection_lr_multiplier": 1.0,
-    "layer_decay": 1.0,
-    "ema": 0.0,
-    "patience": 0,
-    "train_batchnorm": False,
-    "augment": "none",
-    "views": 4,
-    "text_augment": False,
-    "mixup": 0.0,
-    "hard_pairs": 0.0,
-    "hard_pairs_every": 1,
-    "hard_margin": 0.05,
-}
-"""What holds where neither flags, preset nor method say otherwise."""
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -74,11 +37,6 @@ def apply_preset(config: TrainConfig) -> TrainConfig:
     values = load_preset(name)
     filled: TrainConfig = _fill(config, values)
     return dataclasses.replace(filled, method=values["method"], preset=name)
-
-
-def resolve(given: Mapping[str, Any], method_defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings without gaps: those given, else the method's defaults, else `BASE`."""
-    return {**given, **BASE, **method_defaults, **{key: value for key, value in given.items() if value is not None}}
 
 
 def _fill(config: Any, values: Mapping[str, Any]) -> Any:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clip_har.config.commands import CompareConfig, EvaluateConfig, TrainConfig
+from clip_har.config.flat import flat_fields
 from clip_har.config.legacy import HISTORIC_KEYS, ignored_because, ignored_line, is_legacy
-from clip_har.config.tree import CompareConfig, EvaluateConfig, TrainConfig, flat_fields
 from clip_har.errors import ConfigError
 
 if sys.version_info >= (3, 11):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from clip_har import distributed
+from clip_har.config import AugmentSettings
 from clip_har.experiment.setup import Experiment
 from clip_har.files import unless_unwritable
 from clip_har.images import DecodedCache, PixelView
@@ -15,7 +14,7 @@ from clip_har.progress import Progress
 
 
 def with_decoded_cache(
-    experiment: Experiment, images: LabelledImages, reads: InputKind, settings: Mapping[str, Any], progress: Progress
+    experiment: Experiment, images: LabelledImages, reads: InputKind, settings: AugmentSettings, progress: Progress
 ) -> LabelledImages:
     """The same images, with their pixels from the decoded cache where it is of use.
 
@@ -24,8 +23,8 @@ def with_decoded_cache(
     """
     view = PixelView(
         preprocessing=experiment.model.backbone.card.preprocessing,
-        augment=settings["augment"],
-        image_size=settings["train_image_size"],
+        augment=settings.augment,
+        image_size=settings.train_image_size,
     )
     if reads != "image" or view.enough_pixels is None or images.files is None:
         progress.warn("--decoded-cache has no effect: it is for augmented training inside the towers")

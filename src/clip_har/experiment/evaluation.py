@@ -111,7 +111,7 @@ def _hard_pairs(run: checkpoint.Run, experiment: Experiment) -> dict[str, Any] |
     if not path.is_file():
         return None
     pairs = HardPairs.from_json(json.loads(path.read_text(encoding="utf-8")))
-    train = experiment.task(run.card.seed, shots=run.card.settings.get("shots")).train
+    train = experiment.task(run.card.seed, shots=run.settings.shots).train
     names = {record.sha256: record.name for record in experiment.dataset.split("train")}
     hashes = train.table.hashes
     if any(max(pair.first, pair.second) >= len(hashes) for pair in pairs.images):
@@ -156,7 +156,7 @@ def _run_card(run: checkpoint.Run) -> dict[str, Any]:
     card = {key: getattr(run.card, key) for key in keys if getattr(run.card, key) is not None}
     if run.card.preset:
         card["preset"] = run.card.preset
-    return card | {key: run.card.settings[key] for key in run.method.shown_settings}
+    return card | run.method.shown_settings()
 
 
 def _epoch_record(entry: Mapping[str, Any]) -> EpochRecord:

@@ -51,7 +51,7 @@ class TrainingRun:
         engine = self._engine()
         if saved is not None:
             self._continue(saved)
-        elif engine is not None and self.settings["hard_pairs"] > 0:
+        elif engine is not None and self.settings.augmentation.hard_pairs > 0:
             self._mine(self._zero_shot)
         states = fit(
             self.method,
@@ -67,7 +67,7 @@ class TrainingRun:
         first = next(states, None)
         if first is None:  # nothing to train, or nothing left
             return
-        if self.settings["batch_size"] == "auto":
+        if self.settings.optimizer.batch_size == "auto":
             self._progress.note(f"Batches of {first.batch_size} images, {first.accumulate} for each optimizer step")
         if distributed.is_main():
             self._trackers = trackers(self.folder, self.settings, from_step=first.step - 1)
@@ -89,16 +89,16 @@ class TrainingRun:
             if self.classifier.reads == "image":  # the other solvers work on cached features, on the CPU
                 self.classifier.to(self._backbone.device)
             return None
-        if self.settings["activation_checkpointing"] and not self.classifier.checkpoint_activations():
+        if self.settings.engine.activation_checkpointing and not self.classifier.checkpoint_activations():
             self._progress.warn("--activation-checkpointing has no effect on this method or model")
         return Engine(
             self.method,
             self.classifier,
             self.task,
             device=self._backbone.device,
-            precision=training_precision(self.settings["precision"], self._backbone.device, self.classifier),
-            compiled=self.settings["compile"],
-            fsdp=self.settings["fsdp"],
+            precision=training_precision(self.settings.backbone.precision, self._backbone.device, self.classifier),
+            compiled=self.settings.engine.compile,
+            fsdp=self.settings.engine.fsdp,
         )
 
     def place_weights(self) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ class TrainingRun:
                     entry = self._close_epoch(state, rate)
                     shown |= {"val": f"{entry['val_accuracy']:.1%}", "zero_shot": zero_shot}
                     images, started = 0, time.perf_counter()
-                elif state.step % self.settings["save_steps"] == 0:
+                elif state.step % self.settings.engine.save_steps == 0:
                     self._save_state(state)
                 bar.advance(1, **shown)
                 if any(distributed.gather_objects(bool(interrupted))) if distributed.launched() else interrupted:
@@ -163,8 +163,9 @@ class TrainingRun:
         figures = {"loss": state.loss, "mean_loss": state.mean_loss, "lr": state.lr, "images_per_second": rate}
         for tracker in self._trackers:
             tracker.log(figures, state.step)
+        epochs = self.settings.optimizer.epochs
         return {
-            "epoch": f"{math.ceil(state.step / state.total_steps * self.settings['epochs'])}/{self.settings['epochs']}",
+            "epoch": f"{math.ceil(state.step / state.total_steps * epochs)}/{epochs}",
             "loss": f"{state.loss:.3f}",
             "mean": f"{state.mean_loss:.3f}",
             "lr": f"{state.lr:.1e}",
@@ -177,8 +178,11 @@ class TrainingRun:
             entry = self._entry(state, rate)
             if entry["best"]:
                 self._keep(state.classifier, state.step)
-            due = state.epoch % self.settings["hard_pairs_every"] == 0 and state.epoch < self.settings["epochs"]
-            if self.settings["hard_pairs"] > 0 and due and isinstance(self.method, GradientMethod):
+            due = (
+                state.epoch % self.settings.augmentation.hard_pairs_every == 0
+                and state.epoch < self.settings.optimizer.epochs
+            )
+            if self.settings.augmentation.hard_pairs > 0 and due and isinstance(self.method, GradientMethod):
                 self._mine(state.classifier)
         self._warn_of_collapse(entry)
         self.history.append(entry)
@@ -218,7 +222,7 @@ class TrainingRun:
         return next((entry for entry in self.history if entry["best"]), None)
 
     def _stops_early(self) -> bool:
-        patience = self.settings["patience"]
+        patience = self.settings.optimizer.patience
         best = self._best()
         return bool(patience and best and self.history[-1]["epoch"] - best["epoch"] >= patience)
 
@@ -244,7 +248,7 @@ class TrainingRun:
             classifier.image_embeddings(task.train),
             task.train.labels_N,
             classes=task.classes,
-            hardest=min(1.0, 2 * self.settings["hard_pairs"]),
+            hardest=min(1.0, 2 * self.settings.augmentation.hard_pairs),
         )
         self.pairs = distributed.gather_objects(self.pairs)[0]  # rounding could break ties differently
         if distributed.is_main():

@@ -236,12 +236,11 @@ def _set_aside(data: DataConfig, folder: Path, run: checkpoint.Run | None) -> tu
     """The splits to leave out: those asked for, else on the same data those that the run was trained without."""
     if data.set_aside is not None or run is None:
         return data.set_aside or ()
-    settings = run.card.settings
     try:
-        same_data = locate(Path(settings["data"])).resolve() == folder.resolve()
+        same_data = locate(run.settings.data.data).resolve() == folder.resolve()
     except DataError:  # it has gone from there
         same_data = False
-    return tuple(settings.get("set_aside") or ()) if same_data else ()
+    return run.settings.data.set_aside or () if same_data else ()
 
 
 def _without_held_out(
@@ -265,7 +264,7 @@ def _given_manifest(data: DataConfig, run: checkpoint.Run | None, needed: Sequen
     """The manifest named with --manifest; else that of a run trained by one, unless the data is other data."""
     if data.manifest:
         return GivenManifest(path=data.manifest, splits=needed)
-    if run and run.card.settings.get("manifest"):
+    if run and run.settings.data.manifest:
         return GivenManifest(path=run.folder / "manifest.csv", splits=needed, binding=False)
     return None
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from clip_har import checkpoint, distributed
-from clip_har.config import TrainConfig, resolve, to_flat_json
+from clip_har.config import Settings, SourceSettings, TrainConfig, resolve
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.confidence import fit_calibration
@@ -38,9 +36,8 @@ def train_prepared(
     Args:
         config: with a method's name, its preset applied.
     """
-    given = {key: value for key, value in to_flat_json(config).items() if key != "resume"}
-    given["out"] = str(folder)
-    source, settings = _settings(config, given, experiment)
+    config = dataclasses.replace(config, out=folder)
+    source, settings = _settings(config, experiment)
     method = create_method(config.method, settings)
     start = _start(experiment)
     saved = load_state(folder, method, warn=progress.warn)
@@ -50,7 +47,7 @@ def train_prepared(
         remove_stray_temporaries(folder, folder / "last", folder / "answers")
         if saved is None:
             checkpoint.clear(folder)
-        checkpoint.write_json(folder / "config.json", given)
+        checkpoint.write_config(folder, config)
         write_manifest(experiment.whole, folder / "manifest.csv")
         write_unreadable(experiment.dataset, folder / "unreadable.csv")
         checkpoint.save_prompts(folder, experiment.model.prompts_CD)
@@ -66,7 +63,7 @@ def train_prepared(
         raise (KeyboardInterrupt(str(folder)) if checkpoint.has_run(folder) else interrupt) from None
     extra = fitting.place_weights() if distributed.is_main() else ()
     distributed.barrier()
-    card = card_content(config, settings, experiment, method, fitting.classifier)
+    card = card_content(settings, experiment, method, fitting.classifier)
     card = dataclasses.replace(
         card,
         validation=fitting.validation_of_the_kept_weights(),
@@ -84,40 +81,38 @@ def train_prepared(
     return checkpoint.load_run(folder)
 
 
-def _settings(
-    config: TrainConfig, given: Mapping[str, Any], experiment: Experiment
-) -> tuple[Source | None, dict[str, Any]]:
+def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | None, Settings]:
     """The run that is started from, if any, and the settings without gaps."""
-    method = method_class(config.method, given)
-    defaults = method.defaults(given, experiment.model.backbone)
-    settings = resolve(given, defaults)
+    method = method_class(config.method, config)
+    settings = resolve(config, method.defaults(config, experiment.model.backbone))
     if method.starts_from is None:
         return None, settings
     if config.start_from is None:
         raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Name it: --start-from RUN.")
     run = checkpoint.load_run(config.start_from)
     require_same(run.folder, run.protocol, experiment.protocol)
-    return run.as_source(), {
-        **settings,
-        "source_method": run.card.method,
-        "source_settings": resolve(run.card.settings, {}),
-        "source_trainable_params": run.card.trainable_params,
-        "source_weights_sha256": run.weights_sha256(),
-    }
+    then = SourceSettings(
+        method=run.card.method,
+        settings=run.settings,
+        trainable_params=run.card.trainable_params,
+        weights_sha256=run.weights_sha256(),
+    )
+    return run.as_source(), dataclasses.replace(settings, source=then)
 
 
 def _task(
-    config: TrainConfig, settings: Mapping[str, Any], experiment: Experiment, source: Source | None, progress: Progress
+    config: TrainConfig, settings: Settings, experiment: Experiment, source: Source | None, progress: Progress
 ) -> Task:
     """What the method learns from; with cached augmented views where it learns from cached embeddings."""
     task = experiment.task(config.seed, shots=config.shots, source=source)
     reads = method_class(config.method, settings).reads(settings)
-    if settings["decoded_cache"]:
-        train = with_decoded_cache(experiment, task.train, reads, settings, progress)
+    seen = settings.augmentation
+    if settings.engine.decoded_cache:
+        train = with_decoded_cache(experiment, task.train, reads, seen, progress)
         task = dataclasses.replace(task, train=train)
-    if settings["augment"] == "none" or reads == "image":
+    if seen.augment == "none" or reads == "image":
         return task
-    return dataclasses.replace(task, train=experiment.with_views(task.train, settings["augment"], settings["views"]))
+    return dataclasses.replace(task, train=experiment.with_views(task.train, seen.augment, seen.views))
 
 
 def _start(experiment: Experiment) -> Start:
@@ -144,16 +139,14 @@ def _require_same_start(folder: Path, saved: Start, now: Start, experiment: Expe
     )
 
 
-def card_content(
-    config: TrainConfig, settings: Mapping[str, Any], experiment: Experiment, method: Method, classifier: Classifier
-) -> RunCard:
+def card_content(settings: Settings, experiment: Experiment, method: Method, classifier: Classifier) -> RunCard:
     """What card.json says of a finished run, except how it was trained and how well."""
     model = experiment.model.backbone.card
     trainable = method.trainable_params(classifier)
     return RunCard(
         package_version=version("clip-har"),
-        method=config.method,
-        preset=config.preset,
+        method=settings.method,
+        preset=settings.preset,
         source=method.source,
         backbone=ModelOfRun(
             name=model.name,
@@ -174,8 +167,8 @@ def card_content(
         },
         preprocessing=model.preprocessing.to_json(),
         precision=experiment.model.backbone.precision,
-        settings=settings,
-        seed=config.seed,
+        settings=settings.to_json(),
+        seed=settings.seed,
         data=str(experiment.dataset.root),
         splits=experiment.dataset.counts(),
         manifest_sha256=experiment.whole.manifest_hash(),

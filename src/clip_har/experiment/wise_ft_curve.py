@@ -126,9 +126,10 @@ def _source_run(run: checkpoint.Run) -> checkpoint.Run:
     Raises:
         RunError: it is gone, or trained anew.
     """
-    settings = run.card.settings
-    source = checkpoint.load_run(Path(settings["start_from"]))
-    if source.weights_sha256() != settings.get("source_weights_sha256"):
+    start_from, then = run.settings.start_from, run.settings.source
+    assert start_from is not None and then is not None  # of an interpolated run
+    source = checkpoint.load_run(start_from)
+    if source.weights_sha256() != then.weights_sha256:
         raise RunError(
             f"{source.folder} does not hold the weights that {run.folder} was mixed from",
             remedy="Train the wise-ft run again.",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clip_har import distributed
 from clip_har.backbone import Backbone
+from clip_har.config import Defaults, Settings, TrainConfig
 from clip_har.errors import ConfigError
 from clip_har.features import FeatureTable
 from clip_har.images import ImageFiles
@@ -198,7 +199,7 @@ def over_files(images: LabelledImages, function: Callable[[Tensor], Tensor], pro
 
 
 class Method(ABC):
-    """A way of adapting a backbone. `settings` is the run's flat configuration, without gaps."""
+    """A way of adapting a backbone."""
 
     name: ClassVar[str]
     source: ClassVar[str]
@@ -214,33 +215,31 @@ class Method(ABC):
     """Method or preset of the run that a comparison starts it from; None where it starts from the model alone."""
     purpose_of_source: ClassVar[str] = ""
     """What it does with that run, as in "wise-ft mixes a trained run ...": for the message where there is none."""
-    shown_settings: ClassVar[tuple[str, ...]] = ()
-    """Settings of its own that the report shows."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     @classmethod
-    def variant(cls, settings: Mapping[str, Any]) -> type[Method]:
+    def variant(cls, config: TrainConfig | Settings) -> type[Method]:
         """The class that does what the settings ask for, where a name stands for several."""
-        del settings
+        del config
         return cls
 
     @classmethod
-    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
-        """Settings that hold for this method where nothing else is said; the others are config.presets.BASE.
-
-        Args:
-            given: flat settings as given, None where nothing is said.
-        """
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        """Settings that hold for this method where nothing is given."""
         del given, backbone
-        return {}
+        return Defaults()
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
         """What its classifier will read, known before it is built."""
-        del settings
+        del config
         return "embedding"
+
+    def shown_settings(self) -> dict[str, Any]:
+        """Settings of its own that the report shows."""
+        return {}
 
     @abstractmethod
     def build(self, task: Task) -> Classifier:

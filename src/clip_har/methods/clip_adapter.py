@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
+from clip_har.config import Defaults, OptimizerSettings, TrainConfig
 from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task, decayed_groups
 
 # Shapes: B images, C classes, D embedding width, K width of the bottleneck.
@@ -57,9 +58,11 @@ class ClipAdapter(GradientMethod):
     source = "arXiv 2110.04544"
 
     @classmethod
-    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
         del given, backbone
-        return {"epochs": 40}  # an epoch is a second at most; small data sets need the steps
+        return Defaults(
+            optimizer=OptimizerSettings(epochs=40)
+        )  # an epoch is a second at most; small data sets need the steps
 
     def build(self, task: Task) -> AdapterClassifier:
         classifier = AdapterClassifier(task.prompts_CD, task.logit_scale)
@@ -72,5 +75,6 @@ class ClipAdapter(GradientMethod):
         return classifier
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
-        lr = self.settings["lr"] * self.settings["vision_lr_multiplier"]
-        return decayed_groups(dict(classifier.named_parameters()), lr=lr, weight_decay=self.settings["weight_decay"])
+        optimizer = self.settings.optimizer
+        lr = optimizer.lr * optimizer.vision_lr_multiplier
+        return decayed_groups(dict(classifier.named_parameters()), lr=lr, weight_decay=optimizer.weight_decay)

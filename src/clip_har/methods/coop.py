@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
+from clip_har.config import Defaults, OptimizerSettings, TrainConfig
 from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task, decayed_groups
 from clip_har.prompts import class_phrase
 from clip_har.text_tower import encode_tokens, token_embedding, trimmed_tokens
@@ -126,11 +127,12 @@ class CoOp(GradientMethod):
     fits_any_name = False  # where the text tower is too short for the learned context and the name
 
     @classmethod
-    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
         """Steps as long as the tower's word vectors; large batches, since the text tower's cost is per step."""
         del given
         vectors_VW = cast(Tensor, token_embedding(backbone.model).weight)
-        return {"lr": float(f"{RELATIVE_LR * float(vectors_VW.float().std()):.1g}"), "batch_size": 128}
+        lr = float(f"{RELATIVE_LR * float(vectors_VW.float().std()):.1g}")
+        return Defaults(optimizer=OptimizerSettings(lr=lr, batch_size=128))
 
     def build(self, task: Task) -> PromptLearner:
         return PromptLearner(task, torch.Generator().manual_seed(task.seed))
@@ -141,5 +143,6 @@ class CoOp(GradientMethod):
         return classifier
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
-        lr = self.settings["lr"] * self.settings["text_lr_multiplier"]
-        return decayed_groups(dict(classifier.named_parameters()), lr=lr, weight_decay=self.settings["weight_decay"])
+        optimizer = self.settings.optimizer
+        lr = optimizer.lr * optimizer.text_lr_multiplier
+        return decayed_groups(dict(classifier.named_parameters()), lr=lr, weight_decay=optimizer.weight_decay)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_har.config import Settings, TrainConfig
 from clip_har.errors import ConfigError
 from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods.base import (
@@ -123,19 +124,21 @@ class Lora(GradientMethod):
     name = "lora"
     source = "arXiv 2106.09685"
     weights_file = "adapter_model.safetensors"
-    shown_settings = ("placement", "loss")
 
     @classmethod
-    def variant(cls, settings: Mapping[str, Any]) -> type[Method]:
+    def variant(cls, config: TrainConfig | Settings) -> type[Method]:
         """Inside the towers it is another class, which imports peft: that takes seconds."""
-        if not inside_towers(settings):
+        if config.lora.placement not in ("attention", "all"):
             return cls
         from clip_har.methods.tower_lora import TowerLora
 
         return TowerLora
 
+    def shown_settings(self) -> dict[str, Any]:
+        return {"placement": self.settings.lora.placement, "loss": self.settings.lora.loss}
+
     def build(self, task: Task) -> EmbeddingLora:
-        rank, width = self.settings["rank"], task.prompts_CD.shape[1]
+        rank, width = self.settings.lora.rank, task.prompts_CD.shape[1]
         if rank > max(width, HARMLESS_RANK):
             raise ConfigError(
                 f"--rank {rank} exceeds the width of the model's embeddings, {width}", remedy="Use a smaller --rank."
@@ -154,10 +157,11 @@ class Lora(GradientMethod):
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         assert isinstance(classifier, EmbeddingLora)
-        lr, decay = self.settings["lr"], self.settings["weight_decay"]
-        image_lr = lr * self.settings["vision_lr_multiplier"]
-        text_lr = lr * self.settings["text_lr_multiplier"]
-        scale_lr = lr * self.settings["projection_lr_multiplier"]
+        optimizer = self.settings.optimizer
+        decay = optimizer.weight_decay
+        image_lr = optimizer.lr * optimizer.vision_lr_multiplier
+        text_lr = optimizer.lr * optimizer.text_lr_multiplier
+        scale_lr = optimizer.lr * optimizer.projection_lr_multiplier
         return [
             {"params": list(classifier.image.parameters()), "lr": image_lr, "weight_decay": decay},
             {"params": list(classifier.text.parameters()), "lr": text_lr, "weight_decay": decay},
@@ -168,15 +172,15 @@ class Lora(GradientMethod):
         assert isinstance(classifier, EmbeddingLora)
         image_BD, scale = classifier.adapt_images(batch.inputs), classifier.scale()
         captions_CTD = task.captions_CTD.to(image_BD.device)
-        if self.settings["loss"] == "cross-entropy":
+        if self.settings.lora.loss == "cross-entropy":
             class_CD = classifier.prompts_CD
-            if self.settings["text_augment"]:
+            if self.settings.augmentation.text_augment:
                 drawn_C = torch.randint(captions_CTD.shape[1], (len(captions_CTD),))
                 class_CD = captions_CTD[torch.arange(len(captions_CTD)), drawn_C]
             return weighted_cross_entropy(scale * image_BD @ classifier.adapt_text(class_CD).T, batch)
         templates_B = torch.randint(captions_CTD.shape[1], batch.labels_B.shape)
         caption_BD = classifier.adapt_text(captions_CTD[batch.labels_B.cpu(), templates_B])
-        return CAPTION_LOSSES[self.settings["loss"]](image_BD, caption_BD, batch.labels_B, scale, batch.weights_B)
+        return CAPTION_LOSSES[self.settings.lora.loss](image_BD, caption_BD, batch.labels_B, scale, batch.weights_B)
 
     def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same A, and B = 0: on the way there the update shrinks evenly."""
@@ -191,13 +195,14 @@ class Lora(GradientMethod):
 
     def extra_files(self, classifier: Classifier, backbone_name: str) -> dict[str, Mapping[str, Any]]:
         """PEFT's adapter_config.json: the adapter fits a module with identity layers `image` and `text`."""
+        lora = self.settings.lora
         config = {
             "peft_type": "LORA",
             "base_model_name_or_path": backbone_name,
-            "r": self.settings["rank"],
-            "lora_alpha": self.settings["alpha"],
-            "lora_dropout": self.settings["dropout"],
-            "use_rslora": self.settings["rslora"],
+            "r": lora.rank,
+            "lora_alpha": lora.alpha,
+            "lora_dropout": lora.dropout,
+            "use_rslora": lora.rslora,
             "target_modules": ["image", "text"],
             "bias": "none",
             "inference_mode": True,
@@ -205,22 +210,17 @@ class Lora(GradientMethod):
         return {"adapter_config.json": config}
 
     def _empty(self, frame: ClassifierContext) -> EmbeddingLora:
-        rank, alpha, dropout = (self.settings[key] for key in ("rank", "alpha", "dropout"))
-        if self.settings["rslora"]:  # alpha / sqrt(r), in terms of the scale alpha / r that the residual applies
-            alpha = alpha * math.sqrt(rank)
+        lora, alpha = self.settings.lora, self.settings.lora.alpha
+        if lora.rslora:  # alpha / sqrt(r), in terms of the scale alpha / r that the residual applies
+            alpha = alpha * math.sqrt(lora.rank)
         return EmbeddingLora(
             frame.prompts_CD,
             frame.logit_scale,
-            rank=rank,
+            rank=lora.rank,
             alpha=alpha,
-            dropout=dropout,
-            renormalise=self.settings["renormalise"],
+            dropout=lora.dropout,
+            renormalise=lora.renormalise,
         )
-
-
-def inside_towers(settings: Mapping[str, Any]) -> bool:
-    """Whether --placement puts the updates inside the towers."""
-    return settings.get("placement") in ("attention", "all")
 
 
 # PEFT's names: base_model.model.image.lora_A.weight; ours: image.lora_A.

@@ -6,11 +6,13 @@ In the manner of FLYP: the pretraining's own kind of loss between images and cap
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from clip_har.backbone import Backbone
+from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settings, TrainConfig
 from clip_har.methods.base import Batch, Classifier, ClassifierContext, GradientMethod, InputKind, Task
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
@@ -27,20 +29,21 @@ class FullFineTuning(GradientMethod):
     source = "arXiv 2212.00638"
 
     @classmethod
-    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
-        return {
-            "epochs": 10,
-            "batch_size": 32,
-            "lr": default_lr(backbone, transformer=1e-5, convolutional=2e-4),
-            "weight_decay": 0.1,
-            "warmup_epochs": 0.5,
-            "augment": "light",
-            "text_augment": True,
-        }
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        return Defaults(
+            optimizer=OptimizerSettings(
+                epochs=10,
+                batch_size=32,
+                lr=default_lr(backbone, transformer=1e-5, convolutional=2e-4),
+                weight_decay=0.1,
+                warmup_epochs=0.5,
+            ),
+            augmentation=AugmentSettings(augment="light", text_augment=True),
+        )
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
-        del settings
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        del config
         return "image"
 
     def build(self, task: Task) -> Towers:
@@ -57,7 +60,7 @@ class FullFineTuning(GradientMethod):
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         assert isinstance(classifier, Towers)
-        return tower_groups(classifier.model, self.settings)
+        return tower_groups(classifier.model, self.settings.optimizer)
 
     def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
         assert isinstance(classifier, Towers)
@@ -65,7 +68,7 @@ class FullFineTuning(GradientMethod):
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
         """All parameters, and batch norm's statistics where they were trained."""
-        if not self.settings["train_batchnorm"]:
+        if not self.settings.optimizer.train_batchnorm:
             return super().tensors(classifier)
         return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
@@ -75,7 +78,7 @@ class FullFineTuning(GradientMethod):
 
     def _empty(self, frame: ClassifierContext) -> Towers:
         backbone = frame.load_backbone()
-        return Towers(frame, backbone, train_text=True, train_batchnorm=self.settings["train_batchnorm"])
+        return Towers(frame, backbone, train_text=True, train_batchnorm=self.settings.optimizer.train_batchnorm)
 
 
 class TwoTier(FullFineTuning):
@@ -88,5 +91,6 @@ class TwoTier(FullFineTuning):
     source = "the historic project's config files"
 
     @classmethod
-    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
-        return {**super().defaults(given, backbone), "text_lr_multiplier": 0.1}
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        full = super().defaults(given, backbone)
+        return replace(full, optimizer=replace(full.optimizer, text_lr_multiplier=0.1))

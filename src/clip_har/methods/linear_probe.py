@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clip_har.config import Settings, TrainConfig
 from clip_har.methods.base import Candidate, Classifier, ClassifierContext, InputKind, SolvedMethod, Task
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class LinearProbe(SolvedMethod):
     candidates = len(INVERSE_REGULARISATION)
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
-        del settings
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        del config
         return "hidden"
 
     def build(self, task: Task) -> LinearProbeClassifier:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
+from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settings, TrainConfig
 from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, InputKind, Task
 from clip_har.methods.linear_probe import LinearProbe, LinearProbeClassifier
 from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
@@ -71,18 +72,20 @@ class LpFt(GradientMethod):
     source = "arXiv 2202.10054"
 
     @classmethod
-    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
-        return {
-            "epochs": 10,
-            "batch_size": 32,
-            "lr": default_lr(backbone, transformer=1e-5, convolutional=2e-4),
-            "warmup_epochs": 0.5,
-            "augment": "light",
-        }
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        return Defaults(
+            optimizer=OptimizerSettings(
+                epochs=10,
+                batch_size=32,
+                lr=default_lr(backbone, transformer=1e-5, convolutional=2e-4),
+                warmup_epochs=0.5,
+            ),
+            augmentation=AugmentSettings(augment="light"),
+        )
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
-        del settings
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        del config
         return "image"
 
     def build(self, task: Task) -> TowerWithHead:
@@ -102,7 +105,7 @@ class LpFt(GradientMethod):
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         assert isinstance(classifier, TowerWithHead)
-        return tower_groups(classifier, self.settings)
+        return tower_groups(classifier, self.settings.optimizer)
 
     def _best_probe(self, task: Task) -> LinearProbeClassifier:
         """The candidate with the lowest loss on validation."""

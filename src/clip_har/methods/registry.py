@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from clip_har.config import Settings, TrainConfig
 from clip_har.config.methods import METHOD_CLASSES
 from clip_har.methods.base import Method
 
@@ -26,11 +26,11 @@ class _Methods(Mapping[str, type[Method]]):
 METHODS = _Methods()
 
 
-def method_class(name: str, settings: Mapping[str, Any]) -> type[Method]:
+def method_class(name: str, config: TrainConfig | Settings) -> type[Method]:
     """The class behind a method's name, which may depend on its settings: LoRA has one for each placement."""
-    return METHODS[name].variant(settings)
+    return METHODS[name].variant(config)
 
 
-def create_method(name: str, settings: Mapping[str, Any]) -> Method:
-    """A method with its settings, a flat configuration without gaps."""
+def create_method(name: str, settings: Settings) -> Method:
+    """A method with its settings."""
     return method_class(name, settings)(settings)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
+from clip_har.config import Defaults, OptimizerSettings, TrainConfig
 from clip_har.memory import one_thread
 from clip_har.methods.base import (
     Candidate,
@@ -160,9 +161,9 @@ class TipAdapterF(GradientMethod):
     source = "arXiv 2207.09519"
 
     @classmethod
-    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
         del given, backbone
-        return {"epochs": 20, "lr": 1e-3}  # the paper's own
+        return Defaults(optimizer=OptimizerSettings(epochs=20, lr=1e-3))  # the paper's own
 
     def build(self, task: Task) -> CacheClassifier:
         classifier = CacheClassifier.of_training_images(task, train_keys=True)
@@ -178,8 +179,9 @@ class TipAdapterF(GradientMethod):
         return _saved(classifier)
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
-        lr = self.settings["lr"] * self.settings["vision_lr_multiplier"]
-        return decayed_groups(dict(classifier.named_parameters()), lr=lr, weight_decay=self.settings["weight_decay"])
+        optimizer = self.settings.optimizer
+        lr = optimizer.lr * optimizer.vision_lr_multiplier
+        return decayed_groups(dict(classifier.named_parameters()), lr=lr, weight_decay=optimizer.weight_decay)
 
 
 def _restored(frame: ClassifierContext, tensors: Mapping[str, Tensor], *, train_keys: bool) -> CacheClassifier:

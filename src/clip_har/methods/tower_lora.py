@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
+from clip_har.config import AugmentSettings, Defaults, LoraSettings, OptimizerSettings, Settings, TrainConfig
 from clip_har.errors import ConfigError
 from clip_har.methods.base import Batch, Classifier, ClassifierContext, GradientMethod, InputKind, Task
 from clip_har.methods.lora_targets import ADAPTER, Targets, find_targets
@@ -37,28 +38,29 @@ class TowerLora(GradientMethod):
 
     name = "lora"
     source = "arXiv 2106.09685, 2405.18541"
-    shown_settings = ("placement", "loss")
     weights_file = "adapter_model.safetensors"
 
     @classmethod
-    def defaults(cls, given: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
-        return {
-            "rank": 2,
-            "alpha": 4.0,
-            "dropout": 0.0,
-            "rslora": True,
-            "epochs": 10,
-            "batch_size": 32,
-            "lr": default_lr(backbone, transformer=5e-4, convolutional=6e-3),
-            "warmup_epochs": 0.5,
-            "augment": "light",
-            "text_augment": "text" in (given.get("towers") or ("image", "text")),
-        }
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        towers = given.lora.towers or LoraSettings().towers
+        return Defaults(
+            lora=LoraSettings(rank=2, alpha=4.0, dropout=0.0, rslora=True),
+            optimizer=OptimizerSettings(
+                epochs=10,
+                batch_size=32,
+                lr=default_lr(backbone, transformer=5e-4, convolutional=6e-3),
+                warmup_epochs=0.5,
+            ),
+            augmentation=AugmentSettings(augment="light", text_augment="text" in towers),
+        )
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
-        del settings
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        del config
         return "image"
+
+    def shown_settings(self) -> dict[str, Any]:
+        return {"placement": self.settings.lora.placement, "loss": self.settings.lora.loss}
 
     def build(self, task: Task) -> Towers:
         from clip_har.methods.lora_attention import make_readable  # peft, which it imports, takes seconds
@@ -89,7 +91,7 @@ class TowerLora(GradientMethod):
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         assert isinstance(classifier, Towers)
-        return tower_groups(classifier.model, self.settings)
+        return tower_groups(classifier.model, self.settings.optimizer)
 
     def loss(self, classifier: Classifier, batch: Batch, task: Task) -> Tensor:
         assert isinstance(classifier, Towers)
@@ -144,20 +146,20 @@ class TowerLora(GradientMethod):
 
     def _towers(self, frame: ClassifierContext) -> tuple[Towers, Targets]:
         """The towers before any adapter, and which of their layers get one."""
-        towers = tuple(self.settings["towers"])
+        towers = self.settings.lora.towers
         backbone = frame.load_backbone()
-        train_batchnorm = self.settings["train_batchnorm"]
+        train_batchnorm = self.settings.optimizer.train_batchnorm
         classifier = Towers(frame, backbone, train_text="text" in towers, train_batchnorm=train_batchnorm)
         targets = find_targets(
             classifier,
             backbone.card.preprocessing.image_size,
             towers=towers,
-            placement=self.settings["placement"],
-            layers=self.settings["layers"],
+            placement=self.settings.lora.placement,
+            layers=self.settings.lora.layers,
         )
         self._require_fitting_rank(classifier.model, targets)
         merged = [n for n in targets.called if isinstance(classifier.model.get_submodule(n), nn.MultiheadAttention)]
-        if self.settings["dora"] and (merged or targets.read):
+        if self.settings.lora.dora and (merged or targets.read):
             name = (merged + targets.read)[0]
             raise ConfigError(f"PEFT has no DoRA for layers such as {name}", remedy="Leave --dora out.")
         return classifier, targets
@@ -167,9 +169,10 @@ class TowerLora(GradientMethod):
         modules = [model.get_submodule(name) for name in (*targets.called, *targets.read)]
         shapes = [tuple(p.shape) for module in modules for p in module.parameters(recurse=False) if p.ndim > 1]
         widest = max((min(shape[0], math.prod(shape[1:])) for shape in shapes), default=0)
-        if widest and self.settings["rank"] > widest:
+        rank = self.settings.lora.rank
+        if widest and rank > widest:
             raise ConfigError(
-                f"--rank {self.settings['rank']} exceeds the width of the widest adapted layer, {widest}",
+                f"--rank {rank} exceeds the width of the widest adapted layer, {widest}",
                 remedy="Use a smaller --rank.",
             )
 
@@ -178,12 +181,13 @@ class TowerLora(GradientMethod):
 
         from clip_har.methods.lora_attention import make_attention_fast
 
+        lora = self.settings.lora
         config = peft.LoraConfig(
-            r=self.settings["rank"],
-            lora_alpha=self.settings["alpha"],
-            lora_dropout=self.settings["dropout"],
-            use_rslora=self.settings["rslora"],
-            use_dora=self.settings["dora"],
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            use_rslora=lora.rslora,
+            use_dora=lora.dora,
             target_modules=_pattern(names),
         )
         peft.inject_adapter_in_model(config, model, ADAPTER)

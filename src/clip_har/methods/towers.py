@@ -6,7 +6,6 @@ Which parameters are trained, and how, is for each method to say.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
+from clip_har.config import OptimizerSettings, Settings
 from clip_har.losses import CAPTION_LOSSES, cosine_logits
 from clip_har.methods.base import (
     MAX_LOGIT_SCALE,
@@ -127,19 +127,20 @@ class Towers(Classifier):
         return cosine_logits(self.encode_images(images_BCHW), class_CD, self.scale())
 
 
-def towers_loss(classifier: Towers, batch: Batch, settings: Mapping[str, Any]) -> Tensor:
+def towers_loss(classifier: Towers, batch: Batch, settings: Settings) -> Tensor:
     """The loss that `settings` name: over the class prompts, or between the batch's images and a caption of each.
 
     A caption is its class's sentence under a template drawn at random; each different one is encoded once.
     """
     image_BD = classifier.encode_images(batch.inputs)
-    if settings["loss"] == "cross-entropy":
-        class_CD = classifier.drawn_class_embeddings() if settings["text_augment"] else classifier.class_embeddings()
+    if settings.lora.loss == "cross-entropy":
+        drawn = settings.augmentation.text_augment
+        class_CD = classifier.drawn_class_embeddings() if drawn else classifier.class_embeddings()
         return weighted_cross_entropy(cosine_logits(image_BD, class_CD, classifier.scale()), batch)
     templates_B = torch.randint(classifier.tokens_CTL.shape[1], batch.labels_B.shape).to(classifier.device)
     pairs_M2, which_B = torch.stack([batch.labels_B, templates_B], dim=1).unique(dim=0, return_inverse=True)
     caption_BD = classifier.encode_captions(pairs_M2[:, 0], pairs_M2[:, 1])[which_B]
-    return CAPTION_LOSSES[settings["loss"]](image_BD, caption_BD, batch.labels_B, classifier.scale(), batch.weights_B)
+    return CAPTION_LOSSES[settings.lora.loss](image_BD, caption_BD, batch.labels_B, classifier.scale(), batch.weights_B)
 
 
 def side_of(name: str) -> str:
@@ -155,21 +156,25 @@ def depth_of(name: str) -> int | None:
     return int(found.group(1) or found.group(2)) if found else None
 
 
-def tower_groups(model: nn.Module, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def tower_groups(model: nn.Module, optimizer: OptimizerSettings) -> list[dict[str, Any]]:
     """AdamW's groups for all trained parameters of a model: per side, per layer, without decay for biases and norms.
 
     With --layer-decay f, layer k of n gets f ** (n - k) of its side's learning rate, what lies below the layers one
     factor less (Clark et al. 2020, arXiv 2003.10555, as BEiT fine-tunes, arXiv 2106.08254).
     """
-    sides = {"image": "vision", "text": "text", "joint": "projection"}
+    sides = {
+        "image": optimizer.vision_lr_multiplier,
+        "text": optimizer.text_lr_multiplier,
+        "joint": optimizer.projection_lr_multiplier,
+    }
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     depths = {side: max((depth_of(n) or 0 for n in named if side_of(n) == side), default=0) for side in sides}
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in named.items():
         side = side_of(name)
-        rate = settings["lr"] * settings[f"{sides[side]}_lr_multiplier"]
-        rate *= settings["layer_decay"] ** _distance_from_top(name, depths[side])
-        decay = settings["weight_decay"] if parameter.ndim >= 2 else 0.0
+        rate = optimizer.lr * sides[side]
+        rate *= optimizer.layer_decay ** _distance_from_top(name, depths[side])
+        decay = optimizer.weight_decay if parameter.ndim >= 2 else 0.0
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
     return list(groups.values())

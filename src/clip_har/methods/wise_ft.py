@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_har.config import resolve
+from clip_har.config import Settings, SourceSettings, TrainConfig
 from clip_har.methods.base import (
     Candidate,
     Classifier,
@@ -41,9 +41,9 @@ class WiseFt(InterpolatedMethod):
     purpose_of_source = "mixes a trained run with zero-shot weights"
 
     @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> InputKind:
-        source = settings["source_settings"]
-        return method_class(settings["source_method"], source).reads(source)
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        source = _settings_of_source(config)
+        return method_class(source.method, source.settings).reads(source.settings)
 
     @property
     def weights_file(self) -> str:  # type: ignore[override]
@@ -64,7 +64,7 @@ class WiseFt(InterpolatedMethod):
 
     def trainable_params(self, classifier: Classifier) -> int:
         del classifier  # its weights are no longer trained
-        return int(self.settings["source_trainable_params"])
+        return _settings_of_source(self.settings).trainable_params
 
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
         origin = self.origin()
@@ -86,8 +86,8 @@ class WiseFt(InterpolatedMethod):
 
     def origin(self) -> Method:
         """The method whose weights these are."""
-        settings = resolve(self.settings["source_settings"], {})  # a run of an earlier version lacks what came later
-        return create_method(self.settings["source_method"], settings)
+        source = _settings_of_source(self.settings)
+        return create_method(source.method, source.settings)
 
 
 def mixed(zero_shot: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -96,6 +96,12 @@ def mixed(zero_shot: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha:
         key: torch.lerp(zero_shot[key].float().cpu(), tensor.float(), alpha).to(tensor.dtype)
         for key, tensor in trained.items()
     }
+
+
+def _settings_of_source(config: TrainConfig | Settings) -> SourceSettings:
+    if not isinstance(config, Settings) or config.source is None:
+        raise ValueError("no run to start from")
+    return config.source
 
 
 def _source(task: Task) -> Source:

@@ -5,14 +5,14 @@ The order of an epoch follows from the seed, the epoch's number and the pairs mi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har import distributed
+from clip_har.config import AugmentSettings
 from clip_har.hard_pairs import HardPairs, compose, margins
 from clip_har.methods import Batch, InputKind, LabelledImages
 
@@ -34,7 +34,7 @@ class Epoch:
         reads: what the classifier takes of each image.
         batch_size: images per forward pass and process.
         accumulate: forward passes per optimizer step.
-        settings: the run's flat configuration.
+        settings: the run's.
         pairs: mined hard pairs, or None.
         logit_scale: what turns a margin of cosine similarity into one of logits.
     """
@@ -46,7 +46,7 @@ class Epoch:
         *,
         batch_size: int,
         accumulate: int,
-        settings: Mapping[str, Any],
+        settings: AugmentSettings,
         seed: int,
         number: int,
         classes: Sequence[str],
@@ -61,12 +61,12 @@ class Epoch:
         self._number = number
         self._classes = classes
         self._pairs = pairs
-        self._margin = settings["hard_margin"] * logit_scale
+        self._margin = settings.hard_margin * logit_scale
         generator = torch.Generator().manual_seed(self._seed)
         order_N = torch.randperm(len(images), generator=generator)
         step_size = batch_size * accumulate * distributed.world_size()
-        if pairs is not None and settings["hard_pairs"] > 0:
-            self.steps = compose(order_N, pairs, settings["hard_pairs"], step_size, generator)
+        if pairs is not None and settings.hard_pairs > 0:
+            self.steps = compose(order_N, pairs, settings.hard_pairs, step_size, generator)
         else:
             self.steps = list(order_N.split(step_size))
 
@@ -99,8 +99,8 @@ class Epoch:
             assert self._images.files is not None
             yield from self._images.files.training_batches(
                 [indices_B.tolist() for indices_B in batches],
-                augment=self._settings["augment"],
-                image_size=self._settings["train_image_size"],
+                augment=self._settings.augment,
+                image_size=self._settings.train_image_size,
                 seed=self._seed,
             )
             return
@@ -113,11 +113,11 @@ class Epoch:
     def _batch(self, indices_B: Tensor, shares_B: Tensor, inputs: Tensor, device: torch.device) -> Batch:
         labels_B = self._images.labels_N[indices_B]
         offsets_BC = None
-        if self._pairs is not None and self._settings["hard_pairs"] > 0:
+        if self._pairs is not None and self._settings.hard_pairs > 0:
             offsets_BC = margins(labels_B, indices_B, self._pairs, self._classes, self._margin)
         targets_BC = None
-        if self._settings["mixup"] > 0:
-            inputs, targets_BC = mixed(inputs, labels_B, len(self._classes), self._settings["mixup"])
+        if self._settings.mixup > 0:
+            inputs, targets_BC = mixed(inputs, labels_B, len(self._classes), self._settings.mixup)
         return Batch(
             inputs=inputs.to(device, non_blocking=True),
             labels_B=labels_B.to(device),

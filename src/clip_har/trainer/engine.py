@@ -83,9 +83,10 @@ class Engine:
             objective = self._accelerator.prepare_model(objective, device_placement=False)
         self._objective = objective
         groups = method.parameter_groups(classifier)
-        first, second = method.settings["betas"]
+        optimizer = method.settings.optimizer
+        first, second = optimizer.betas
         self.optimizer = torch.optim.AdamW(
-            groups, betas=(first, second), eps=method.settings["eps"], fused=_can_fuse(groups, precision)
+            groups, betas=(first, second), eps=optimizer.eps, fused=_can_fuse(groups, precision)
         )
         self._experiment = self._accelerator.prepare_optimizer(self.optimizer, device_placement=False)
         self.trained = [parameter for group in groups for parameter in group["params"]]

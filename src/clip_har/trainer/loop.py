@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clip_har import distributed
+from clip_har.config import Settings
 from clip_har.errors import RunError, TrainingError
 from clip_har.hard_pairs import HardPairs
 from clip_har.memory import one_thread
@@ -90,7 +91,7 @@ def fit(
     method: Method,
     classifier: Classifier,
     task: Task,
-    settings: Mapping[str, Any],
+    settings: Settings,
     *,
     engine: Engine | None = None,
     resume: Snapshot | None = None,
@@ -103,7 +104,7 @@ def fit(
     continues from a snapshot therefore ends bit-identical, on the CPU, to one that was never stopped.
 
     Args:
-        settings: the run's flat configuration.
+        settings: the run's.
         engine: where and in which arithmetic; by default where the classifier is, in float32.
         resume: what `TrainState.snapshot` gave.
         pairs: asked at the start of each epoch for the hard pairs that its batches are composed of.
@@ -128,7 +129,7 @@ class _Loop:
         engine: Engine,
         classifier: Classifier,
         task: Task,
-        settings: Mapping[str, Any],
+        settings: Settings,
         pairs: Callable[[], HardPairs | None],
     ) -> None:
         self.engine = engine
@@ -137,7 +138,8 @@ class _Loop:
         self.settings = settings
         self.pairs = pairs
         self.peaks = [group["lr"] for group in engine.optimizer.param_groups]
-        self.average = MovingAverage(engine.trained, settings["ema"]) if settings["ema"] else None
+        ema = settings.optimizer.ema
+        self.average = MovingAverage(engine.trained, ema) if ema else None
         self.at = _Position()
 
     def run(self, resume: Snapshot | None) -> Iterator[TrainState]:
@@ -147,7 +149,7 @@ class _Loop:
             chosen = chosen_batch_size(self.engine, self.classifier, self.task, self.settings)
             self.at.batch_size, self.at.accumulate = chosen
             self.at.processes = distributed.world_size()
-        while self.at.epoch < self.settings["epochs"]:
+        while self.at.epoch < self.settings.optimizer.epochs:
             epoch = self._epoch()
             if resume is None or self.at.step_in_epoch == 0:
                 torch.manual_seed(epoch_seed(self.task.seed, self.at.epoch) + RANK_SEED * distributed.rank())
@@ -160,7 +162,7 @@ class _Loop:
             self.classifier.reads,
             batch_size=self.at.batch_size,
             accumulate=self.at.accumulate,
-            settings=self.settings,
+            settings=self.settings.augmentation,
             seed=self.task.seed,
             number=self.at.epoch,
             classes=self.task.classes,
@@ -170,17 +172,17 @@ class _Loop:
 
     def _steps(self, epoch: Epoch) -> Iterator[TrainState]:
         at, per_epoch = self.at, len(epoch)
-        total = per_epoch * self.settings["epochs"]
-        warmup = self.settings["warmup_steps"]
+        total = per_epoch * self.settings.optimizer.epochs
+        warmup = self.settings.optimizer.warmup_steps
         if warmup is None:
-            warmup = round(per_epoch * self.settings["warmup_epochs"])
+            warmup = round(per_epoch * self.settings.optimizer.warmup_epochs)
         started = time.perf_counter()
         for batches in epoch.batches(self.engine.device, done=at.step_in_epoch):
             factor = lr_factor(at.step, total=total, warmup=warmup)
             for group, peak in zip(self.engine.optimizer.param_groups, self.peaks, strict=True):
                 group["lr"] = peak * factor
             loss = self.engine.accumulate(batches)
-            if not math.isfinite(loss) or not self.engine.step(self.settings["gradient_clip"]):
+            if not math.isfinite(loss) or not self.engine.step(self.settings.optimizer.gradient_clip):
                 raise _non_finite(at.step, self.peaks[0] * factor, at.last_finite)
             if self.average is not None:
                 self.average.update(at.step + 1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
 from clip_har import distributed
+from clip_har.config import Settings
 from clip_har.errors import ConfigError, TrainingError
 from clip_har.failures import is_out_of_memory
 from clip_har.methods import Batch, Classifier, Task
@@ -18,9 +18,7 @@ EFFECTIVE_BATCH = 64
 """Images per optimizer step that --batch-size auto keeps, in one pass or several."""
 
 
-def chosen_batch_size(
-    engine: Engine, classifier: Classifier, task: Task, settings: Mapping[str, Any]
-) -> tuple[int, int]:
+def chosen_batch_size(engine: Engine, classifier: Classifier, task: Task, settings: Settings) -> tuple[int, int]:
     """Images per forward pass and passes per step: as given, or the largest part of `EFFECTIVE_BATCH` that fits.
 
     Tries one forward and backward pass, halving the batch until one succeeds; nothing is changed by the trial.
@@ -28,24 +26,25 @@ def chosen_batch_size(
     Raises:
         ConfigError: several processes would have to try together.
     """
-    if settings["batch_size"] != "auto":
-        return int(settings["batch_size"]), settings["accumulate"]
+    optimizer = settings.optimizer
+    if optimizer.batch_size != "auto":
+        return optimizer.batch_size, optimizer.accumulate
     if distributed.world_size() > 1:
         raise ConfigError("--batch-size auto is for one process", remedy="Find the size with one, then give it to all.")
     size = EFFECTIVE_BATCH
     while size > 1 and not fits(engine, classifier, task, settings, size):
         size //= 2
-    return size, EFFECTIVE_BATCH // size * settings["accumulate"]
+    return size, EFFECTIVE_BATCH // size * optimizer.accumulate
 
 
-def fits(engine: Engine, classifier: Classifier, task: Task, settings: Mapping[str, Any], size: int) -> bool:
+def fits(engine: Engine, classifier: Classifier, task: Task, settings: Settings, size: int) -> bool:
     """Whether a forward and backward pass over `size` images has enough memory."""
     if classifier.reads != "image":
         return True
     rows = torch.arange(size) % len(task.train)
     assert task.train.files is not None
     (images,) = task.train.files.training_batches(
-        [rows.tolist()[:1]], augment="none", image_size=settings["train_image_size"], seed=0
+        [rows.tolist()[:1]], augment="none", image_size=settings.augmentation.train_image_size, seed=0
     )
     state = torch.get_rng_state()
     buffers = {key: buffer.clone() for key, buffer in classifier.named_buffers()}
@@ -71,7 +70,7 @@ def fits(engine: Engine, classifier: Classifier, task: Task, settings: Mapping[s
 
 
 @contextlib.contextmanager
-def explaining_memory(engine: Engine, settings: Mapping[str, Any]) -> Iterator[None]:
+def explaining_memory(engine: Engine, settings: Settings) -> Iterator[None]:
     """Turn an out-of-memory error into one line that names what helps and what each would save."""
     try:
         yield
@@ -81,19 +80,20 @@ def explaining_memory(engine: Engine, settings: Mapping[str, Any]) -> Iterator[N
         raise TrainingError(_exhausted(engine, settings), remedy=_remedies(engine, settings)) from error
 
 
-def _exhausted(engine: Engine, settings: Mapping[str, Any]) -> str:
-    size = "one image" if settings["batch_size"] == "auto" else f"a batch of {settings['batch_size']} images"
+def _exhausted(engine: Engine, settings: Settings) -> str:
+    batch = settings.optimizer.batch_size
+    size = "one image" if batch == "auto" else f"a batch of {batch} images"
     return f"The memory of {engine.device} does not hold {size}"
 
 
-def _remedies(engine: Engine, settings: Mapping[str, Any]) -> str:
+def _remedies(engine: Engine, settings: Settings) -> str:
     """The three flags that help, with what each saves of the activations, which is what grows with the batch."""
-    size, ways = settings["batch_size"], []
+    size, ways = settings.optimizer.batch_size, []
     if size != "auto" and size > 1:
-        smaller = f"{size // 2} --accumulate {2 * settings['accumulate']}"
-        same = "same result" if settings["loss"] == "cross-entropy" else "fewer negatives"
+        smaller = f"{size // 2} --accumulate {2 * settings.optimizer.accumulate}"
+        same = "same result" if settings.lora.loss == "cross-entropy" else "fewer negatives"
         ways.append(f"--batch-size {smaller} (half the activations, {same})")
-    if not settings.get("activation_checkpointing"):
+    if not settings.engine.activation_checkpointing:
         ways.append("--activation-checkpointing (most of the activations, for a third more time)")
     if engine.precision not in ("bfloat16", "float16"):
         ways.append("--precision bfloat16 (nearly half the activations)")

@@ -1,38 +1,27 @@
-"""Every setting, as one tree of keyword-only dataclasses.
+"""The settings that commands share, in groups, as flags and config files give them.
 
-Flags and config keys have the same names. What is None here is decided by the preset, then by the method (presets.py).
+What is None in a group of a training is decided by the preset, then by the method; settings.py has the defaults and
+ranges of those.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cyclopts import Parameter
 
 from clip_har.config.converters import (
-    CORRUPTION_KINDS,
     Augment,
     BatchSize,
     Betas,
-    Budget,
-    Corruptions,
     Loss,
-    MethodName,
-    MethodNames,
-    Names,
     Placement,
-    PlaneMethod,
     Precision,
-    PresetName,
-    Seeds,
     SetAside,
-    Severities,
     WholeNumber,
 )
+from clip_har.config.ranges import BATCH, SEED, WORKERS, at_least, setting, within
 
 DEFAULT_MODEL = "ViT-B/32"
 
@@ -45,11 +34,11 @@ class DataConfig:
     data: Path
     """Dataset: class folders, also under train/, val/ and test/; a table of paths and classes; a Hugging Face dataset
     or WebDataset shards on disk; or har, once it was fetched (docs/data.md)."""
-    val_fraction: float = 0.15
+    val_fraction: float = setting(0.15, within("(0, 0.5]"))
     """Share of the training images held out to choose by, where the folder has no val/. In (0, 0.5]."""
-    test_fraction: float = 0.15
+    test_fraction: float = setting(0.15, within("(0, 0.5]"))
     """Share of all images held out for the final figures, where the folder has no split. In (0, 0.5]."""
-    split_seed: WholeNumber = 0
+    split_seed: WholeNumber = setting(0, SEED)
     """Seed of the splits. Runs with other seeds still share the splits."""
     manifest: Path | None = None
     """Split manifest that says which images are used, their classes and splits, as clip-har data split makes it; images
@@ -57,7 +46,7 @@ class DataConfig:
     set_aside: SetAside | None = None
     """Splits of the data to leave out, test or val or both, such as a test split whose labels are placeholders; they
     are then cut out of the training images. Default: none."""
-    unreadable_limit: float = 0.05
+    unreadable_limit: float = setting(0.05, within("[0, 1]"))
     """Stop when more than this share of a split's images cannot be read. In [0, 1]."""
 
 
@@ -81,9 +70,9 @@ class BackboneConfig:
     precision: Precision = "auto"
     """Arithmetic of frozen towers, and of the autocast around trained ones, whose weights stay float32; auto picks
     bfloat16 where the hardware has it. fp16-pure trains float16 weights, which breaks: for the record only."""
-    encode_batch_size: WholeNumber = 64
+    encode_batch_size: WholeNumber = setting(64, BATCH)
     """Images per forward pass while embeddings are computed."""
-    workers: WholeNumber = -1
+    workers: WholeNumber = setting(-1, WORKERS)
     """Processes that decode images; -1 means one per core, 0 decodes in the main process."""
     cache: Path | None = None
     """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
@@ -202,167 +191,9 @@ class EngineConfig:
     decoded_cache: bool = False
     """Decode the training images once and keep them on disk in the cache folder, for many epochs of augmented training
     inside the towers. The size is said before it is written."""
-    save_steps: WholeNumber = 200
+    save_steps: WholeNumber = setting(200, at_least(1))
     """Optimizer steps between two saved states; every epoch's end saves one too."""
     tensorboard: bool = False
     """Write the log for TensorBoard as well, into tensorboard/ in the run folder."""
     wandb: bool = False
     """Send the log to Weights & Biases as well; with WANDB_MODE=offline it is only written, into wandb/."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """`clip-har train`: one method, one run folder."""
-
-    data: DataConfig
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    method: MethodName = "lora"
-    """Way of adapting the backbone, or the name of a preset."""
-    preset: PresetName | None = None
-    """Settings that are kept with the package, such as augmented: the same as naming it with --method."""
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    start_from: Path | None = None
-    """Run folder whose weights wise-ft mixes with the zero-shot ones."""
-    shots: WholeNumber | None = None
-    """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
-    hold_out: Names | None = None
-    """Classes to keep out of training and to score afterwards as unseen actions: names separated by commas, or how
-    many to draw with the split seed. Default: none."""
-    seed: WholeNumber = 0
-    """Seed of initialisation, batch order, augmentation and dropout."""
-    out: Path | None = None
-    """Run folder to write. Default: runs/METHOD, then runs/METHOD-2, and so on."""
-    resume: bool = False
-    """Continue the interrupted run in --out; where none was begun, start it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """`clip-har evaluate`: a run, or the zero-shot baseline alone, on the test split."""
-
-    data: DataConfig
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    checkpoint: Path | None = None
-    """Run folder, or a file inside it. Without it only the zero-shot baseline is scored."""
-    out: Path | None = None
-    """Where results go. Default: eval/ in the run folder, or eval/ here for the baseline alone."""
-    seed: WholeNumber = 0
-    """Seed of the bootstrap intervals, and of the corruptions and their images."""
-    robustness: bool = False
-    """Score corrupted copies of the test images as well."""
-    corruptions: Corruptions = CORRUPTION_KINDS
-    """Which, separated by commas."""
-    severities: Severities = (1, 2, 3, 4, 5)
-    """How strong, from 1 to 5, separated by commas."""
-    robustness_images: WholeNumber = 500
-    """Test images to corrupt, drawn with the seed, each class by its share; 0 takes all."""
-    shift: Path | None = None
-    """Another dataset folder with classes of the same names, to score as well."""
-    explain: WholeNumber = 0
-    """Test images of the run to explain in the report, the most telling first, with a map of all embeddings."""
-    audit: Path | None = None
-    """JSON file of clip-har data audit on the same data, whose counts the report then shows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareConfig:
-    """`clip-har compare`: several methods under one protocol."""
-
-    data: DataConfig
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    methods: MethodNames = (
-        "zero-shot",
-        "linear-probe",
-        "lora",
-    )
-    """Methods and presets to compare, separated by commas. Settings given here hold for all of them."""
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    start_from: Path | None = None
-    """Run folder whose weights wise-ft mixes with the zero-shot ones. Default: the comparison's own full."""
-    budget: Budget = "full"
-    """small: fewer epochs inside the towers, on smaller views where the tower takes any size."""
-    shots: WholeNumber | None = None
-    """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
-    hold_out: Names | None = None
-    """Classes to keep out of training and to score afterwards as unseen actions: names separated by commas, or how
-    many to draw with the split seed. Default: none."""
-    seeds: Seeds = (0,)
-    """Seeds of initialisation, batch order, augmentation and dropout; several, separated by commas, give mean and
-    spread."""
-    out: Path = Path("runs/comparison")
-    """Folder for the tables, the report and one run folder per method."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
-    """What `explain` is asked for."""
-
-    run: Path
-    """Run folder."""
-    data: DataConfig | None = None
-    """The dataset: its telling test images are explained, its training images are the neighbours."""
-    images: tuple[Path, ...] = ()
-    """Photographs to explain in place of the dataset's."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    out: Path | None = None
-    """Default: explain/ in the run folder, or explain-images/ for photographs that are named."""
-    limit: int = 24
-    """Test images to explain one by one."""
-    neighbours: int = 5
-    """Training images to name for each."""
-    maps: bool = True
-    """Draw which pixels speak for the answer."""
-    plane: PlaneMethod = "auto"
-    """How the test images become points of a plane."""
-    seed: int = 0
-    """Of that."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptsConfig:
-    """`clip-har prompts`: what the wording of the classes changes, on the validation images."""
-
-    data: DataConfig
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    seed: WholeNumber = 0
-    """Seed of the bootstrap intervals."""
-    out: Path = Path("prompts")
-    """Folder for prompts.json and prompts.csv."""
-
-
-def flat_fields(config_type: type) -> Iterator[dataclasses.Field[Any]]:
-    """The settings of a config dataclass as the flags see them: nested groups opened up."""
-    for item in dataclasses.fields(config_type):
-        group = _GROUPS.get(str(item.type))
-        if group is None:
-            yield item
-        else:
-            yield from flat_fields(group)
-
-
-def to_flat_json(config: object) -> dict[str, Any]:
-    """A config dataclass as one flat, JSON-ready mapping that `load_config_file` reads back."""
-    flat: dict[str, Any] = {}
-    for item in dataclasses.fields(config):  # type: ignore[arg-type]
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            flat.update(to_flat_json(value))
-        elif isinstance(value, Path):
-            flat[item.name] = str(value)
-        elif isinstance(value, tuple):
-            flat[item.name] = list(value)
-        else:
-            flat[item.name] = value
-    return flat
-
-
-_GROUPS: dict[str, type] = {
-    group.__name__: group
-    for group in (DataConfig, BackboneConfig, LoraConfig, OptimizerConfig, AugmentConfig, EngineConfig)
-}
