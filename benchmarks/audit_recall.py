@@ -20,8 +20,8 @@ from pathlib import Path
 from PIL import Image
 
 from clip_har.audit.records import Audit
-from clip_har.audit.settings import AuditSettings
 from clip_har.commands.audit import audit_data
+from clip_har.config import AuditSettings
 from clip_har.console import ConsoleProgress
 
 SUSPECTS = 100

@@ -153,7 +153,7 @@ def report_speed(paths: Sequence[Path], workers: int, rounds: int) -> None:
 def report_cosines(name: str, model: str, paths: Sequence[Path]) -> None:
     """Print how far the embeddings of the two ways are apart."""
     backbone = load_backbone(model, device="cpu", precision="float32")
-    preprocessing = backbone.card.preprocessing
+    preprocessing = backbone.info.preprocessing
     one_ND, other_ND = (
         torch.cat([backbone.encode_images(images_BCHW).embedding_BD for images_BCHW in way(paths, preprocessing, 0)])
         for way in (usual, ours_normalised)

@@ -31,7 +31,7 @@ def main() -> None:
         folder = Path(name)
         paths = tuple(write_photographs(folder / "photos", given.images, (500, 333), given.photos))
         hashes = tuple(map(str, range(len(paths))))
-        files = ImageFiles(paths=paths, preprocessing=backbone.card.preprocessing, workers=given.workers, hashes=hashes)
+        files = ImageFiles(paths=paths, preprocessing=backbone.info.preprocessing, workers=given.workers, hashes=hashes)
         for augment in ("light", "strong"):
             view = PixelView(preprocessing=files.preprocessing, augment=augment)  # type: ignore[arg-type]
             cache = DecodedCache(folder, view.enough_pixels or 0)

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har.backbone import Backbone, BackboneCard
+from clip_har.backbone import Backbone, BackboneInfo
 from clip_har.images import Preprocessing
 from clip_har.memory import keep_freed_memory
 from clip_har.methods import Batch, Task
@@ -69,7 +69,7 @@ def main() -> None:
     classifier = method.build(task)
     draw_updates(classifier)
     stock = stock_model(arguments.model, classifier)
-    size = task.load_backbone().card.preprocessing.image_size
+    size = task.load_backbone().info.preprocessing.image_size
     batch = Batch.of(torch.randn(arguments.batch, 3, *size), torch.randint(arguments.classes, (arguments.batch,)))
     ours, theirs = own_step(method, classifier, batch, task), stock_step(stock, task, batch, classifier.scale().item())
     compare_gradients(classifier, stock, ours, theirs)
@@ -91,7 +91,7 @@ def made_up_task(name: str, classes: int) -> Task:
         model = open_clip.create_model(name, load_weights=False, pretrained_text=False).float().eval()
         visual = cast(Any, model.visual)
         height, width = visual.image_size if isinstance(visual.image_size, tuple) else [visual.image_size] * 2
-        card = BackboneCard(
+        card = BackboneInfo(
             name=name,
             weights_hash="",
             activation="",

@@ -29,14 +29,14 @@ def main(model: str, folder: Path, per_class: int) -> None:
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     captions = [backbone.encode_text(sentences(name, ACTION_TEMPLATES)).mean(dim=0) for name in classes]
     prompts_CD = F.normalize(torch.stack(captions), dim=-1)
-    transform = backbone.card.preprocessing.transform()
+    transform = backbone.info.preprocessing.transform()
     files = [(path, k) for k, name in enumerate(classes) for path in sorted((folder / name).iterdir())[:per_class]]
     images_BCHW = torch.stack([transform(decode(path)) for path, _ in files])
     labels_B = torch.tensor([label for _, label in files])
 
     def logits_of(images: Tensor) -> Tensor:
         embedding_BD = backbone.model.encode_image(images)  # type: ignore[operator]
-        return backbone.card.logit_scale * F.normalize(embedding_BD, dim=-1) @ prompts_CD.T
+        return backbone.info.logit_scale * F.normalize(embedding_BD, dim=-1) @ prompts_CD.T
 
     with torch.no_grad():
         right_B = logits_of(images_BCHW).argmax(dim=1) == labels_B

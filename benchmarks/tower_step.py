@@ -27,7 +27,7 @@ def measure(model: str, batch: int, size: int | None) -> float:
     for module in visual.modules():
         if isinstance(module, BATCH_NORMS):
             module.eval()
-    height, width = (size, size) if size else backbone.card.preprocessing.image_size
+    height, width = (size, size) if size else backbone.info.preprocessing.image_size
     images_BCHW = torch.randn(batch, 3, height, width).contiguous(memory_format=torch.channels_last)
     times = []
     for _ in range(4):

@@ -91,7 +91,7 @@ def make_image_task(model: str, photos: Path, *, per_class: int = 8, seed: int =
         paths = [
             (path, k) for k, name in enumerate(CLASSES) for path in sorted((photos / "train" / name).iterdir())[chosen]
         ]
-        files = ImageFiles(paths=tuple(path for path, _ in paths), preprocessing=backbone.card.preprocessing)
+        files = ImageFiles(paths=tuple(path for path, _ in paths), preprocessing=backbone.info.preprocessing)
         parts = [backbone.encode_images(images) for _, images in files.evaluation_batches(range(len(paths)))]
         embedding_ND = torch.cat([part.embedding_BD for part in parts])
         hidden = [part.hidden_BH for part in parts if part.hidden_BH is not None]
@@ -103,7 +103,7 @@ def make_image_task(model: str, photos: Path, *, per_class: int = 8, seed: int =
         templates=templates,
         captions_CTD=captions_CTD,
         prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
-        logit_scale=backbone.card.logit_scale,
+        logit_scale=backbone.info.logit_scale,
         load_backbone=lambda: load_backbone(model, device="cpu", precision="float32"),
         train=split(slice(0, per_class)),
         val=split(slice(per_class, per_class + 4)),

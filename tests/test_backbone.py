@@ -99,9 +99,9 @@ def test_auto_precision_asks_the_hardware(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_card_identifies_the_weights(tiny_model: str, tmp_path: Path) -> None:
-    card = load_backbone(tiny_model, precision="float32").card
-    assert card.weights_hash == load_backbone(tiny_model, precision="bfloat16").card.weights_hash
-    other = load_backbone(write_model(tmp_path, MODEL_CONFIG, seed=1), precision="float32").card
+    card = load_backbone(tiny_model, precision="float32").info
+    assert card.weights_hash == load_backbone(tiny_model, precision="bfloat16").info.weights_hash
+    other = load_backbone(write_model(tmp_path, MODEL_CONFIG, seed=1), precision="float32").info
     assert other.weights_hash != card.weights_hash
     assert card.embed_dim == 24
     assert card.activation == "GELU"
@@ -135,7 +135,7 @@ def test_quick_gelu_is_in_the_model_that_openai_weights_load_into(
         return str(tmp_path / "RN50.pt")
 
     monkeypatch.setattr(open_clip.factory, "download_pretrained", download)
-    card = load_backbone("RN50", precision="float32").card
+    card = load_backbone("RN50", precision="float32").info
     assert asked == ["timm/resnet50_clip.openai/"]
     assert card.activation == "ReLU"  # of the image tower; its text tower uses QuickGELU
     assert card.weights_hash == backbone.hash_weights(blank)
@@ -145,7 +145,7 @@ def test_a_weight_file_by_architecture_and_path(tmp_path: Path, monkeypatch: pyt
     blank = open_clip.create_model("RN50")
     torch.save(blank.state_dict(), tmp_path / "mine.pt")
     monkeypatch.chdir(tmp_path)
-    card = load_backbone("RN50:mine.pt", precision="float32").card
+    card = load_backbone("RN50:mine.pt", precision="float32").info
     assert card.weights_hash == backbone.hash_weights(blank)
     assert card.name == f"RN50:{tmp_path / 'mine.pt'}", "the card's name must work from any folder"
     with pytest.raises(ModelError, match="does not say which architecture"):
@@ -170,7 +170,7 @@ def test_an_openai_archive_is_read_when_named(tmp_path: Path) -> None:
             return x
 
     torch.jit.trace(Archive(), torch.zeros(1)).save(str(tmp_path / "RN50.pt"))
-    card = load_backbone(str(tmp_path / "RN50.pt"), precision="float32").card
+    card = load_backbone(str(tmp_path / "RN50.pt"), precision="float32").info
     assert card.embed_dim == 1024
     assert card.preprocessing.image_size == (224, 224)
 

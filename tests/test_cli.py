@@ -253,7 +253,7 @@ def test_an_interrupted_training_exits_130_and_its_printed_command_finishes_it(
     out = tmp_path / "run"
     argv = ["train", "--data", str(photos), "--model", tiny_model, "--epochs", "4000", "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "clip_har.cli", *argv, "--workers", "0", "--precision", "float32"],
+        [sys.executable, "-m", "clip_har", *argv, "--workers", "0", "--precision", "float32"],
         stderr=subprocess.PIPE,
         text=True,
     )

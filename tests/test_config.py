@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from clip_har import cli, commands, config
+from clip_har.cli import app as cli_app
+from clip_har.cli.data import data_app
+from clip_har.cli.flags import CONFIG_TYPES
 from clip_har.config import (
     METHOD_NAMES,
     AugmentConfig,
@@ -216,11 +220,14 @@ def refusal(path: Path, config_type: type = TrainConfig) -> str:
 # The tree of settings
 
 
-GROUPS = ("DataConfig", "BackboneConfig", "LoraConfig", "OptimizerConfig", "AugmentConfig", "EngineConfig")
+GROUPS = {
+    *("DataConfig", "BackboneConfig", "LoraConfig", "OptimizerConfig", "AugmentConfig", "EngineConfig"),
+    *("RunModelConfig", "DataConfig | None", "AuditSettings", "AuditSettings | None", "AuditLimits"),
+}
 
 
 def config_classes() -> Iterator[ast.ClassDef]:
-    for module in (config.groups, config.commands):
+    for module in (config.groups, config.commands, config.data_commands):
         tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
         yield from (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Config"))
 
@@ -559,6 +566,82 @@ def test_methods_are_separated_by_commas(parse: Callable[..., CompareConfig], wr
     for given in (list(asked), "lora,zero-shot"):
         path = write({"data": "photos", "methods": given})
         assert parse("compare", "--config", str(path)).methods == asked
+
+
+# Every command
+
+POSITIONAL = {"explain": ["run"], "predict": ["run", "a.jpg"], "import": ["a.pt"], "data fetch": ["har"]}
+ASKED: dict[str, dict[str, Any]] = {
+    "quickstart": {"out": "q", "methods": ["zero-shot"], "seed": 3},
+    "train": {"data": "photos", "epochs": 3, "rank": 2},
+    "evaluate": {"data": "photos", "severities": [1, 2]},
+    "compare": {"data": "photos", "seeds": [3, 4]},
+    "prompts": {"data": "photos", "out": "p"},
+    "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},
+    "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32"},
+    "import": {"data": "photos", "split_seed": 3, "classes": ["a", "b"], "alpha": 2.0, "model": "demo"},
+    "data fetch": {"source": "hub", "out": "h"},
+    "data audit": {"embeddings": False, "min_side": 32, "max_leaks": 2, "html": "a.html", "json": "a.json"},
+    "data clean": {"plan": "p.csv", "workers": 2, "relabel_suspects": True},
+    "data split": {"folds": 3, "group_by": ["near-duplicates", "g.csv"], "set_aside": ["val"], "pool": True},
+    "data verify": {"manifest": "m.csv", "strict": True},
+}
+
+
+def test_every_command_is_among_those_tested() -> None:
+    assert set(ASKED) == {" ".join(words) for words in CONFIG_TYPES}
+    shown = {name for name in cli_app.app if not name.startswith("-")}
+    within = {f"data {name}" for name in data_app if not name.startswith("-")}
+    assert (shown - {"data"}) | within == set(ASKED)
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_every_command_takes_its_settings_from_a_file_or_from_flags(
+    command: str, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, words = ASKED[command], tuple(command.split())
+    path = write({name: value for name, value in given.items() if value is not None})
+    positional = POSITIONAL.get(command, ["photos"] if words[0] == "data" else [])
+    flags = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            flags.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            flags.append(f"{flag}={','.join(map(str, value)) if isinstance(value, list) else value}")
+
+    def parsed(*arguments: str) -> Any:
+        found: list[Any] = []
+
+        def called(_: Any, bound: inspect.BoundArguments, __: Any) -> tuple[Callable[..., int], Any, Any]:
+            found.append(bound.arguments.get("config") or CONFIG_TYPES[words]())
+            raise ReachedError
+
+        real = type(cli_app.app).parse_args
+        monkeypatch.setattr(type(cli_app.app), "parse_args", lambda *a, **k: called(*real(*a, **k)))
+        with pytest.raises(ReachedError):
+            cli.run_command([*words, *positional, *arguments])
+        monkeypatch.undo()
+        return found.pop()
+
+    from_file, from_flags = parsed("--config", str(path)), parsed(*flags)
+    assert from_file == from_flags and type(from_file) is CONFIG_TYPES[words]
+    assert from_file != parsed(*(["--plan=x"] if command == "data clean" else NEEDED.get(command, ["--out=other"])))
+
+
+NEEDED = {"predict": [], "data audit": [], "data verify": ["--manifest=x"]} | {
+    name: ["--data=other"] for name in ("train", "evaluate", "compare", "prompts")
+}
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_a_key_that_is_not_a_setting_is_named(
+    command: str, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write({"spead": 1})
+    positional = POSITIONAL.get(command, ["photos"] if command.startswith("data") else [])
+    assert cli.main([*command.split(), *positional, "--config", str(path)]) == cli.EXIT_USER_INPUT
+    assert "unknown key 'spead'" in capsys.readouterr().err
 
 
 # Presets, and what decides a setting

@@ -97,7 +97,7 @@ def make_task(model: str) -> Task:
         classes=CLASSES,
         templates=("a photo of a person {}.",),
         prompts_CD=prompts_CD,
-        logit_scale=backbone.card.logit_scale,
+        logit_scale=backbone.info.logit_scale,
         load_backbone=lambda: open_model(model),
     )
     generator = torch.Generator().manual_seed(5)

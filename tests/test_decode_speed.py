@@ -36,7 +36,7 @@ def scenes(folder: Path, size: tuple[int, int]) -> list[Path]:
 
 
 def fast(paths: list[Path], backbone: Backbone) -> Tensor:
-    preprocessing = backbone.card.preprocessing
+    preprocessing = backbone.info.preprocessing
     batches = list(decode_batches(paths, preprocessing.pixel_transform(), batch_size=4, workers=0))
     assert all(batch.images_BCHW.dtype == torch.uint8 for batch in batches)
     pixels_BCHW = torch.cat([batch.images_BCHW for batch in batches])
@@ -44,7 +44,7 @@ def fast(paths: list[Path], backbone: Backbone) -> Tensor:
 
 
 def exact(paths: list[Path], backbone: Backbone) -> Tensor:
-    transform = open_clip_transform(backbone.card.preprocessing)
+    transform = open_clip_transform(backbone.info.preprocessing)
     images_BCHW = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
     return backbone.encode_images(images_BCHW).embedding_BD
 
@@ -57,7 +57,7 @@ def test_embeddings_are_those_of_pillow_and_torchvision(tmp_path: Path, demo: Ba
 
 
 def test_large_photographs_are_decoded_at_a_fraction(tmp_path: Path, demo: Backbone) -> None:
-    side = demo.card.preprocessing.pixel_transform().enough_side
+    side = demo.info.preprocessing.pixel_transform().enough_side
     assert side == 288
     shrunk = {size: decode(scenes(tmp_path, size)[0], enough_side=side).size for size in ((800, 600), (640, 480))}
     assert shrunk == {(800, 600): (400, 300), (640, 480): (640, 480)}

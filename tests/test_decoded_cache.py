@@ -116,7 +116,7 @@ def test_views_come_from_the_cache_and_else_from_the_file(root: Path, files: dic
 
 def test_views_from_the_cache_mean_the_same_to_the_model(root: Path, tmp_path: Path) -> None:
     backbone = load_backbone("demo", device="cpu", precision="float32")
-    preprocessing = backbone.card.preprocessing
+    preprocessing = backbone.info.preprocessing
     paths = []
     for number, action in enumerate(ACTIONS):
         paths.append(tmp_path / f"{number}.jpg")

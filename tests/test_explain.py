@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from clip_har import checkpoint, cli, commands, demo
 from clip_har.backbone import load_backbone
-from clip_har.config import BackboneConfig, DataConfig, ExplainConfig, OptimizerConfig, TrainConfig
+from clip_har.config import BackboneConfig, DataConfig, ExplainConfig, OptimizerConfig, RunModelConfig, TrainConfig
 from clip_har.dataset import load_dataset
 from clip_har.errors import ConfigError
 from clip_har.explain import image_selection, neighbours
@@ -132,12 +132,12 @@ def test_attention_relevance_is_the_papers_rule_on_a_real_tower(tiny_model: str)
 def test_hiding_what_a_map_marks_hurts_the_demo_model_more_than_hiding_anything_else(tmp_path: Path) -> None:
     root = demo.write_dataset(tmp_path, seed=1, train_per_class=1, test_per_class=2) / "test"
     backbone = load_backbone("demo", device="cpu", precision="float32")
-    visual, scale = backbone.model.visual, backbone.card.logit_scale
+    visual, scale = backbone.model.visual, backbone.info.logit_scale
     prompts = [
         backbone.encode_text(sentences(path.name, ACTION_TEMPLATES)).mean(dim=0) for path in sorted(root.iterdir())
     ]
     prompts_CD = F.normalize(torch.stack(prompts), dim=-1)
-    transform = backbone.card.preprocessing.transform()
+    transform = backbone.info.preprocessing.transform()
     images_BCHW = torch.stack([transform(Image.open(path).convert("RGB")) for path in sorted(root.rglob("*.jpg"))])
 
     def logits_of(images: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ def test_explain_leaves_exactly_its_files_and_names_the_nearest(photos: Path, ti
 
     lora: Any = run.classifier()
     backbone = load_backbone(tiny_model, device="cpu", precision="float32")
-    transform, dataset = backbone.card.preprocessing.transform(), load_dataset(photos)
+    transform, dataset = backbone.info.preprocessing.transform(), load_dataset(photos)
 
     def embedded(path: Path) -> Tensor:
         image = transform(Image.open(path).convert("RGB"))[None]
@@ -299,13 +299,9 @@ def test_explain_leaves_exactly_its_files_and_names_the_nearest(photos: Path, ti
 def test_other_methods_are_explained_too(method: str, photos: Path, tiny_model: str, tmp_path: Path) -> None:
     run = trained(photos, tiny_model, tmp_path / "run", method=method)
     config = ExplainConfig(
-        run=run.folder,
-        data=DataConfig(data=photos),
-        backbone=BackboneConfig(workers=0, precision="float32"),
-        limit=2,
-        plane="pca",
+        data=photos, model=RunModelConfig(precision="float32"), workers=0, limit=2, embedding_map="pca"
     )
-    result, out = commands.explain(config)
+    result, out = commands.explain(run.folder, config)
     assert result.map_method == ATTENTION
     assert len(result.explanations) == 2
     assert all((out / str(item.overlay)).is_file() for item in result.explanations)

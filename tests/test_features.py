@@ -43,7 +43,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def direct(backbone: Backbone, records: tuple[ImageRecord, ...]) -> torch.Tensor:
-    transform = backbone.card.preprocessing.transform()
+    transform = backbone.info.preprocessing.transform()
     return backbone.encode_images(torch.stack([transform(decode(r.path)) for r in records])).embedding_BD
 
 
@@ -101,8 +101,8 @@ def test_other_weights_preprocessing_or_precision_have_stores_of_their_own(
     other_weights = load_backbone(write_model(tmp_path, MODEL_CONFIG, seed=9), precision="float32")
     other_precision = load_backbone(tiny_model, precision="bfloat16")
     other_preprocessing = load_backbone(tiny_model, precision="float32")
-    changed = dataclasses.replace(other_preprocessing.card.preprocessing, mean=(0.4, 0.5, 0.5))
-    other_preprocessing.card = dataclasses.replace(other_preprocessing.card, preprocessing=changed)
+    changed = dataclasses.replace(other_preprocessing.info.preprocessing, mean=(0.4, 0.5, 0.5))
+    other_preprocessing.info = dataclasses.replace(other_preprocessing.info, preprocessing=changed)
     keys = {features.store_key(model) for model in (backbone, other_weights, other_precision, other_preprocessing)}
     assert len(keys) == 4
     assert features.store_key(load_backbone(tiny_model, precision="float32")) == features.store_key(backbone)

@@ -21,6 +21,7 @@ from clip_har.config import (
     ExplainConfig,
     LoraConfig,
     OptimizerConfig,
+    RunModelConfig,
     TrainConfig,
 )
 from clip_har.errors import UserError
@@ -231,7 +232,15 @@ def test_a_hostile_run_neither_runs_code_nor_fetches_nor_predicts(
         lambda: list(Predictor(evil, device="cpu", precision="float32").predict([image])),
         lambda: commands.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=evil, out=tmp_path / "e")),
         lambda: commands.explain(
-            ExplainConfig(run=evil, data=data, backbone=backbone, out=tmp_path / "x", limit=1, maps=False)
+            evil,
+            ExplainConfig(
+                data=photos,
+                model=RunModelConfig(precision="float32"),
+                workers=0,
+                out=tmp_path / "x",
+                limit=1,
+                maps=False,
+            ),
         ),
     ):
         with pytest.raises(UserError) as caught:

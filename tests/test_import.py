@@ -17,9 +17,9 @@ from torch import Tensor
 
 from clip_har import checkpoint, cli, commands, historic, legacy_checkpoint
 from clip_har.backbone import load_backbone
-from clip_har.cli_data import EXIT_DONE
-from clip_har.commands import ImportConfig, import_checkpoint
-from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig
+from clip_har.cli import EXIT_DONE
+from clip_har.commands import import_checkpoint
+from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, ImportConfig
 from clip_har.errors import ConfigError, ModelError, RunError
 from clip_har.images import decode
 from clip_har.predict import Predictor
@@ -75,16 +75,16 @@ def fixture_write(clip_weights: dict[str, Tensor], tmp_path: Path) -> Callable[.
     return write
 
 
-def asked(path: Path, model: str, data: Path | None, **changes: Any) -> ImportConfig:
+def asked(path: Path, model: str, data: Path | None, **changes: Any) -> tuple[Path, ImportConfig]:
     backbone = BackboneConfig(model=model, precision="float32", workers=0)
     given = None if data is None else DataConfig(data=data)
-    return ImportConfig(**{"file": path, "data": given, "backbone": backbone, **changes})
+    return path, ImportConfig(**{"data": given, "backbone": backbone, **changes})
 
 
 def reference_logits(model: str, images: list[Path], templates: tuple[str, ...] = TEMPLATES) -> Tensor:
     """The predecessor's forward pass, written down by hand: neither residual is renormalised, no scale is bounded."""
     backbone, lora = load_backbone(model, device="cpu", precision="float32"), adapters()
-    transform = backbone.card.preprocessing.transform()
+    transform = backbone.info.preprocessing.transform()
     clip: Any = backbone.model
     with torch.no_grad():
         image_BD = clip.encode_image(torch.stack([transform(decode(path)) for path in images]))
@@ -126,14 +126,14 @@ def test_an_imported_run_predicts_as_the_predecessor_did(
     write: Callable[..., Path],
 ) -> None:
     path = write(prefix=prefix, lora=stored(), half=half)
-    run = import_checkpoint(asked(path, tiny_model, photos))
+    run = import_checkpoint(*asked(path, tiny_model, photos))
     images = held_out_images(photos)
     expected_BC = reference_logits(tiny_model, images)
     found = Predictor(run.folder, precision="float32").predict(images, top=len(CLASSES))
     probabilities = [[dict(one.top)[name] for name in CLASSES] for one in found]
     torch.testing.assert_close(torch.tensor(probabilities), expected_BC.softmax(dim=-1), rtol=1e-4, atol=1e-5)
     backbone = load_backbone(tiny_model, device="cpu", precision="float32")
-    transform = backbone.card.preprocessing.transform()
+    transform = backbone.info.preprocessing.transform()
     features = backbone.encode_images(torch.stack([transform(decode(image)) for image in images]))
     with torch.no_grad():
         logits_BC = run.classifier()(features.embedding_BD)
@@ -143,7 +143,7 @@ def test_an_imported_run_predicts_as_the_predecessor_did(
 def test_lengths_and_the_unbounded_scale_decide_predictions_here(
     photos: Path, tiny_model: str, write: Callable[..., Path]
 ) -> None:
-    run = import_checkpoint(asked(write(), tiny_model, photos))
+    run = import_checkpoint(*asked(write(), tiny_model, photos))
     settings = {**run.card.settings, "renormalise": True}
     renormalised = checkpoint.Run(folder=run.folder, card=dataclasses.replace(run.card, settings=settings)).classifier()
     embedding_ND = torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(1))
@@ -157,7 +157,7 @@ def test_lengths_and_the_unbounded_scale_decide_predictions_here(
 def test_evaluate_gives_the_predecessors_accuracy(
     photos: Path, tiny_model: str, write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    run = import_checkpoint(asked(write(), tiny_model, photos, out=tmp_path / "run"))
+    run = import_checkpoint(*asked(write(), tiny_model, photos, out=tmp_path / "run"))
     config = EvaluateConfig(
         data=DataConfig(data=photos), checkpoint=run.folder, backbone=BackboneConfig(workers=0, precision="float32")
     )
@@ -175,7 +175,7 @@ def test_evaluate_gives_the_predecessors_accuracy(
 
 def test_an_imported_run_is_like_any_other(photos: Path, tiny_model: str, write: Callable[..., Path]) -> None:
     path = write()
-    run = import_checkpoint(asked(path, tiny_model, photos))
+    run = import_checkpoint(*asked(path, tiny_model, photos))
     assert run.folder == path.with_suffix("")
     names = {file.name for file in run.folder.iterdir()}
     assert names >= {"card.json", "config.json", "manifest.csv", "prompts.safetensors", "adapter_model.safetensors"}
@@ -195,7 +195,7 @@ def test_an_imported_run_is_like_any_other(photos: Path, tiny_model: str, write:
 
 
 def test_explained_similarities_are_cosines(photos: Path, tiny_model: str, write: Callable[..., Path]) -> None:
-    run = import_checkpoint(asked(write(), tiny_model, photos))
+    run = import_checkpoint(*asked(write(), tiny_model, photos))
     assert cli.main(["explain", str(run.folder), str(held_out_images(photos)[0]), "--no-maps"]) == EXIT_DONE
     explained = json.loads((run.folder / "explain-images" / "explain.json").read_text())
     prompts = explained["explanations"][0]["prompts"]
@@ -205,8 +205,8 @@ def test_explained_similarities_are_cosines(photos: Path, tiny_model: str, write
 def test_without_data_the_classes_are_given(photos: Path, tiny_model: str, write: Callable[..., Path]) -> None:
     path = write()
     with pytest.raises(ConfigError, match=r"has no class names.*--data FOLDER, or --classes"):
-        import_checkpoint(asked(path, tiny_model, None))
-    run = import_checkpoint(asked(path, tiny_model, None, classes=("running", "drinking", "cycling")))
+        import_checkpoint(*asked(path, tiny_model, None))
+    run = import_checkpoint(*asked(path, tiny_model, None, classes=("running", "drinking", "cycling")))
     assert run.classes == CLASSES
     assert not run.card.validation and not (run.folder / "manifest.csv").exists()
     image = held_out_images(photos)[0]
@@ -223,8 +223,8 @@ def test_without_data_the_classes_are_given(photos: Path, tiny_model: str, write
 def test_alpha_is_asked_for_if_the_config_has_none(tiny_model: str, write: Callable[..., Path], photos: Path) -> None:
     path = write(config={"lr": 1e-3})
     with pytest.raises(ConfigError, match=r"does not contain alpha.*--alpha"):
-        import_checkpoint(asked(path, tiny_model, photos))
-    run = import_checkpoint(asked(path, tiny_model, photos, alpha=5.0))
+        import_checkpoint(*asked(path, tiny_model, photos))
+    run = import_checkpoint(*asked(path, tiny_model, photos, alpha=5.0))
     assert run.card.settings["alpha"] == 5.0
     assert len(run.card.templates) == 7
 
@@ -242,18 +242,18 @@ def test_a_config_that_makes_no_sense_is_refused(
     config: dict[str, Any], said: str, tiny_model: str, write: Callable[..., Path], photos: Path
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        import_checkpoint(asked(write(config=config), tiny_model, photos))
+        import_checkpoint(*asked(write(config=config), tiny_model, photos))
 
 
 def test_the_model_in_the_config_is_only_a_name(write: Callable[..., Path], photos: Path) -> None:
     path = write(config={**CONFIG, "model_name": "hf-hub:someone/else"})
     with pytest.raises(ModelError, match=r"ViT-B[-/]32"):
-        import_checkpoint(ImportConfig(file=path, data=DataConfig(data=photos)))
+        import_checkpoint(path, ImportConfig(data=DataConfig(data=photos)))
 
 
 def test_another_rank_than_the_files_is_refused(tiny_model: str, write: Callable[..., Path], photos: Path) -> None:
     with pytest.raises(RunError, match="was trained with rank 3, not 16"):
-        import_checkpoint(asked(write(), tiny_model, photos, rank=16))
+        import_checkpoint(*asked(write(), tiny_model, photos, rank=16))
 
 
 # --- files that cannot be used ----------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(
 ) -> None:
     path = write(weights=weights(clip_weights))
     with pytest.raises(RunError, match=said) as caught:
-        import_checkpoint(asked(path, tiny_model, photos))
+        import_checkpoint(*asked(path, tiny_model, photos))
     assert "\n" not in str(caught.value)
     assert not path.with_suffix("").exists()
 
@@ -307,7 +307,7 @@ def test_weights_that_differ_by_rounding_alone_are_the_same(
     clip_weights: dict[str, Tensor], tiny_model: str, photos: Path, write: Callable[..., Path]
 ) -> None:
     rounded = {f"clip_model.{key}": tensor.bfloat16() for key, tensor in clip_weights.items()}
-    import_checkpoint(asked(write(weights=rounded), tiny_model, photos))
+    import_checkpoint(*asked(write(weights=rounded), tiny_model, photos))
 
 
 class Hostile:
@@ -325,7 +325,7 @@ def test_code_in_the_file_is_not_run(
 ) -> None:
     path = write(config={"alpha": 1.0, "hook": Hostile(tmp_path / "made")})
     with pytest.raises(RunError, match="more in it than tensors and plain values"):
-        import_checkpoint(asked(path, tiny_model, photos))
+        import_checkpoint(*asked(path, tiny_model, photos))
     assert not (tmp_path / "made").exists()
     assert cli.main(["import", str(path), "--model", tiny_model, "--data", str(photos)]) == cli.EXIT_USER_INPUT
     assert capsys.readouterr().err.count("\n") == 1
@@ -355,15 +355,15 @@ def test_damaged_files_are_refused_in_one_line(
     path = write()
     damage(path)
     with pytest.raises(RunError, match=said) as caught:
-        import_checkpoint(asked(path, tiny_model, photos))
+        import_checkpoint(*asked(path, tiny_model, photos))
     assert "\n" not in str(caught.value)
 
 
 def test_a_finished_run_is_not_overwritten(write: Callable[..., Path], tiny_model: str, photos: Path) -> None:
     path = write()
-    import_checkpoint(asked(path, tiny_model, photos))
+    import_checkpoint(*asked(path, tiny_model, photos))
     with pytest.raises(RunError, match=r"already holds a run.*--out"):
-        import_checkpoint(asked(path, tiny_model, photos))
+        import_checkpoint(*asked(path, tiny_model, photos))
 
 
 def test_only_adapters_are_imported_with_a_warning(write: Callable[..., Path], photos: Path, tiny_model: str) -> None:
@@ -372,7 +372,7 @@ def test_only_adapters_are_imported_with_a_warning(write: Callable[..., Path], p
     state = {key: value for key, value in content["model_state_dict"].items() if not key.startswith("clip_model.")}
     torch.save({**content, "model_state_dict": state}, path)
     assert legacy_checkpoint.read_legacy_checkpoint(path).clip == {}
-    import_checkpoint(asked(path, tiny_model, photos))
+    import_checkpoint(*asked(path, tiny_model, photos))
 
 
 # --- the commands -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clip_har import checkpoint, cli, historic, trainer
-from clip_har.cli_data import EXIT_DONE
+from clip_har.cli import EXIT_DONE
 from clip_har.config import (
     CompareConfig,
     DataConfig,

@@ -130,7 +130,7 @@ def test_train_evaluate_and_compare_are_refused_while_another_process_writes(
 ) -> None:
     data = DataConfig(data=photos)
     backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
-    from clip_har.config import CompareConfig
+    from clip_har.config import CompareConfig, QuickstartConfig
 
     process = holder(tmp_path / "busy")
     try:
@@ -138,7 +138,7 @@ def test_train_evaluate_and_compare_are_refused_while_another_process_writes(
             lambda: commands.train(TrainConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
             lambda: commands.evaluate(EvaluateConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
             lambda: commands.compare(CompareConfig(data=data, backbone=backbone, out=tmp_path / "busy")),
-            lambda: commands.quickstart(tmp_path / "busy"),
+            lambda: commands.quickstart(QuickstartConfig(out=tmp_path / "busy")),
         ):
             with pytest.raises(RunError, match=f"is being written to by process {process.pid}"):
                 command()

@@ -198,7 +198,7 @@ def test_a_tokenizer_of_the_hub_cannot_run_code_either(
 
 def test_a_word_of_a_vocabulary_is_not_taken_for_a_key(folder: Path, marker: Path) -> None:
     write("vocab.json", {"auto_map": 7, "trust_remote_code": 8})(folder)
-    assert load_backbone(f"local-dir:{folder}", device="cpu", precision="float32").card.embed_dim == 24
+    assert load_backbone(f"local-dir:{folder}", device="cpu", precision="float32").info.embed_dim == 24
 
 
 def test_paths_and_kernels_are_dropped_from_the_copies() -> None:

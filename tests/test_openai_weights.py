@@ -219,9 +219,9 @@ def assert_same(loaded: Backbone, expected: OpenAI) -> None:
         got_image, got_text = model.encode_image(images), model.encode_text(tokens)  # type: ignore[operator]
     torch.testing.assert_close(F.normalize(got_image, dim=-1), F.normalize(want_image, dim=-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(F.normalize(got_text, dim=-1), F.normalize(want_text, dim=-1), atol=1e-5, rtol=0)
-    assert loaded.card.preprocessing.image_size == (SIZE, SIZE)
-    assert loaded.card.preprocessing.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
-    assert loaded.card.logit_scale == pytest.approx(torch.tensor(3.0).exp().item(), rel=1e-3)
+    assert loaded.info.preprocessing.image_size == (SIZE, SIZE)
+    assert loaded.info.preprocessing.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+    assert loaded.info.logit_scale == pytest.approx(torch.tensor(3.0).exp().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])

@@ -105,7 +105,7 @@ def test_the_fingerprint_of_a_file_is_bound_to_the_architecture(tmp_path: Path) 
 
 def test_changed_files_are_refused_before_they_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"local-dir:{folder}"
-    card = load_backbone(name, device="cpu", precision="float32").card
+    card = load_backbone(name, device="cpu", precision="float32").info
     assert card.files_sha256 == pretrained.fingerprint(name)
     load_backbone(name, device="cpu", precision="float32", local_only=True, expected_files=card.files_sha256)
     (folder / "vocab.txt").write_text("new")
@@ -124,7 +124,7 @@ def test_local_only_never_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("socket.socket.connect", connect)
     monkeypatch.setattr("socket.getaddrinfo", connect)
-    assert load_backbone("demo", device="cpu", precision="float32", local_only=True).card.files_sha256 == ""
+    assert load_backbone("demo", device="cpu", precision="float32", local_only=True).info.files_sha256 == ""
     for name in ("ViT-B/32", "ViT-B-16-SigLIP", "RN50-quickgelu:cc12m", "hf-hub:someone/something"):
         with pytest.raises(ModelError, match=rf"weights of {name} are not on this machine\. Pass --model {name} to"):
             load_backbone(name, device="cpu", local_only=True)
@@ -156,8 +156,8 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_repository_of_the_hub_is_loaded_from_its_snapshot(hub: Path, tiny_model: str) -> None:
-    card = load_backbone("hf-hub:someone/model", device="cpu", precision="float32").card
-    local = load_backbone(tiny_model, device="cpu", precision="float32").card
+    card = load_backbone("hf-hub:someone/model", device="cpu", precision="float32").info
+    local = load_backbone(tiny_model, device="cpu", precision="float32").info
     assert card.weights_hash == local.weights_hash
     assert card.files_sha256 == pretrained.fingerprint("hf-hub:someone/model") == local.files_sha256
 

@@ -22,7 +22,7 @@ from samples import CLASSES
 def right_by_hand(model: str, photos: Path, templates: tuple[str, ...], phrases: dict[str, str]) -> list[bool]:
     """Whether zero-shot answers each validation image rightly, image by image and sentence by sentence."""
     backbone = load_backbone(model, device="cpu", precision="float32")
-    transform, prompts = backbone.card.preprocessing.transform(), []
+    transform, prompts = backbone.info.preprocessing.transform(), []
     for name in CLASSES:
         mean_D = backbone.encode_text([template.replace("{}", phrases[name]) for template in templates]).mean(dim=0)
         prompts.append(mean_D / mean_D.norm())

@@ -45,7 +45,7 @@ def config(photos: Path, run: checkpoint.Run | None, **changes: Any) -> Evaluate
 def accuracy_by_hand(run: checkpoint.Run, photos: Path, corruption: Corruption) -> tuple[float, float]:
     """Zero-shot's and the run's accuracy on the corrupted test images, one image at a time."""
     backbone = load_backbone(run.card.backbone.name, device="cpu", precision="float32")
-    transform, classifier = backbone.card.preprocessing.transform(), run.classifier()
+    transform, classifier = backbone.info.preprocessing.transform(), run.classifier()
     right = np.zeros(2)
     records = load_dataset(photos).split("test")
     for record in records:
@@ -139,7 +139,7 @@ def test_shift_scores_shared_classes_of_another_folder(
     assert found is not None
     assert (found.name, found.images, found.classes, found.left_out) == ("other", 20, 2, 1)
     backbone = load_backbone(run.card.backbone.name, device="cpu", precision="float32")
-    transform, classifier, shared = backbone.card.preprocessing.transform(), run.classifier(), [0, 2]
+    transform, classifier, shared = backbone.info.preprocessing.transform(), run.classifier(), [0, 2]
     before, after = [], []
     for label in (0, 2):
         for index in range(10):

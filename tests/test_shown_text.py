@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from clip_har.console import Output
-from clip_har.console_table import ShownTable
+from clip_har.console.table import ShownTable
 from clip_har.errors import DataError
 from clip_har.report.html import environment
 from clip_har.shown_text import shown, shown_json, shown_lines

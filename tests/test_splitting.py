@@ -14,8 +14,15 @@ import pytest
 
 from audit.datasets import put, scene
 from clip_har import checkpoint, commands
-from clip_har.commands import SplitConfig
-from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
+from clip_har.config import (
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    OptimizerConfig,
+    SplitConfig,
+    TrainConfig,
+)
 from clip_har.dataset import load_dataset, read_manifest
 from clip_har.dataset.manifests import ManifestRow
 from clip_har.dataset.sources import remember
@@ -39,7 +46,7 @@ class Heard(Silent):
 
 def split(data: Path, out: Path, config: SplitConfig | None = None) -> list[dict[str, ManifestRow]]:
     """Each manifest's rows by name."""
-    made = commands.split(data, out, config or SplitConfig(), workers=0)
+    made = commands.split(data, replace(config or SplitConfig(), out=out, workers=0))
     return [{row.name: row for row in read_manifest(path)} for path in made.files]
 
 
@@ -108,7 +115,7 @@ def test_groups_of_a_table_stay_together_with_near_duplicates(pictures: Path, tm
     lines = [f"{label}/{number} taken.jpg,{number % 4}" for label in ("running", "sitting") for number in range(8)]
     table.write_text("\n".join(["path,group", *lines]))
     config = SplitConfig(group_by=("near-duplicates", str(table)), test_fraction=0.25, val_fraction=0.3)
-    made = commands.split(pictures, tmp_path / "m.csv", config, workers=0)
+    made = commands.split(pictures, replace(config, out=tmp_path / "m.csv", workers=0))
     assert (made.groups, made.grouped) == (4, 48)
     (dataset,) = made.datasets
     assert len({(int(scene_of(r.name)[-1]) % 4, r.split) for r in dataset.records}) == 4
@@ -131,7 +138,7 @@ def test_the_folders_own_test_is_kept_unless_pooled(pictures: Path, tmp_path: Pa
         for name in ("0 taken.jpg", "small 1.jpg"):
             (root / "train" / label / name).rename(root / "test" / label / name)
     heard = Heard()
-    made = commands.split(root, tmp_path / "own.csv", SplitConfig(val_fraction=0.2), workers=0, progress=heard)
+    made = commands.split(root, SplitConfig(out=tmp_path / "own.csv", val_fraction=0.2, workers=0), progress=heard)
     (dataset,) = made.datasets
     assert {r.name for r in dataset.split("test")} == {
         f"test/{label}/{name}" for label in ("running", "sitting") for name in ("0 taken.jpg", "small 1.jpg")
@@ -150,7 +157,7 @@ def test_groups_too_large_for_an_even_split_are_said(tmp_path: Path) -> None:
     table.write_text("path,group\n" + "".join(f"{name},{name[0]}{n // 8}\n" for n, name in enumerate(names)))
     heard = Heard()
     config = SplitConfig(group_by=(str(table),), test_fraction=0.1)
-    commands.split(root, tmp_path / "m.csv", config, progress=heard)
+    commands.split(root, replace(config, out=tmp_path / "m.csv"), progress=heard)
     assert any(said.startswith("Groups are too large for an even test split: ") for said in heard.warnings)
 
 
@@ -176,8 +183,8 @@ def test_settings_that_cannot_work_are_refused_all_at_once(tmp_path: Path) -> No
     with pytest.raises(ConfigError) as caught:
         split(tmp_path, tmp_path / "m.csv", config)
     assert str(caught.value) == (
-        "--val-fraction must be in (0, 0.5], not 0; --test-fraction must be in (0, 0.5], not 0.6; "
-        "--folds must be at least 2, not 1; --seed must be from 0 to 4294967295, not -1; "
+        "--folds must be at least 2, not 1; --val-fraction must be in (0, 0.5], not 0; "
+        "--test-fraction must be in (0, 0.5], not 0.6; --seed must be from 0 to 4294967295, not -1; "
         "--near-distance must be from 0 to 64 bits, not 65; --near-distance needs --group-by near-duplicates; "
         "--group-by none stands alone; --group-by no.csv is neither near-duplicates nor none nor a file. "
         "See clip-har data split --help."
@@ -239,7 +246,7 @@ def photos_and_manifest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """Images with a test folder of their own, and a manifest that splits them quite differently."""
     folder = tmp_path_factory.mktemp("by-manifest")
     root = write_dataset(folder / "data")
-    commands.split(root, folder / "m.csv", replace(NO_GROUPS, pool=True, test_fraction=0.3, seed=3), workers=0)
+    commands.split(root, replace(NO_GROUPS, out=folder / "m.csv", pool=True, test_fraction=0.3, seed=3, workers=0))
     return root, folder / "m.csv"
 
 

@@ -371,7 +371,7 @@ def test_a_training_whose_terminal_is_closed_saves_and_can_be_continued(tiny_mod
 
     data, out = write_dataset(tmp_path / "data"), tmp_path / "run"
     arguments = [
-        *(sys.executable, "-m", "clip_har.cli", "train", f"--data={data}", f"--model={tiny_model}", f"--out={out}"),
+        *(sys.executable, "-m", "clip_har", "train", f"--data={data}", f"--model={tiny_model}", f"--out={out}"),
         *("--precision=float32", "--workers=0", "--save-steps=1", "--epochs=100000", "--batch-size=4"),
     ]
     child, terminal = pty.fork()

@@ -105,7 +105,7 @@ def task_of(model: str) -> Task:
         templates=TEMPLATES,
         captions_CTD=captions_CTD,
         prompts_CD=F.normalize(captions_CTD.mean(dim=1), dim=-1),
-        logit_scale=backbone.card.logit_scale,
+        logit_scale=backbone.info.logit_scale,
         load_backbone=lambda: load_backbone(model, device="cpu", precision="float32"),
         train=cast(Any, None),
         val=cast(Any, None),

@@ -75,7 +75,7 @@ def novel_by_hand(run: checkpoint.Run, data: Path) -> tuple[float, float]:
     prompts = torch.stack([backbone.encode_text(sentences(name, ACTION_TEMPLATES)).mean(dim=0) for name in NOVEL])
     prompts_CD = prompts / prompts.norm(dim=1, keepdim=True)
     lora: Any = run.classifier()
-    transform, right, total = backbone.card.preprocessing.transform(), torch.zeros(2), 0
+    transform, right, total = backbone.info.preprocessing.transform(), torch.zeros(2), 0
     for record in load_dataset(data).split("test"):
         if record.label in NOVEL:
             embedding_BD = backbone.encode_images(transform(Image.open(str(record.path)))[None]).embedding_BD
@@ -88,7 +88,7 @@ def novel_by_hand(run: checkpoint.Run, data: Path) -> tuple[float, float]:
 
 def test_held_out_actions_are_not_trained_on_and_stay_in_the_manifest(run: checkpoint.Run) -> None:
     assert run.classes == BASE
-    assert run.held_out == NOVEL
+    assert run.novel_classes == NOVEL
     assert run.card.splits == {"train": 24, "val": 6, "test": 18}
     assert run.prompts().shape[0] == 3
     with (run.folder / "manifest.csv").open() as stream:

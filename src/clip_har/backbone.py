@@ -31,7 +31,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneCard:
+class BackboneInfo:
     """What identifies a loaded backbone; it is written into every run."""
 
     name: str
@@ -67,17 +67,17 @@ class Backbone:
     Args:
         model: an open_clip model, on its device; its image tower may be in half precision.
         tokenizer: open_clip's tokenizer for it: list of sentences -> int64 [T, context].
-        card: what identifies it.
+        info: what identifies it.
         precision: arithmetic of the image tower: "float32", "bfloat16" or "float16".
         notes: what was assumed on loading and the user should see; a line each.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, card: BackboneCard, precision: str, notes: tuple[str, ...] = ()
+        self, model: nn.Module, tokenizer: Any, info: BackboneInfo, precision: str, notes: tuple[str, ...] = ()
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.card = card
+        self.info = info
         self.precision = precision
         self.notes = notes
         self.device = next(model.parameters()).device
@@ -141,12 +141,12 @@ def load_backbone(
     name = absolute(name)
     opened = open_pretrained(name, local_only=local_only, expected_files=expected_files)
     model = opened.model.float().eval().requires_grad_(False)
-    card = _describe(name, model, opened.files_sha256)
+    info = _describe(name, model, opened.files_sha256)
     resolved = resolve_precision(precision, chosen)
     model.to(chosen)
     visual = cast(nn.Module, model.visual).to(_DTYPES[resolved])
     visual.to(memory_format=torch.channels_last)
-    return Backbone(model, opened.tokenizer, card, resolved, opened.notes)
+    return Backbone(model, opened.tokenizer, info, resolved, opened.notes)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -193,13 +193,13 @@ def _cpu_multiplies_bfloat16() -> bool:
 # --- describing ------------------------------------------------------------------------------------------
 
 
-def _describe(name: str, model: nn.Module, files_sha256: str) -> BackboneCard:
+def _describe(name: str, model: nn.Module, files_sha256: str) -> BackboneInfo:
     visual = cast(nn.Module, model.visual)
     logit_scale = getattr(model, "logit_scale", None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with torch.inference_mode():
         embed_dim = _embed_dim(model)
-    return BackboneCard(
+    return BackboneInfo(
         name=name,
         weights_hash=_known_hash(model, files_sha256),
         activation=_activation(visual),

@@ -47,7 +47,7 @@ class Run:
         return self.card.classes
 
     @property
-    def held_out(self) -> tuple[str, ...]:
+    def novel_classes(self) -> tuple[str, ...]:
         """Classes that were kept out of training."""
         return self.card.held_out
 
@@ -55,7 +55,7 @@ class Run:
     def phrasing(self) -> dict[str, str]:
         """What stands for each class in the templates, those held out included."""
         phrases = self.card.phrasing or {}  # runs of earlier versions took the names' words
-        return {name: phrases.get(name, class_phrase(name)) for name in (*self.classes, *self.held_out)}
+        return {name: phrases.get(name, class_phrase(name)) for name in (*self.classes, *self.novel_classes)}
 
     @property
     def protocol(self) -> Protocol:

@@ -181,7 +181,7 @@ class FeatureStore:
     def rows(self, hashes: Sequence[str], kind: str) -> Tensor:
         """Gather rows of one kind ("embedding" or "hidden") from the shards: float32 [N, width]."""
         if not hashes:
-            return torch.zeros(0, self._backbone.card.embed_dim)
+            return torch.zeros(0, self._backbone.info.embed_dim)
         places = np.array([self._index[sha256] for sha256 in hashes])
         width = self._shards[places[0, 0]].arrays[kind].shape[1]
         out = np.empty((len(hashes), width), dtype=np.float32)
@@ -206,7 +206,7 @@ class FeatureStore:
 
     def _encode_missing(self, missing: Sequence[ImageRecord]) -> None:
         batches = self._decoded(missing)
-        normalise = self._backbone.card.preprocessing.normalise
+        normalise = self._backbone.info.preprocessing.normalise
         pending = PendingShard()
         try:
             with self._progress.bar(_said(self._view), total=len(missing), unit="images") as bar:
@@ -264,7 +264,7 @@ class FeatureStore:
             self._open_shard(path)
 
     def _decoded(self, records: Sequence[ImageRecord]) -> Iterator[DecodedBatch]:
-        preprocessing, paths = self._backbone.card.preprocessing, [record.path for record in records]
+        preprocessing, paths = self._backbone.info.preprocessing, [record.path for record in records]
         decoded = functools.partial(decode_batches, paths, batch_size=self._batch_size, workers=self.workers)
         if self._view is None:
             return decoded(preprocessing.pixel_transform())
@@ -315,9 +315,9 @@ def store_key(backbone: Backbone, view: View | Corruption | None = None) -> str:
     """Name of the store's folder: a hash of everything besides the image that decides its features."""
     parts = {
         "format": FORMAT,
-        "weights": backbone.card.weights_hash,
-        "activation": backbone.card.activation,
-        "preprocessing": backbone.card.preprocessing.to_json(),
+        "weights": backbone.info.weights_hash,
+        "activation": backbone.info.activation,
+        "preprocessing": backbone.info.preprocessing.to_json(),
         "pixels": PIXELS_VERSION,
         "precision": backbone.precision,
     }

@@ -10,8 +10,8 @@ from typing import Any
 from cyclopts import App, Parameter
 
 from clip_har import cli
-from clip_har.cli_data import EXIT_DONE, shown_progress
-from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, TrainConfig, load_config_file
+from clip_har.cli.shared import EXIT_DONE, shown_progress
+from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, ImportConfig, TrainConfig, load_config_file
 from clip_har.errors import RunError
 
 _DEFAULTS: Mapping[str, Any] = {"model": "ViT-B/32", "batch_size": 64, "epochs": 15, "lr": 1e-3}
@@ -235,8 +235,7 @@ def _run_folder(
             raise RunError(f"{folder} is not the run of {checkpoint}", remedy="Remove or rename that folder.")
         return folder
     in_file = {} if config is None else load_config_file(config, EvaluateConfig)
-    asked = commands.ImportConfig(
-        file=checkpoint,
+    asked = ImportConfig(
         data=DataConfig(data=data_dir),
         backbone=BackboneConfig(
             model=model_name or in_file.get("model"),
@@ -244,9 +243,8 @@ def _run_folder(
             workers=in_file.get("workers", -1),
         ),
         alpha=alpha,
-        assumed_alpha=DEFAULT_ALPHA,
     )
-    commands.import_checkpoint(asked, progress=shown_progress())
+    commands.import_checkpoint(checkpoint, asked, assumed_alpha=DEFAULT_ALPHA, progress=shown_progress())
     return folder
 
 

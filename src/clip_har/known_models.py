@@ -25,10 +25,10 @@ def load_named(name: str, *, device: str, precision: Precision) -> Backbone:
         ModelError: as for `load_backbone`.
     """
     backbone = load_backbone(name, device=device, precision=precision)
-    if backbone.card.files_sha256:
+    if backbone.info.files_sha256:
         with suppress(OSError):  # then --model is needed again
-            entry = {"name": backbone.card.name, "files_sha256": backbone.card.files_sha256}
-            write_sealed_json(_note_path(backbone.card.name), entry)
+            entry = {"name": backbone.info.name, "files_sha256": backbone.info.files_sha256}
+            write_sealed_json(_note_path(backbone.info.name), entry)
     return backbone
 
 

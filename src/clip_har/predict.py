@@ -285,6 +285,6 @@ def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Pr
         backbone = load_named(model, device=device, precision=precision)
     else:
         backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
-    here = Protocol(model=backbone.card.weights_hash, model_name=backbone.card.name)
+    here = Protocol(model=backbone.info.weights_hash, model_name=backbone.info.name)
     require_same(run.folder, run.protocol, here)
     return backbone

@@ -36,7 +36,7 @@ class ModelOfRun:
     embed_dim: int = 0
     parameters: int = 0
     files_sha256: str = ""
-    """See `backbone.BackboneCard`; runs of early versions have none."""
+    """See `backbone.BackboneInfo`; runs of early versions have none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from clip_har.audit.records import Audit, Finding, Kind
-from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.commands.audit import audit_data
+from clip_har.config import AuditLimits, AuditSettings
 from clip_har.dataset import SplitName
 from clip_har.dataset.layout import FoundFile
 
@@ -49,7 +49,7 @@ def fill(root: Path, *, per_class: int = 3, splits: tuple[str, ...] = ("train", 
     return root
 
 
-def audited(root: Path, *, limits: Limits | None = None, **settings: Any) -> Audit:
+def audited(root: Path, *, limits: AuditLimits | None = None, **settings: Any) -> Audit:
     """Examined without a model."""
     return audit_data(root, settings=AuditSettings(embeddings=False, workers=0, **settings), limits=limits)
 

@@ -15,7 +15,7 @@ from clip_har.audit.copies import LOOKS_ALIKE, SAME_BYTES, SAME_PICTURE, CopyGro
 from clip_har.audit.inventory import read_inventory
 from clip_har.audit.plan import proposed_plan
 from clip_har.audit.records import Audit, Finding
-from clip_har.audit.settings import Limits
+from clip_har.config import AuditLimits
 from clip_har.dataset import SplitName
 from clip_har.progress import SILENT
 
@@ -128,7 +128,14 @@ def test_a_model_to_which_most_images_look_alike_is_doubted(tmp_path: Path) -> N
     pairs = np.repeat(np.eye(len(readable) // 2, dtype=np.float32), 2, axis=0)  # every two alike
     for features_NH, doubted in ((pairs, True), (np.eye(len(readable), dtype=np.float32), False)):
         made = examine(
-            inventory, readable, prints, reasons, settings=NO_MODEL, limits=Limits(), features_NH=features_NH, model="m"
+            inventory,
+            readable,
+            prints,
+            reasons,
+            settings=NO_MODEL,
+            limits=AuditLimits(),
+            features_NH=features_NH,
+            model="m",
         )
         said = [warning for warning in made.warnings if "look like others to m though their hashes differ" in warning]
         assert bool(said) is doubted

@@ -14,8 +14,8 @@ from audit.datasets import NO_MODEL, audited, fill, found, jpeg, names, put, sce
 from clip_har.audit.audit import audit, read_images
 from clip_har.audit.inventory import read_inventory
 from clip_har.audit.records import Audit
-from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.commands.audit import audit_data
+from clip_har.config import AuditLimits, AuditSettings, validate
 from clip_har.errors import ConfigError, DataError, UserError
 from clip_har.progress import SILENT
 
@@ -126,11 +126,11 @@ def test_limits_decide_what_is_clean(tmp_path: Path) -> None:
     }
     assert {check.name: check.found for check in result.checks} == counted
     assert above(result) == {"unreadable", "leaks", "conflicts", "duplicates"} and not result.clean
-    assert above(audited(root, limits=Limits(max_leaks=1, max_conflicts=2, max_unreadable=1))) == {
+    assert above(audited(root, limits=AuditLimits(max_leaks=1, max_conflicts=2, max_unreadable=1))) == {
         "leaks",
         "duplicates",
     }
-    borne = Limits(max_leaks=2, max_conflicts=2, max_unreadable=1, max_duplicates=1)
+    borne = AuditLimits(max_leaks=2, max_conflicts=2, max_unreadable=1, max_duplicates=1)
     assert audited(root, limits=borne).clean
     assert above(audited(root, limits=replace(borne, max_odd=0))) == {"odd"}
     assert audited(root, limits=replace(borne, max_leaks=None)).clean
@@ -141,7 +141,7 @@ def test_labels_that_were_not_examined_are_within_no_limit(tmp_path: Path) -> No
     (check,) = (check for check in audited(root).checks if check.name == "label_errors")
     assert not check.performed and not check.above
     with pytest.raises(ConfigError) as caught:
-        audited(root, limits=Limits(max_label_errors=0))
+        audited(root, limits=AuditLimits(max_label_errors=0))
     assert str(caught.value) == (
         "--max-label-errors cannot be held with --no-embeddings: labels are examined with a model. "
         "Leave out one of the two."
@@ -211,7 +211,14 @@ def test_given_features_find_what_looks_alike_and_doubt_labels(tmp_path: Path) -
     features[5] = features[2] + 0.01  # alike
     features[7, 0] -= 12  # a runner among the cyclists
     result = audit(
-        inventory, readable, prints, reasons, settings=settings, limits=Limits(), features_NH=features, model="made up"
+        inventory,
+        readable,
+        prints,
+        reasons,
+        settings=settings,
+        limits=AuditLimits(),
+        features_NH=features,
+        model="made up",
     )
     (duplicate,) = found(result, "duplicate")
     assert names(duplicate) == ["cycling/02.jpg", "cycling/05.jpg"]
@@ -259,7 +266,7 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused_all_at_once() -> None:
     settings = AuditSettings(distance=17, similarity=0, min_side=129, max_aspect=0.5, workers=-2, encode_batch_size=0)
     with pytest.raises(ConfigError) as caught:
-        settings.validate()
+        validate(settings)
     assert str(caught.value) == (
         "--encode-batch-size must be from 1 to 1000000, not 0; --distance must be in [0, 16], not 17; "
         "--similarity must be in (0, 1], not 0; --min-side must be in [1, 128], not 129; "
@@ -269,9 +276,9 @@ def test_settings_out_of_range_are_refused_all_at_once() -> None:
 
 
 def test_limits_below_zero_are_refused() -> None:
-    Limits(max_leaks=0, max_odd=None).validate()
+    validate(AuditLimits(max_leaks=0, max_odd=None))
     with pytest.raises(ConfigError) as caught:
-        Limits(max_leaks=-1, max_odd=-2).validate()
+        validate(AuditLimits(max_leaks=-1, max_odd=-2))
     assert str(caught.value) == (
         "--max-leaks must be at least 0, or none for any number, not -1; "
         "--max-odd must be at least 0, or none for any number, not -2. See --help for what each flag means."

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from clip_har.console import LINE_EVERY, ConsoleProgress, Output, _LinesBar
+from clip_har.console import ConsoleProgress, Output
+from clip_har.console.progress import LINE_EVERY, _LinesBar
 from clip_har.evaluation import ComparisonRow, EvalResult
 
 MakeResult = Callable[..., EvalResult]

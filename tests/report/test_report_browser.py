@@ -44,7 +44,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_evaluation(
         result,
         folder / "evaluation",
-        card={"seed": 0, "device": "cpu"},
+        facts={"seed": 0, "device": "cpu"},
         history=[record],
         findings=every_finding(result, folder / "evaluation"),
         command="clip-har evaluate",
@@ -61,7 +61,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         rows,
         results,
         folder / "comparison",
-        card={"seed": 0},
+        facts={"seed": 0},
         pairwise=tests,
         command="clip-har compare",
         load_thumbnail=lambda path: picture,

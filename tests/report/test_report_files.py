@@ -40,7 +40,7 @@ TABLES = {
 
 
 def written(result: EvalResult, out: Path, **options: Any) -> list[Path]:
-    settings: dict[str, Any] = {"card": {}, "command": "clip-har evaluate", "load_thumbnail": None} | options
+    settings: dict[str, Any] = {"facts": {}, "command": "clip-har evaluate", "load_thumbnail": None} | options
     return write_evaluation(result, out, **settings)
 
 
@@ -149,7 +149,7 @@ def test_classification_report_is_scikit_learns(make_result: MakeResult) -> None
 
 def test_a_comparison(comparison: tuple[list[ComparisonRow], dict[str, EvalResult]], tmp_path: Path) -> None:
     rows, results = comparison
-    files = write_comparison(rows, results, tmp_path, card={}, command="clip-har compare")
+    files = write_comparison(rows, results, tmp_path, facts={}, command="clip-har compare")
     tables = ["comparison.json", "comparison.csv", "comparison.md", "comparison.txt"]
     names = [*tables, "comparison.png", "accuracy_cost.png", "report.html"]
     assert [path.name for path in files] == names
@@ -172,7 +172,7 @@ def test_a_comparison(comparison: tuple[list[ComparisonRow], dict[str, EvalResul
 
 def test_a_comparison_without_times_has_no_cost_plot(comparison: Any, tmp_path: Path) -> None:
     rows, results = comparison
-    write_comparison(rows[:1], results, tmp_path, card={}, command="")
+    write_comparison(rows[:1], results, tmp_path, facts={}, command="")
     assert not (tmp_path / "accuracy_cost.png").exists()
 
 
@@ -255,12 +255,12 @@ def test_an_evaluation_with_interpolation(make_result: MakeResult, tmp_path: Pat
 
 def test_a_comparison_needs_a_row(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row"):
-        write_comparison([], {}, tmp_path, card={}, command="")
+        write_comparison([], {}, tmp_path, facts={}, command="")
 
 
 def test_rows_of_the_same_name_are_refused(twelve_rows: list[ComparisonRow], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="different names"):
-        write_comparison([*twelve_rows, twelve_rows[0]], {}, tmp_path, card={}, command="")
+        write_comparison([*twelve_rows, twelve_rows[0]], {}, tmp_path, facts={}, command="")
 
 
 def test_contact_sheets(tmp_path: Path) -> None:

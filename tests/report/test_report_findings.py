@@ -21,9 +21,9 @@ from clip_har.report import (
     galleries,
     write_comparison,
 )
-from clip_har.report.card import card
 from clip_har.report.embedding_map import drawn_maps, hue
 from clip_har.report.finding_plots import FINDING_PLOTS
+from clip_har.report.overview import overview
 from clip_har.report.pictures import Pictures
 from clip_har.report.style import Plot
 from report.findings_fixture import every_finding
@@ -47,7 +47,7 @@ def page_with(
     empty = Plot(png=b"", svg='<svg aria-label="plot"></svg>', width=500, description="plot")
     figures = dict.fromkeys(("confusion", "confusion_baseline", "per_class", *FINDING_PLOTS), empty)
     text = evaluation_page.evaluation_page(
-        result, card={}, figures=figures, findings=findings, folder=folder, command="", load_thumbnail=load_thumbnail
+        result, facts={}, figures=figures, findings=findings, folder=folder, command="", load_thumbnail=load_thumbnail
     )
     return Page(text)
 
@@ -107,14 +107,14 @@ def test_navigation_leads_to_sections_that_exist(make_result: MakeResult, tmp_pa
 def test_the_card_knows_which_way_is_better(make_result: MakeResult, tmp_path: Path) -> None:
     result = make_result()
     findings = every_finding(result, tmp_path)
-    rows = {(group, row.name): row for group, found in card(result, findings) for row in found}
+    rows = {(group, row.name): row for group, found in overview(result, findings) for row in found}
     assert rows["Other datasets", "elsewhere"].better is False
     assert rows["Unseen actions", "Harmonic mean"].better is True
     assert rows["Calibration", "ECE, scaled"].better is None
     ece = rows["Calibration", "ECE"]
     assert ece.difference is not None and ece.better is (ece.difference < 0)
     alone = make_result(skill=None)
-    assert [row.difference for _, found in card(alone, ReportParts()) for row in found] == [None, None, None]
+    assert [row.difference for _, found in overview(alone, ReportParts()) for row in found] == [None, None, None]
 
 
 def test_fixed_and_broken_are_counted_for_each_class(make_result: MakeResult) -> None:
@@ -228,7 +228,7 @@ def test_methods_stand_against_each_other(twelve_rows: list[ComparisonRow], tmp_
         "plain": "p < 0.001",
         "place": "worse",
     }
-    write_comparison(rows, {}, tmp_path, card={}, pairwise=tests, command="")
+    write_comparison(rows, {}, tmp_path, facts={}, pairwise=tests, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert_accessible(page)

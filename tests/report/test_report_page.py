@@ -102,7 +102,7 @@ class Page(HTMLParser):
 
 def page_of(result: EvalResult, out: Path, **options: Any) -> Page:
     settings: dict[str, Any] = {
-        "card": CARD,
+        "facts": CARD,
         "command": "clip-har evaluate",
         "load_thumbnail": None,
     } | options
@@ -115,7 +115,7 @@ def words_of(result: EvalResult, load_thumbnail: Loader | None = None) -> Page:
     empty = Plot(png=b"", svg='<svg aria-label="plot"></svg>', width=500, description="plot")
     figures = dict.fromkeys(("confusion", "confusion_baseline", "per_class"), empty)
     text = evaluation_page.evaluation_page(
-        result, card=CARD, figures=figures, command="clip-har evaluate", load_thumbnail=load_thumbnail
+        result, facts=CARD, figures=figures, command="clip-har evaluate", load_thumbnail=load_thumbnail
     )
     return Page(text)
 
@@ -178,7 +178,7 @@ def test_hostile_names_are_text(make_result: MakeResult, load_thumbnail: Loader,
     page = page_of(
         result,
         tmp_path,
-        card={"backbone": "<i>", "versions": {"<u>": "</main>"}},
+        facts={"backbone": "<i>", "versions": {"<u>": "</main>"}},
         command="clip-har evaluate --data '</code><script>'",
         load_thumbnail=load_thumbnail,
     )
@@ -275,19 +275,19 @@ def test_plots_follow_the_colours_of_the_page(
 
 
 def test_the_card_shows_what_is_there() -> None:
-    assert html.card_rows({}) == []
-    assert html.card_rows({"seed": 0, "method": None, "loss": "class-aware", "other": 1}) == [
+    assert html.fact_rows({}) == []
+    assert html.fact_rows({"seed": 0, "method": None, "loss": "class-aware", "other": 1}) == [
         ("Loss", "class-aware"),
         ("Seed", "0"),
     ]
-    rows = dict(html.card_rows({"trainable_params": 10, "trainable_fraction": 1.0, "unreadable": 1}))
+    rows = dict(html.fact_rows({"trainable_params": 10, "trainable_fraction": 1.0, "unreadable": 1}))
     assert rows["Trained parameters"].replace("\u202f", " ") == "10 (100 %)"
     assert rows["Left out"] == "1 unreadable image"
 
 
 def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader, tmp_path: Path) -> None:
     rows, results = comparison
-    write_comparison(rows, results, tmp_path, card=CARD, command="clip-har compare", load_thumbnail=load_thumbnail)
+    write_comparison(rows, results, tmp_path, facts=CARD, command="clip-har compare", load_thumbnail=load_thumbnail)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert_accessible(page)
@@ -303,14 +303,14 @@ def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader
 def test_a_comparison_where_nothing_helps_says_so(comparison: Comparison, tmp_path: Path) -> None:
     rows, results = comparison
     chosen = [row for row in rows if row.name != "lora"]
-    write_comparison(chosen, results, tmp_path, card={}, command="")
+    write_comparison(chosen, results, tmp_path, facts={}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "No method is shown to be above zero-shot CLIP" in page.text
 
 
 def test_a_comparison_without_zero_shot_or_results(comparison: Comparison, tmp_path: Path) -> None:
     rows, _ = comparison
-    write_comparison(rows[1:], {}, tmp_path, card={}, command="")
+    write_comparison(rows[1:], {}, tmp_path, facts={}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert "LoRA does best" in page.text and "shown to be above" not in page.text
@@ -319,7 +319,7 @@ def test_a_comparison_without_zero_shot_or_results(comparison: Comparison, tmp_p
 def test_a_comparison_of_twelve_methods_is_loud_where_it_must_be(
     twelve_rows: list[ComparisonRow], tmp_path: Path
 ) -> None:
-    write_comparison(twelve_rows, {}, tmp_path, card={"seeds": [0, 1, 2]}, command="")
+    write_comparison(twelve_rows, {}, tmp_path, facts={"seeds": [0, 1, 2]}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert_accessible(page)
@@ -349,7 +349,7 @@ def test_a_collapse_is_told_once_and_under_the_name_of_the_entry(make_result: Ma
         peak_memory_bytes=[1],
         train_seconds=[1.0],
     )
-    write_comparison([row], {"lora-attention": result}, tmp_path, card={}, command="")
+    write_comparison([row], {"lora-attention": result}, tmp_path, facts={}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Collapsed LoRA-attention: answers cycling for 100% of the images." in page.text
     assert "Read this first" not in page.text

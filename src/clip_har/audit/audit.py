@@ -18,7 +18,7 @@ from clip_har.audit.inventory import Inventory, as_records
 from clip_har.audit.label_errors import LabelDoubt, label_doubts
 from clip_har.audit.near_duplicates import Groups, group_fingerprints, is_flat
 from clip_har.audit.records import CHECKS, UNSPLIT, Audit, Check, CheckName, Finding, Kind, class_counts
-from clip_har.audit.settings import AuditSettings, Limits
+from clip_har.config import AuditLimits, AuditSettings
 from clip_har.dataset.layout import FoundFile
 from clip_har.images.workers import worker_count
 from clip_har.progress import Progress
@@ -57,7 +57,7 @@ def audit(
     reasons: Mapping[str, str],
     *,
     settings: AuditSettings,
-    limits: Limits,
+    limits: AuditLimits,
     features_NH: Features | None = None,
     model: str | None = None,
 ) -> Audit:
@@ -126,7 +126,7 @@ def _copy_groups(
     return CopyGroups(content_N=content_N, hash_N=hash_N, all_N=merged.root_N[content_N])
 
 
-def _checks(findings: Sequence[Finding], limits: Limits, *, with_model: bool) -> tuple[Check, ...]:
+def _checks(findings: Sequence[Finding], limits: AuditLimits, *, with_model: bool) -> tuple[Check, ...]:
     counted: Counter[Kind] = Counter()
     for finding in findings:
         counted[finding.kind] += finding.count

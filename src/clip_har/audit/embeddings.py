@@ -14,8 +14,6 @@ from clip_har.audit.hamming import Indices
 
 Features = NDArray[np.float32]
 
-SIMILARITY = 0.7
-"""Cosine of whitened features from which two images count as copies."""
 SHRINKAGE = 0.3
 """Mean variance, as a share, that is added to every direction's own before it is scaled to 1."""
 _BLOCK_ROWS = 2048

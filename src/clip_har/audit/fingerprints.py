@@ -21,6 +21,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from clip_har.config.data_commands import EXACT_SIDE
 from clip_har.dataset import ImageRecord
 from clip_har.errors import ConfigError, UnreadableImageError
 from clip_har.files import remove_stray_temporaries, unless_unwritable, write_atomically
@@ -42,9 +43,6 @@ FINGERPRINT = np.dtype(
 )
 """A fingerprint's fields; some 1.3 kB."""
 Fingerprints = NDArray[np.void]
-
-EXACT_SIDE = 128
-"""Pixels; an image of which a side seems shorter is decoded whole, so that its size is known exactly."""
 FORMAT = 1
 SHARD_ROWS = 4096
 """Images per file of the cache: with SHARD_SECONDS, what a killed audit loses at most."""
@@ -105,7 +103,7 @@ def fingerprint(record: ImageRecord) -> Fingerprints:
     row["sha256"] = record.sha256.encode()
     try:
         image = decode(record.path, enough_pixels=_ENOUGH_PIXELS)
-        if min(image.size) < EXACT_SIDE:
+        if min(image.size) < EXACT_SIDE:  # decoded whole, so that its size is known
             image = decode(record.path)
     except UnreadableImageError as error:
         row["reason"] = _fitting(error.reason)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from clip_har.audit.fingerprints import THUMBNAIL_SIDE, Fingerprints, fingerprints
 from clip_har.audit.hamming import Hashes, Indices, pairs_within
+from clip_har.config import AuditSettings
 from clip_har.dataset import ImageRecord
 from clip_har.progress import SILENT, Progress
 
-DISTANCE = 10
+DISTANCE = AuditSettings().distance
 """Bits of 64 in which the hashes of two copies may differ."""
 MIN_CORRELATION = 0.94
 """Pearson correlation of the 32 x 32 grey thumbnails from which a candidate counts as a copy."""

@@ -7,17 +7,15 @@ from clip_har.commands.compare import Comparison, compare
 from clip_har.commands.evaluate import evaluate
 from clip_har.commands.explain import explain
 from clip_har.commands.fetch import Fetched, fetch
-from clip_har.commands.import_checkpoint import ImportConfig, import_checkpoint, import_folder
+from clip_har.commands.import_checkpoint import import_checkpoint, import_folder
 from clip_har.commands.prompts import try_prompts
 from clip_har.commands.quickstart import quickstart
-from clip_har.commands.split import SplitConfig, Splitting, split, verify_manifest
+from clip_har.commands.split import Splitting, split, verify_manifest
 from clip_har.commands.train import train
 
 __all__ = [
     "Comparison",
     "Fetched",
-    "ImportConfig",
-    "SplitConfig",
     "Splitting",
     "compare",
     "evaluate",

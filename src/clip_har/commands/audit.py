@@ -15,10 +15,9 @@ from clip_har.audit.inventory import Inventory, as_records, read_inventory
 from clip_har.audit.label_errors import require_cleanlab
 from clip_har.audit.plan import Cleaned, apply_plan, manifest_csv, proposed_plan, read_plan, write_plan
 from clip_har.audit.records import Audit
-from clip_har.audit.settings import AuditSettings, Limits
 from clip_har.backbone import Backbone, load_backbone
 from clip_har.commands.outputs import require_outside_dataset
-from clip_har.config import DEFAULT_MODEL
+from clip_har.config import DEFAULT_MODEL, AuditLimits, AuditSettings, validate
 from clip_har.dataset.layout import FoundFile
 from clip_har.errors import ConfigError, ModelError
 from clip_har.experiment.thumbnails import thumbnail_loader
@@ -34,7 +33,7 @@ def audit_data(
     data: Path,
     *,
     settings: AuditSettings | None = None,
-    limits: Limits | None = None,
+    limits: AuditLimits | None = None,
     json_file: Path | None = None,
     html_file: Path | None = None,
     progress: Progress = SILENT,
@@ -54,9 +53,9 @@ def audit_data(
     Raises:
         UserError: settings, data or model cannot be used.
     """
-    settings, limits = settings or AuditSettings(), limits or Limits()
-    settings.validate()
-    limits.validate()
+    settings, limits = settings or AuditSettings(), limits or AuditLimits()
+    validate(settings)
+    validate(limits)
     if limits.max_label_errors is not None and not settings.embeddings:
         raise ConfigError(
             "--max-label-errors cannot be held with --no-embeddings: labels are examined with a model",
@@ -91,13 +90,13 @@ def propose_cleaning(
         UserError: settings, data or model cannot be used, or the plan exists.
     """
     settings = settings or AuditSettings()
-    settings.validate()
+    validate(settings)
     require_outside_dataset(data, plan=plan)
     if plan.exists():
         raise ConfigError(
             f"The plan {plan} exists", remedy="Apply it with --out MANIFEST.csv, or delete it to make it anew."
         )
-    found = _examine(read_inventory(data), settings, Limits(), progress)
+    found = _examine(read_inventory(data), settings, AuditLimits(), progress)
     write_plan(proposed_plan(found, relabel_suspects=relabel_suspects), plan)
     return found
 
@@ -119,7 +118,7 @@ def apply_cleaning(data: Path, plan: Path, out: Path) -> Cleaned:
     return cleaned
 
 
-def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, progress: Progress) -> Audit:
+def _examine(inventory: Inventory, settings: AuditSettings, limits: AuditLimits, progress: Progress) -> Audit:
     backbone = _model(settings, limits, progress)  # before an hour's work, not after it
     cache = cache_folder(settings.cache)
     progress.note(f"Data {inventory.root}: {len(inventory.images):,} images")
@@ -147,7 +146,7 @@ def _examine(inventory: Inventory, settings: AuditSettings, limits: Limits, prog
     return found
 
 
-def _model(settings: AuditSettings, limits: Limits, progress: Progress) -> Backbone | None:
+def _model(settings: AuditSettings, limits: AuditLimits, progress: Progress) -> Backbone | None:
     """The model that was asked for; else the default one if it is on this machine, which needs no network."""
     if not settings.embeddings:
         progress.note("Compared by content and perceptual hashes, without a model")
@@ -174,7 +173,7 @@ def _model(settings: AuditSettings, limits: Limits, progress: Progress) -> Backb
         )
         return None
     require_cleanlab()
-    progress.note(f"Compared by content, perceptual hashes and the model {backbone.card.name}")
+    progress.note(f"Compared by content, perceptual hashes and the model {backbone.info.name}")
     return backbone
 
 

@@ -18,7 +18,7 @@ from clip_har.dataset import write_manifest
 from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
-from clip_har.experiment.evaluation import evaluate_prepared, shared_card, thumbnails
+from clip_har.experiment.evaluation import evaluate_prepared, shared_facts, thumbnails
 from clip_har.experiment.novel_classes import mean_of, measure_novel
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, prepare, scored_split
@@ -105,7 +105,7 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
             rows,
             first,
             config.out,
-            card=shared_card(experiment, config.seeds[0]),
+            facts=shared_facts(experiment, config.seeds[0]),
             command=command,
             load_thumbnail=thumbnails(experiment.dataset),
             pairwise=pairwise,
@@ -163,7 +163,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
     if config.optimizer.epochs is None:
         optimizer = dataclasses.replace(optimizer, epochs=SMALL_EPOCHS)
     if config.augmentation.train_image_size is None and is_convolutional(experiment.model.backbone):
-        side = round(SMALL_VIEWS * experiment.model.backbone.card.preprocessing.image_size[0] / 32) * 32
+        side = round(SMALL_VIEWS * experiment.model.backbone.info.preprocessing.image_size[0] / 32) * 32
         augmentation = dataclasses.replace(augmentation, train_image_size=side)
     return dataclasses.replace(train_config, optimizer=optimizer, augmentation=augmentation)
 

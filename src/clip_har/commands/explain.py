@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from clip_har import checkpoint
-from clip_har.config import ExplainConfig
+from clip_har.config import BackboneConfig, DataConfig, ExplainConfig, validate
 from clip_har.errors import ConfigError
 from clip_har.evaluation.findings import ExplainResult
 from clip_har.experiment.explanations import Explainer, explanations_csv
@@ -18,20 +19,27 @@ from clip_har.predict import load_run_backbone
 from clip_har.progress import SILENT, Progress
 
 
-def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[ExplainResult, Path]:
+def explain(
+    folder: Path, config: ExplainConfig, images: Sequence[Path] = (), *, progress: Progress = SILENT
+) -> tuple[ExplainResult, Path]:
     """Explain a run; write explain.json, explain.csv and the overlays.
+
+    Args:
+        folder: the run's.
+        images: photographs to explain in place of the dataset's.
 
     Raises:
         UserError: run, data, model or images cannot be used.
     """
-    if config.data is None and not config.images:
+    validate(config)
+    if config.data is None and not images:
         raise ConfigError("Nothing to explain", remedy="Give a dataset with --data, or name image files.")
-    run = checkpoint.load_run(config.run)
-    out = config.out or run.folder / ("explain-images" if config.images else "explain")
+    run = checkpoint.load_run(folder)
+    out = config.out or run.folder / ("explain-images" if images else "explain")
     prepared = _prepared(run, config, out, progress)
-    answering = Predictions(run, prepared, progress, keep=not config.images)
+    answering = Predictions(run, prepared, progress, keep=not images)
     explainer = Explainer(run, answering, prepared, config, out, progress)
-    result = explainer.of_files(config.images) if config.images else explainer.of_dataset()
+    result = explainer.of_files(images) if images else explainer.of_dataset()
     checkpoint.write_json(out / "explain.json", dataclasses.asdict(result))
     write_atomically(out / "explain.csv", explanations_csv(result))
     return result, out
@@ -39,17 +47,23 @@ def explain(config: ExplainConfig, *, progress: Progress = SILENT) -> tuple[Expl
 
 def _prepared(run: checkpoint.Run, config: ExplainConfig, out: Path, progress: Progress) -> Experiment:
     """The dataset with its training images; without one, the model and the prompts alone."""
+    given = BackboneConfig(
+        model=config.model.model,
+        device=config.model.device,
+        precision=config.model.precision,
+        workers=config.workers,
+        cache=config.cache,
+    )
     if config.data is not None:
         return prepare(
-            config.data,
-            config.backbone,
+            DataConfig(data=config.data),
+            given,
             out=out,
             progress=progress,
             run=run,
             for_training=False,
             encoded=("train", "val", "test"),
         )
-    given = config.backbone
     backbone = load_run_backbone(run, model=given.model, device=given.device, precision=given.precision)
     store = feature_store(given, backbone, progress)
     model = zero_shot_model(backbone, store, run.classes, run.card.templates, run.phrasing, run.prompts())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,9 +16,9 @@ from clip_har import checkpoint
 from clip_har.backbone import load_backbone
 from clip_har.config import (
     DEFAULT_MODEL,
-    BackboneConfig,
     DataConfig,
     Defaults,
+    ImportConfig,
     LoraConfig,
     Settings,
     TrainConfig,
@@ -44,59 +43,49 @@ from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.run_card import Imported, RunCard, write_card
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImportConfig:
-    """What `import` is asked for."""
-
-    file: Path
-    """Checkpoint of the predecessor project."""
-    out: Path | None = None
-    """Run folder to write. Default: a folder next to the file, with the file's name without its suffix."""
-    data: DataConfig | None = None
-    """The dataset it was trained on: gives the classes and the split, and its validation images are scored."""
-    classes: tuple[str, ...] = ()
-    """Class names, if there is no dataset."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    rank: int | None = None
-    """Rank it was trained with; checked."""
-    alpha: float | None = None
-    """Alpha it was trained with. Default: the file's config."""
-    assumed_alpha: float | None = None
-    """Alpha to assume, with a warning, if nothing else gives one."""
-
-
 def import_folder(file: Path) -> Path:
     """Where a checkpoint is imported to by default."""
     return file.with_suffix("")
 
 
-def import_checkpoint(config: ImportConfig, *, progress: Progress = SILENT, command: str = "") -> checkpoint.Run:
+def import_checkpoint(
+    file: Path,
+    config: ImportConfig,
+    *,
+    assumed_alpha: float | None = None,
+    progress: Progress = SILENT,
+    command: str = "",
+) -> checkpoint.Run:
     """Make a run folder of a checkpoint of the predecessor project.
+
+    Args:
+        assumed_alpha: alpha to assume, with a warning, if nothing else gives one.
 
     Raises:
         UserError: the file, the model, the data or the run folder cannot be used, or something is not known.
     """
-    out = config.out or import_folder(config.file)
+    validate(config)
+    out = config.out or import_folder(file)
     _require_free(out)
-    legacy = read_legacy_checkpoint(config.file)
-    given = _given(config, legacy, progress)
+    legacy = read_legacy_checkpoint(file)
+    given = _given(file, config, legacy, assumed_alpha, progress)
     validate(given)
     model = str(given.backbone.model)
     reference = load_named(model, device="cpu", precision="float32")
-    legacy.require_clip(reference.model.state_dict(), reference.card.name)
+    legacy.require_clip(reference.model.state_dict(), reference.info.name)
     if not legacy.clip:
-        progress.warn(f"{config.file} has no CLIP weights: whether it was trained on {model} cannot be checked")
-    tensors = legacy.matrices(reference.card.embed_dim)
+        progress.warn(f"{file} has no CLIP weights: whether it was trained on {model} cannot be checked")
+    tensors = legacy.matrices(reference.info.embed_dim)
     del reference
     rank = tensors["image.lora_A"].shape[0]
     if config.rank not in (None, rank):
-        raise RunError(f"{config.file} was trained with rank {rank}, not {config.rank}", remedy="Remove --rank.")
+        raise RunError(f"{file} was trained with rank {rank}, not {config.rank}", remedy="Remove --rank.")
     given = dataclasses.replace(given, lora=dataclasses.replace(given.lora, rank=rank))
     tensors["logit_scale"] = torch.tensor(legacy.log_scale)
     with exclusive(out):
         _require_free(out)
-        experiment = _prepared(config, given, legacy, out, progress)
-        return _write(config, given, legacy, tensors, experiment, out, progress, command)
+        experiment = _prepared(file, config, given, legacy, out, progress)
+        return _write(file, config, given, legacy, tensors, experiment, out, progress, command)
 
 
 def _require_free(out: Path) -> None:
@@ -106,25 +95,25 @@ def _require_free(out: Path) -> None:
         raise RunError(f"{out} already holds a run", remedy="Pass another folder with --out, or remove that one.")
 
 
-def _given(config: ImportConfig, legacy: LegacyCheckpoint, progress: Progress) -> TrainConfig:
+def _given(
+    file: Path, config: ImportConfig, legacy: LegacyCheckpoint, assumed_alpha: float | None, progress: Progress
+) -> TrainConfig:
     """The configuration that the run would have had here, from the flags, else from the file's config."""
     alpha = config.alpha if config.alpha is not None else legacy.number("alpha", "lora_alpha")
-    if alpha is None and config.assumed_alpha is not None:
-        alpha = config.assumed_alpha
-        progress.warn(f"{config.file} does not contain alpha: {alpha:g} is assumed, the predecessor project's default")
+    if alpha is None and assumed_alpha is not None:
+        alpha = assumed_alpha
+        progress.warn(f"{file} does not contain alpha: {alpha:g} is assumed, the predecessor project's default")
     if alpha is None:
         raise ConfigError(
-            f"{config.file} does not contain alpha", remedy="Pass --alpha (the predecessor project's default was 32)."
+            f"{file} does not contain alpha", remedy="Pass --alpha (the predecessor project's default was 32)."
         )
     named = legacy.text("model_name", "model", "clip_model")
     model = config.backbone.model or (named if named in HISTORIC_NAMES else None) or DEFAULT_MODEL
     templates = config.backbone.templates or legacy.texts("text_templates", "templates", "template", "prompt_template")
     if not all("{}" in template for template in templates if template not in config.backbone.templates):
-        raise ConfigError(f"The templates in the config of {config.file} have no {{}}", remedy="Pass --templates.")
+        raise ConfigError(f"The templates in the config of {file} have no {{}}", remedy="Pass --templates.")
     if not templates:
-        progress.warn(
-            f"{config.file} does not contain prompt templates: the default ones are used; --templates sets others"
-        )
+        progress.warn(f"{file} does not contain prompt templates: the default ones are used; --templates sets others")
     return TrainConfig(
         data=config.data or DataConfig(data=Path()),
         backbone=dataclasses.replace(config.backbone, model=model, templates=templates),
@@ -134,7 +123,7 @@ def _given(config: ImportConfig, legacy: LegacyCheckpoint, progress: Progress) -
 
 
 def _prepared(
-    config: ImportConfig, given: TrainConfig, legacy: LegacyCheckpoint, out: Path, progress: Progress
+    file: Path, config: ImportConfig, given: TrainConfig, legacy: LegacyCheckpoint, out: Path, progress: Progress
 ) -> Experiment:
     """The dataset with its validation images encoded; without one, the model and the prompts of the classes."""
     if config.data is not None:
@@ -144,9 +133,7 @@ def _prepared(
     classes = config.classes or legacy.texts("class_names", "classes")
     if len(set(classes)) < max(2, len(classes)):
         what = "has no class names" if not classes else f"would get the classes {', '.join(classes)[:80]}"
-        raise ConfigError(
-            f"{config.file} {what}", remedy="Pass --data FOLDER, or --classes with two or more different names."
-        )
+        raise ConfigError(f"{file} {what}", remedy="Pass --data FOLDER, or --classes with two or more different names.")
     settings = given.backbone
     backbone = load_backbone(str(settings.model), device=settings.device, precision=settings.precision)
     store = feature_store(settings, backbone, progress)
@@ -158,6 +145,7 @@ def _prepared(
 
 
 def _write(
+    file: Path,
     config: ImportConfig,
     given: TrainConfig,
     legacy: LegacyCheckpoint,
@@ -178,7 +166,7 @@ def _write(
         write_unreadable(experiment.dataset, out / "unreadable.csv")
     checkpoint.save_prompts(out, experiment.model.prompts_CD)
     card, extra = _save(out, settings, method, tensors, experiment)
-    imported = Imported(file=str(config.file), sha256=legacy.sha256, epoch=legacy.epoch, train_loss=legacy.train_loss)
+    imported = Imported(file=str(file), sha256=legacy.sha256, epoch=legacy.epoch, train_loss=legacy.train_loss)
     card = dataclasses.replace(card, imported=imported, command=command)
     card = _measured(out, card, experiment, progress)
     write_card(out, card, checkpoint.recorded_files(method, extra))
@@ -197,11 +185,11 @@ def _save(
         classes=experiment.dataset.classes,
         templates=experiment.model.templates,
         prompts_CD=experiment.model.prompts_CD,
-        logit_scale=experiment.model.backbone.card.logit_scale,
+        logit_scale=experiment.model.backbone.info.logit_scale,
         load_backbone=experiment.model.load_backbone,
     )
     classifier = method.restore(frame, tensors)
-    extra = checkpoint.save_weights(out, method, classifier, experiment.model.backbone.card.name)
+    extra = checkpoint.save_weights(out, method, classifier, experiment.model.backbone.info.name)
     return card_content(settings, experiment, method, classifier), extra
 
 

@@ -82,7 +82,7 @@ def _trial(
 ) -> PromptTrial:
     images = experiment.images("val")
     targets, classes = images.labels_N.numpy(), experiment.dataset.classes
-    scale = experiment.model.backbone.card.logit_scale
+    scale = experiment.model.backbone.info.logit_scale
 
     def answers(templates: Sequence[str], phrasings: str) -> Tensor:
         captions_CTD = embed_captions(experiment.model.store, [phrases[phrasings][name] for name in classes], templates)

@@ -6,43 +6,35 @@ from pathlib import Path
 
 from clip_har import demo, report
 from clip_har.commands.compare import Comparison, compare_locked
-from clip_har.config import BackboneConfig, CompareConfig, DataConfig, validate
+from clip_har.config import BackboneConfig, CompareConfig, DataConfig, QuickstartConfig, validate
 from clip_har.locking import exclusive
 from clip_har.progress import SILENT, Progress
 
 DEMO_TRAIN_PER_CLASS = 120
 DEMO_TEST_PER_CLASS = 40
-DEMO_METHODS = ("zero-shot", "linear-probe", "lora")
 
 
-def quickstart(
-    out: Path,
-    *,
-    methods: tuple[str, ...] = DEMO_METHODS,
-    seed: int = 0,
-    cache: Path | None = None,
-    progress: Progress = SILENT,
-    command: str = "",
-) -> Comparison:
+def quickstart(config: QuickstartConfig | None = None, *, progress: Progress = SILENT, command: str = "") -> Comparison:
     """Draw the demo's scenes, then compare zero-shot, a linear probe and LoRA on them with the tiny CLIP.
 
-    The same code path as `compare` on photographs; only the data's and the model's names differ.
-
-    Args:
-        methods: what to compare in place of those three; those inside the towers get the small budget.
+    The same code path as `compare` on photographs; only the data's and the model's names differ. Methods inside the
+    towers get the small budget.
     """
+    config = config or QuickstartConfig()
+    validate(config)
+    out = config.out
     with exclusive(out):
-        data = draw_demo(out / "data", seed=seed, progress=progress)
-        config = CompareConfig(
+        data = draw_demo(out / "data", seed=config.seed, progress=progress)
+        compared = CompareConfig(
             data=DataConfig(data=data),
-            backbone=BackboneConfig(model="demo", cache=cache),
-            methods=methods,
+            backbone=BackboneConfig(model="demo", cache=config.cache),
+            methods=config.methods,
             budget="small",
-            seeds=(seed,),
+            seeds=(config.seed,),
             out=out,
         )
-        validate(config)
-        comparison = compare_locked(config, progress, command)
+        validate(compared)
+        comparison = compare_locked(compared, progress, command)
         _write_contact_sheets(comparison, data, out)
         return comparison
 

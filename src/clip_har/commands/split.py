@@ -12,12 +12,12 @@ from pathlib import Path
 
 from clip_har.audit.near_duplicates import DISTANCE, near_duplicate_groups
 from clip_har.commands.outputs import require_outside_dataset
-from clip_har.config.ranges import MAX_WORKERS
+from clip_har.config import SplitConfig, range_problems
+from clip_har.config.data_commands import NEAR_DUPLICATES, NO_GROUPS
 from clip_har.csv_cells import csv_text
 from clip_har.dataset import (
     ActionDataset,
     ImageRecord,
-    SplitName,
     Verification,
     load_dataset,
     read_images,
@@ -34,31 +34,8 @@ from clip_har.files import cache_folder, write_atomically
 from clip_har.images.workers import worker_count
 from clip_har.progress import SILENT, Progress
 
-NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
 UNEVEN = 0.05
 """A class's share in a split that is further off than this is said."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    """How a dataset is split."""
-
-    folds: int | None = None
-    """K for K manifests, each image tested in one of them; None for one manifest."""
-    val_fraction: float = 0.15
-    """Share of the training images, in (0, 0.5]."""
-    test_fraction: float = 0.15
-    """Share of all images, in (0, 0.5]; folds test 1/K each."""
-    seed: int = 0
-    """Seed of the cuts."""
-    group_by: Sequence[str] = (NEAR_DUPLICATES,)
-    """near-duplicates, CSV files of path and group, or none alone."""
-    near_distance: int | None = None
-    """Bits in which the 64-bit hashes of near-duplicates may differ; None for the audit's own."""
-    pool: bool = False
-    """Set the folders' own splits aside."""
-    set_aside: Sequence[SplitName] = ()
-    """Splits of the data to leave out, images and all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,27 +50,19 @@ class Splitting:
     """Images in them."""
 
 
-def split(
-    data: Path,
-    out: Path,
-    config: SplitConfig,
-    *,
-    cache: Path | None = None,
-    workers: int = -1,
-    progress: Progress = SILENT,
-) -> Splitting:
+def split(data: Path, config: SplitConfig, *, progress: Progress = SILENT) -> Splitting:
     """Split a dataset and write its manifest, or one manifest per fold.
 
     Without groups of several images the split is the one that `train` would cut with the same fractions and seed.
 
     Args:
         data: the dataset's folder.
-        out: the manifest; with folds, FILE-fold-1.csv and so on.
 
     Raises:
         UserError: the settings contradict each other, the data cannot be used, or another split is in `out`.
     """
-    _validate(config, workers)
+    _validate(config)
+    out = config.out
     require_outside_dataset(data, out=out)
     dataset = load_dataset(
         data,
@@ -101,7 +70,7 @@ def split(
         test_fraction=config.test_fraction,
         split_seed=config.seed,
         pooled=config.pool or config.folds is not None,
-        set_aside=config.set_aside,
+        set_aside=config.set_aside or (),
     )
     for warning in dataset.warnings:
         progress.warn(warning)
@@ -109,7 +78,7 @@ def split(
         raise ConfigError(
             f"--folds {config.folds} exceeds the number of images, {len(dataset.records)}", remedy="Use fewer --folds."
         )
-    groups = _groups(dataset, config, cache=cache, workers=workers, progress=progress)
+    groups = _groups(dataset, config, progress)
     datasets = _folds(dataset, config, groups) if config.folds else [_single(dataset, config, groups, progress)]
     for made in datasets:
         for warning in (*class_warnings(made.records, made.classes), *_uneven_warnings(made, config)):
@@ -167,16 +136,14 @@ def _with_records(dataset: ActionDataset, records: Sequence[ImageRecord]) -> Act
     return replace(dataset, records=tuple(records), warnings=())
 
 
-def _groups(
-    dataset: ActionDataset, config: SplitConfig, *, cache: Path | None, workers: int, progress: Progress
-) -> dict[str, str]:
+def _groups(dataset: ActionDataset, config: SplitConfig, progress: Progress) -> dict[str, str]:
     """Content hash -> group, by everything that images are to be grouped by."""
     groupings: list[Mapping[str, str]] = []
     for source in config.group_by:
         if source == NO_GROUPS:
             continue
         if source == NEAR_DUPLICATES:
-            groupings.append(_near_duplicates(dataset, config.near_distance, cache, workers, progress))
+            groupings.append(_near_duplicates(dataset, config, progress))
             continue
         given, warnings = read_groups(Path(source), dataset.records)
         groupings.append(given)
@@ -185,33 +152,19 @@ def _groups(
     return join_groups(dataset.records, groupings)
 
 
-def _near_duplicates(
-    dataset: ActionDataset, distance: int | None, cache: Path | None, workers: int, progress: Progress
-) -> dict[str, str]:
+def _near_duplicates(dataset: ActionDataset, config: SplitConfig, progress: Progress) -> dict[str, str]:
     return near_duplicate_groups(
         dataset.records,
-        cache=cache_folder(cache),
-        workers=worker_count(workers),
+        cache=cache_folder(config.cache),
+        workers=worker_count(config.workers),
         progress=progress,
-        distance=DISTANCE if distance is None else distance,
+        distance=DISTANCE if config.near_distance is None else config.near_distance,
     )
 
 
-def _validate(config: SplitConfig, workers: int) -> None:
+def _validate(config: SplitConfig) -> None:
     """Refuse settings that cannot work, all of them at once."""
-    problems = [
-        f"--{name} must be in (0, 0.5], not {fraction}"
-        for name, fraction in (("val-fraction", config.val_fraction), ("test-fraction", config.test_fraction))
-        if not 0 < fraction <= 0.5
-    ]
-    if config.folds is not None and config.folds < 2:
-        problems.append(f"--folds must be at least 2, not {config.folds}")
-    if not 0 <= config.seed < 2**32:
-        problems.append(f"--seed must be from 0 to 4294967295, not {config.seed}")
-    if not -1 <= workers <= MAX_WORKERS:
-        problems.append(f"--workers must be from -1 to {MAX_WORKERS}, not {workers}")
-    if config.near_distance is not None and not 0 <= config.near_distance <= 64:
-        problems.append(f"--near-distance must be from 0 to 64 bits, not {config.near_distance}")
+    problems = list(range_problems(config))
     if config.near_distance is not None and NEAR_DUPLICATES not in config.group_by:
         problems.append("--near-distance needs --group-by near-duplicates")
     if NO_GROUPS in config.group_by and len(config.group_by) > 1:

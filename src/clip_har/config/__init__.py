@@ -1,8 +1,26 @@
 """Every setting: the tree of dataclasses, files that fill it, presets and ranges. Nothing here acts on one."""
 
 from clip_har.config.checking import range_problems, validate
-from clip_har.config.commands import CompareConfig, EvaluateConfig, ExplainConfig, PromptsConfig, TrainConfig
+from clip_har.config.commands import (
+    CompareConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    ImportConfig,
+    PredictConfig,
+    PromptsConfig,
+    QuickstartConfig,
+    TrainConfig,
+)
 from clip_har.config.converters import Augment, MethodNames, Precision, known_method, preset_names
+from clip_har.config.data_commands import (
+    AuditConfig,
+    AuditLimits,
+    AuditSettings,
+    CleanConfig,
+    FetchConfig,
+    SplitConfig,
+    VerifyConfig,
+)
 from clip_har.config.flat import flat_fields, to_flat_json
 from clip_har.config.groups import (
     DEFAULT_MODEL,
@@ -12,6 +30,7 @@ from clip_har.config.groups import (
     EngineConfig,
     LoraConfig,
     OptimizerConfig,
+    RunModelConfig,
 )
 from clip_har.config.legacy import HISTORIC_KEYS
 from clip_har.config.methods import METHOD_NAMES
@@ -32,26 +51,37 @@ __all__ = [
     "DEFAULT_MODEL",
     "HISTORIC_KEYS",
     "METHOD_NAMES",
+    "AuditConfig",
+    "AuditLimits",
+    "AuditSettings",
     "Augment",
     "AugmentConfig",
     "AugmentSettings",
     "BackboneConfig",
+    "CleanConfig",
     "CompareConfig",
     "DataConfig",
     "Defaults",
     "EngineConfig",
     "EvaluateConfig",
     "ExplainConfig",
+    "FetchConfig",
+    "ImportConfig",
     "LoraConfig",
     "LoraSettings",
     "MethodNames",
     "OptimizerConfig",
     "OptimizerSettings",
     "Precision",
+    "PredictConfig",
     "PromptsConfig",
+    "QuickstartConfig",
+    "RunModelConfig",
     "Settings",
     "SourceSettings",
+    "SplitConfig",
     "TrainConfig",
+    "VerifyConfig",
     "apply_preset",
     "differing_settings",
     "flat_fields",

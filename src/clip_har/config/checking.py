@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from clip_har.config.commands import CompareConfig, EvaluateConfig, PromptsConfig, TrainConfig
+from clip_har.config.commands import CompareConfig
 from clip_har.config.flat import to_flat_json
 from clip_har.config.ranges import range_of
 from clip_har.config.settings import SETTINGS_OF
@@ -16,7 +16,7 @@ WHOLE_TOWERS = ("full", "two-tier")
 """Methods that train every parameter of both towers."""
 
 
-def validate(config: TrainConfig | EvaluateConfig | CompareConfig | PromptsConfig) -> None:
+def validate(config: object) -> None:
     """Refuse values that cannot work, all of them at once, before anything is loaded.
 
     Raises:

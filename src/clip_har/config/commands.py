@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from clip_har.config.converters import (
     CORRUPTION_KINDS,
@@ -25,8 +28,9 @@ from clip_har.config.groups import (
     EngineConfig,
     LoraConfig,
     OptimizerConfig,
+    RunModelConfig,
 )
-from clip_har.config.ranges import NOT_EMPTY, SEED, at_least, each, setting
+from clip_har.config.ranges import NOT_EMPTY, POSITIVE, SEED, WORKERS, at_least, each, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,28 +123,77 @@ class CompareConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
-    """What `explain` is asked for."""
+class QuickstartConfig:
+    """`clip-har quickstart`: the comparison of a few methods on drawn scenes."""
 
-    run: Path
-    """Run folder."""
-    data: DataConfig | None = None
-    """The dataset: its telling test images are explained, its training images are the neighbours."""
-    images: tuple[Path, ...] = ()
-    """Photographs to explain in place of the dataset's."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    out: Path = Path("quickstart")
+    """Folder for the drawn images, the runs, the tables and the report."""
+    methods: MethodNames = ("zero-shot", "linear-probe", "lora")
+    """Methods and presets to compare, separated by commas."""
+    seed: WholeNumber = setting(0, SEED)
+    """Seed of the scenes and the training."""
+    cache: Path | None = None
+    """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """`clip-har explain`: what to show of a run, for images that are named or for a dataset's."""
+
+    data: Path | None = None
+    """The dataset: its test images are explained, its training images are the neighbours."""
     out: Path | None = None
-    """Default: explain/ in the run folder, or explain-images/ for photographs that are named."""
-    limit: int = 24
+    """Folder for explain.json, explain.csv and the overlays. Default: explain/ in the run folder, or explain-images/
+    for images that are named."""
+    limit: WholeNumber = setting(24, at_least(0))
     """Test images to explain one by one."""
-    neighbours: int = 5
-    """Training images to name for each."""
+    neighbours: WholeNumber = setting(5, at_least(0))
+    """Nearest training images to name for each."""
     maps: bool = True
     """Draw which pixels speak for the answer."""
-    plane: PlaneMethod = "auto"
-    """How the test images become points of a plane."""
-    seed: int = 0
-    """Of that."""
+    embedding_map: PlaneMethod = "auto"
+    """How the test images become points of a plane; umap needs pip install "clip-har[explain]"."""
+    seed: WholeNumber = setting(0, SEED)
+    """Seed of that."""
+    model: RunModelConfig = field(default_factory=RunModelConfig)
+    workers: WholeNumber = setting(-1, WORKERS)
+    """Processes that decode images; -1 means one per core."""
+    cache: Path | None = None
+    """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """`clip-har predict`: what to say of each image."""
+
+    top: WholeNumber = setting(3, at_least(1))
+    """How many of the most likely classes to give."""
+    confidence: float | None = None
+    """Also give the set of actions that holds the true one this often, such as 0.95."""
+    accuracy: float | None = None
+    """Say "unsure" unless answers are right this often, such as 0.95."""
+    abstain_below: float | None = None
+    """Say "unsure" below this calibrated confidence, in place of --accuracy."""
+    json: Annotated[bool, Parameter(negative="")] = False
+    """Print a JSON list instead of a table."""
+    model: RunModelConfig = field(default_factory=RunModelConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """`clip-har import`: what is known of a checkpoint besides the file."""
+
+    out: Path | None = None
+    """Run folder to write. Default: next to the file, with the file's name without .pt."""
+    data: DataConfig | None = None
+    """The dataset it was trained on: gives the classes and the splits, and the validation images are scored."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    classes: Names | None = None
+    """Class names separated by commas, instead of --data."""
+    rank: WholeNumber | None = setting(None, at_least(1))
+    """Rank it was trained with; checked against the file."""
+    alpha: float | None = setting(None, POSITIVE)
+    """Alpha it was trained with. Default: the file's config."""
 
 
 @dataclass(frozen=True, kw_only=True)

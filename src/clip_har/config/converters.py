@@ -21,6 +21,8 @@ Placement = Literal["embedding", "attention", "all"]
 Augment = Literal["none", "light", "strong"]
 Budget = Literal["full", "small"]
 HeldOut = Literal["val", "test"]
+HarSource = Literal["kaggle", "kaggle-structured", "hub"]
+"""Where HAR is fetched from (download/har.py)."""
 PlaneMethod = Literal["auto", "pca", "umap", "none"]
 CORRUPTION_KINDS = (
     "gaussian-noise",

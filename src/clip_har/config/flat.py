@@ -15,8 +15,9 @@ def flat_fields(config_type: type) -> Iterator[dataclasses.Field[Any]]:
     """The settings of a config dataclass as the flags see them: nested groups opened up."""
     hints = get_type_hints(config_type)
     for item in dataclasses.fields(config_type):
-        if dataclasses.is_dataclass(hints[item.name]):
-            yield from flat_fields(hints[item.name])
+        groups = [kind for kind in _alternatives(hints[item.name]) if dataclasses.is_dataclass(kind)]
+        if groups:
+            yield from flat_fields(groups[0])  # type: ignore[arg-type]
         else:
             yield item
 

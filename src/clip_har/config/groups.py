@@ -58,7 +58,7 @@ class BackboneConfig:
     model: str | None = None
     """Backbone: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101 (OpenAI's weights), an open_clip name as
     NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a weight file (NAME:FILE, or OpenAI's .pt alone), or demo.
-    Default: the trained run's own, else ViT-B/32."""
+    Default: the run's or checkpoint's own, else ViT-B/32."""
     templates: tuple[str, ...] = ()
     """Prompt templates with {} for the class, or files with one per line. Default: seven on actions; with --phrasings,
     six for whole phrases."""
@@ -76,6 +76,19 @@ class BackboneConfig:
     """Processes that decode images; -1 means one per core, 0 decodes in the main process."""
     cache: Path | None = None
     """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunModelConfig:
+    """Where the pretrained model of a finished run is, and how it runs."""
+
+    model: str | None = None
+    """Where the backbone is now, if not where the run says."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """Arithmetic of the image tower; auto picks bfloat16 where the hardware has it."""
 
 
 @Parameter(name="*")

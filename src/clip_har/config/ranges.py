@@ -44,9 +44,9 @@ def within(interval: str) -> Range:
     return Range(f"in {interval}", lambda x: above(x, low) and below(x, high))
 
 
-def from_to(low: int, high: int) -> Range:
+def from_to(low: int, high: int, unit: str = "") -> Range:
     """Numbers between two, both included."""
-    return Range(f"from {low} to {high}", lambda x: low <= x <= high)
+    return Range(f"from {low} to {high} {unit}".rstrip(), lambda x: low <= x <= high)
 
 
 def at_least(low: int) -> Range:

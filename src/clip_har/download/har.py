@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+
+from clip_har.config.converters import HarSource
 
 HAR_CLASSES = (
     *("calling", "clapping", "cycling", "dancing", "drinking", "eating", "fighting", "hugging", "laughing"),
@@ -12,14 +13,12 @@ HAR_CLASSES = (
 )
 """The fifteen actions of HAR, sorted."""
 
-SourceName = Literal["kaggle", "kaggle-structured", "hub"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FetchSource:
     """A place that offers HAR."""
 
-    name: SourceName
+    name: HarSource
     handle: str
     """Owner and name there."""
     page: str
@@ -31,7 +30,7 @@ class FetchSource:
         return self.name != "hub"
 
 
-def _kaggle(name: SourceName, handle: str) -> FetchSource:
+def _kaggle(name: HarSource, handle: str) -> FetchSource:
     return FetchSource(name=name, handle=handle, page=f"https://www.kaggle.com/datasets/{handle}")
 
 

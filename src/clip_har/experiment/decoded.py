@@ -22,7 +22,7 @@ def with_decoded_cache(
         ConfigError: the disk has no room.
     """
     view = PixelView(
-        preprocessing=experiment.model.backbone.card.preprocessing,
+        preprocessing=experiment.model.backbone.info.preprocessing,
         augment=settings.augment,
         image_size=settings.train_image_size,
     )

@@ -64,7 +64,7 @@ def evaluate_prepared(
         report.write_evaluation(
             result,
             out,
-            card={**shared_card(experiment, seed), **(_run_card(run) if run else {"method": "zero-shot"})},
+            facts={**shared_facts(experiment, seed), **(_run_facts(run) if run else {"method": "zero-shot"})},
             history=[_epoch_record(entry) for entry in history if entry["train_loss"] is not None],
             command=command,
             load_thumbnail=thumbnails(experiment.dataset),
@@ -133,13 +133,13 @@ def _hard_pairs(run: checkpoint.Run, experiment: Experiment) -> dict[str, Any] |
     }
 
 
-def shared_card(experiment: Experiment, seed: int) -> dict[str, Any]:
+def shared_facts(experiment: Experiment, seed: int) -> dict[str, Any]:
     """What all methods of a comparison have in common, for the report."""
-    card = experiment.model.backbone.card
+    info = experiment.model.backbone.info
     return {
-        "backbone": card.name,
-        "weights_hash": card.weights_hash,
-        "activation": card.activation,
+        "backbone": info.name,
+        "weights_hash": info.weights_hash,
+        "activation": info.activation,
         "data": str(experiment.dataset.root),
         "splits": {split: count for split, count in experiment.dataset.counts().items() if count},
         "classes": list(experiment.dataset.classes),
@@ -151,12 +151,12 @@ def shared_card(experiment: Experiment, seed: int) -> dict[str, Any]:
     }
 
 
-def _run_card(run: checkpoint.Run) -> dict[str, Any]:
+def _run_facts(run: checkpoint.Run) -> dict[str, Any]:
     keys = ("method", "trainable_params", "trainable_fraction", "train_seconds", "peak_memory_bytes", "seed")
-    card = {key: getattr(run.card, key) for key in keys if getattr(run.card, key) is not None}
+    facts = {key: getattr(run.card, key) for key in keys if getattr(run.card, key) is not None}
     if run.card.preset:
-        card["preset"] = run.card.preset
-    return card | run.method.shown_settings()
+        facts["preset"] = run.card.preset
+    return facts | run.method.shown_settings()
 
 
 def _epoch_record(entry: Mapping[str, Any]) -> EpochRecord:

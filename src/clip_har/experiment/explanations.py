@@ -50,7 +50,7 @@ def explain_dataset(
     progress: Progress,
 ) -> ExplainResult:
     """The most telling test images explained, with overlays in `out`; training images must be encoded."""
-    config = ExplainConfig(run=run.folder, limit=limit, seed=seed, plane="pca")
+    config = ExplainConfig(limit=limit, seed=seed, embedding_map="pca")
     return Explainer(run, answering, experiment, config, out, progress).of_dataset()
 
 
@@ -129,8 +129,8 @@ class Explainer:
             broken=tuple(names[index] for index in broken[:LISTED]),
             changes=() if after_NC is None else image_selection.class_changes(before_NC, after_NC, targets, classes),
             embedding_map=self._plane(images),
-            map_paths=tuple(names) if self._config.plane != "none" else (),
-            map_classes=tuple(record.label for record in records) if self._config.plane != "none" else (),
+            map_paths=tuple(names) if self._config.embedding_map != "none" else (),
+            map_classes=tuple(record.label for record in records) if self._config.embedding_map != "none" else (),
         )
 
     def _explanations(
@@ -184,10 +184,10 @@ class Explainer:
         ]
 
     def _plane(self, images: LabelledImages) -> EmbeddingMap | None:
-        if self._config.plane == "none":
+        if self._config.embedding_map == "none":
             return None
         self._progress.note("Laying the test images out on a plane")  # UMAP takes its time
-        method, before = neighbours.plane(images.table.embedding, self._config.plane, self._config.seed)
+        method, before = neighbours.plane(images.table.embedding, self._config.embedding_map, self._config.seed)
         if self._answering.run is None:
             return EmbeddingMap(method=method, baseline=before, finetuned=None)
         own_ND = self._classifier.image_embeddings(images)
@@ -205,7 +205,7 @@ class Explainer:
         if not self._config.maps:
             return names
         logits_of, visual, device = self._differentiable()
-        preprocessing = self._experiment.model.backbone.card.preprocessing
+        preprocessing = self._experiment.model.backbone.info.preprocessing
         transform = preprocessing.transform()
         with self._progress.bar("Drawing maps", total=len(records), unit="images") as bar:
             for start in range(0, len(records), MAP_BATCH):

@@ -106,7 +106,7 @@ class TrainingRun:
         place_best(self.folder, self.method, self._best_weights)
         if not (self.folder / self.method.weights_file).is_file():
             return ()
-        return checkpoint.save_extra_files(self.folder, self.method, self.classifier, self._backbone.card.name)
+        return checkpoint.save_extra_files(self.folder, self.method, self.classifier, self._backbone.info.name)
 
     def _continue(self, saved: SavedState) -> None:
         self.history, self.seconds, self._best_weights = saved.history, saved.seconds, saved.best

@@ -83,7 +83,7 @@ def novel_images(
         return None
     phrases = tuple(experiment.model.phrasing[name] for name in dataset.classes)
     captions_CTD = embed_captions(experiment.model.store, phrases, experiment.model.templates)
-    card = experiment.model.backbone.card
+    card = experiment.model.backbone.info
     frame = ClassifierContext(
         classes=dataset.classes,
         templates=experiment.model.templates,

@@ -77,7 +77,7 @@ class Predictions:
         """The run's own, on the backbone's device."""
         assert self.run is not None
         device = self._experiment.model.backbone.device
-        return self.run.classifier(model=self._experiment.model.backbone.card.name, device=str(device)).to(device)
+        return self.run.classifier(model=self._experiment.model.backbone.info.name, device=str(device)).to(device)
 
     def _known(self, path: Path, images: LabelledImages) -> FloatArray | None:
         """The predictions saved earlier, if they are whole."""

@@ -80,7 +80,7 @@ def corrupted_images(
     store.encode(records)
     files = ImageFiles(
         paths=tuple(record.path for record in records),
-        preprocessing=experiment.model.backbone.card.preprocessing,
+        preprocessing=experiment.model.backbone.info.preprocessing,
         workers=experiment.model.store.workers,
         corruption=corruption,
         seeds=tuple(corruption.image_seed(record.sha256) for record in records),

@@ -61,8 +61,8 @@ class Experiment:
     def protocol(self) -> Protocol:
         """What a run trained on this depends on."""
         return Protocol(
-            model=self.model.backbone.card.weights_hash,
-            model_name=self.model.backbone.card.name,
+            model=self.model.backbone.info.weights_hash,
+            model_name=self.model.backbone.info.name,
             images=self.whole.manifest_hash(),
             classes=self.dataset.classes,
             prompts=hash_prompts(self.model.templates, self.model.phrasing),
@@ -88,7 +88,7 @@ class Experiment:
             templates=self.model.templates,
             phrases=tuple(self.model.phrasing[name] for name in self.dataset.classes),
             prompts_CD=self.model.prompts_CD,
-            logit_scale=self.model.backbone.card.logit_scale,
+            logit_scale=self.model.backbone.info.logit_scale,
             load_backbone=self.model.load_backbone,
             captions_CTD=self.model.captions_CTD,
             train=train,
@@ -139,8 +139,8 @@ def prepare(
     dataset, novel = _without_held_out(whole, data, run, hold_out, progress)
     loaded = _load_model(backbone, run)
     progress.note(
-        f"Model {loaded.card.name}: {loaded.card.parameters / 1e6:.1f} M parameters, "
-        f"{loaded.card.embed_dim}-d embeddings, {loaded.precision} on {loaded.device}"
+        f"Model {loaded.info.name}: {loaded.info.parameters / 1e6:.1f} M parameters, "
+        f"{loaded.info.embed_dim}-d embeddings, {loaded.precision} on {loaded.device}"
     )
     for note in loaded.notes:
         progress.note(note)
@@ -218,7 +218,7 @@ def _read_dataset(
         test_fraction=data.test_fraction,
         split_seed=data.split_seed,
         manifests=[run.folder / "manifest.csv", *kept.paths()] if run else [] if data.manifest else kept.paths(),
-        classes=sorted((*run.classes, *run.held_out)) if run else None,
+        classes=sorted((*run.classes, *run.novel_classes)) if run else None,
         manifest=_given_manifest(data, run, needed),
         set_aside=set_aside,
     )
@@ -251,7 +251,7 @@ def _without_held_out(
     progress: Progress,
 ) -> tuple[ActionDataset, ActionDataset | None]:
     """The dataset that is trained on, and the classes held out of it."""
-    held_out = run.held_out if run else ()
+    held_out = run.novel_classes if run else ()
     if not run and hold_out:
         held_out = novel_class_names(whole.classes, hold_out, data.split_seed)
     if not held_out:

@@ -117,7 +117,7 @@ def _task(
 
 def _start(experiment: Experiment) -> Start:
     return Start(
-        weights=experiment.model.backbone.card.weights_hash,
+        weights=experiment.model.backbone.info.weights_hash,
         manifest=experiment.whole.manifest_hash(),
         prompts=prompts_sha256(experiment.model.prompts_CD),
     )
@@ -129,7 +129,7 @@ def _require_same_start(folder: Path, saved: Start, now: Start, experiment: Expe
     if aspect is None:
         return
     things = {
-        "model": f"weights of {experiment.model.backbone.card.name}",
+        "model": f"weights of {experiment.model.backbone.info.name}",
         "images": f"images in {experiment.dataset.root}",
         "prompts": "prompts",
     }
@@ -141,7 +141,7 @@ def _require_same_start(folder: Path, saved: Start, now: Start, experiment: Expe
 
 def card_content(settings: Settings, experiment: Experiment, method: Method, classifier: Classifier) -> RunCard:
     """What card.json says of a finished run, except how it was trained and how well."""
-    model = experiment.model.backbone.card
+    model = experiment.model.backbone.info
     trainable = method.trainable_params(classifier)
     return RunCard(
         package_version=version("clip-har"),

@@ -60,7 +60,7 @@ def measure_wise_curve(
     except (RunError, TypeError) as error:
         progress.warn(f"No WiSE-FT curve: the run that it mixes cannot be used ({error})")
         return None
-    frame = run.frame(model=experiment.model.backbone.card.name, device=str(experiment.model.backbone.device))
+    frame = run.frame(model=experiment.model.backbone.info.name, device=str(experiment.model.backbone.device))
     places = _Places(run, experiment, split, outside, novel, progress)
     points = []
     with progress.bar("WiSE-FT curve", total=len(method.shares), unit="models") as bar:

@@ -40,18 +40,18 @@ class ZeroShotModel:
             labels_N=torch.from_numpy(dataset.targets(split)),
             files=ImageFiles(
                 paths=tuple(record.path for record in records),
-                preprocessing=self.backbone.card.preprocessing,
+                preprocessing=self.backbone.info.preprocessing,
                 workers=self.store.workers,
             ),
         )
 
     def classifier(self) -> ZeroShotClassifier:
         """The baseline."""
-        return ZeroShotClassifier(self.prompts_CD, self.backbone.card.logit_scale)
+        return ZeroShotClassifier(self.prompts_CD, self.backbone.info.logit_scale)
 
     def load_backbone(self) -> Backbone:
         """A float32 copy of the backbone that its caller may change."""
-        return load_backbone(self.backbone.card.name, device=str(self.backbone.device), precision="float32")
+        return load_backbone(self.backbone.info.name, device=str(self.backbone.device), precision="float32")
 
 
 def zero_shot_model(

@@ -152,7 +152,7 @@ class TowerLora(GradientMethod):
         classifier = Towers(frame, backbone, train_text="text" in towers, train_batchnorm=train_batchnorm)
         targets = find_targets(
             classifier,
-            backbone.card.preprocessing.image_size,
+            backbone.info.preprocessing.image_size,
             towers=towers,
             placement=self.settings.lora.placement,
             layers=self.settings.lora.layers,

@@ -14,7 +14,7 @@ from clip_har.evaluation import ClassMetrics, ComparisonRow, EvalResult, PairedT
 from clip_har.report import standing, wording
 from clip_har.report.comparison_plots import timed_rows
 from clip_har.report.comparison_tables import with_unseen
-from clip_har.report.html import GALLERY_LIMIT, card_rows, environment, split_word, tile
+from clip_har.report.html import GALLERY_LIMIT, environment, fact_rows, split_word, tile
 from clip_har.report.pictures import Pictures, ThumbnailLoader
 from clip_har.report.sections import environment_rows
 from clip_har.report.style import Plot
@@ -24,7 +24,7 @@ def comparison_page(
     rows: Sequence[ComparisonRow],
     results: Mapping[str, EvalResult],
     *,
-    card: Mapping[str, Any],
+    facts: Mapping[str, Any],
     figures: Mapping[str, Plot],
     pairwise: Sequence[PairedTest] = (),
     command: str,
@@ -35,7 +35,7 @@ def comparison_page(
     Args:
         rows: one for each method.
         results: entry's name -> evaluation of its first seed; what needs those that are missing is left out.
-        card: facts that all methods share, as `html.card_rows` knows them.
+        facts: facts that all methods share, as `html.fact_rows` knows them.
         figures: "accuracy"; "cost" where training times are known.
         pairwise: tests between the methods, one for each pair, in either order; others are left out.
         command: the command line that makes this page again.
@@ -74,8 +74,8 @@ def comparison_page(
                 for row in sorted(rows, key=lambda row: -row.accuracy)
                 if len(row.seeds) > 1 and places[row.name] != standing.ZERO_SHOT
             ],
-            card=card_rows(card),
-            environment=environment_rows(card),
+            facts=fact_rows(facts),
+            environment=environment_rows(facts),
             versions=[],
             command=command,
         )

@@ -11,11 +11,11 @@ from typing import Any
 
 from clip_har.evaluation import EvalResult, collapse_of, confused_pairs
 from clip_har.report import sections, wording
-from clip_har.report.card import card as adaptation_card
 from clip_har.report.confusion import cell_id, cell_sections, confusion_table
 from clip_har.report.embedding_map import drawn_maps
 from clip_har.report.galleries import changes, galleries
-from clip_har.report.html import card_rows, environment, photograph, split_word
+from clip_har.report.html import environment, fact_rows, photograph, split_word
+from clip_har.report.overview import overview
 from clip_har.report.parts import NOTHING, ReportParts
 from clip_har.report.pictures import Pictures, ThumbnailLoader
 from clip_har.report.style import Plot
@@ -28,7 +28,7 @@ HARD_PAIRS_LIMIT = 12
 def evaluation_page(
     result: EvalResult,
     *,
-    card: Mapping[str, Any],
+    facts: Mapping[str, Any],
     figures: Mapping[str, Plot],
     hard_pairs: Mapping[str, Any] | None = None,
     findings: ReportParts = NOTHING,
@@ -40,7 +40,7 @@ def evaluation_page(
 
     Args:
         result: what was measured.
-        card: facts about the run, as `card_rows` knows them.
+        facts: facts about the run, as `fact_rows` knows them.
         figures: "confusion" and "per_class"; "confusion_baseline", "training", "interpolation" and those of
             `finding_plots` where they apply.
         hard_pairs: as for `report.write_evaluation`.
@@ -52,7 +52,7 @@ def evaluation_page(
     """
     pictures = Pictures(load_thumbnail)
     context = {
-        **_answer(result, card),
+        **_answer(result, facts),
         **_metrics(result, figures),
         # What comes first has first call on the budget of photographs.
         "explanations": sections.explanations(findings.explanations, pictures, folder),
@@ -61,15 +61,15 @@ def evaluation_page(
         "hard_pairs": _hard_pairs(hard_pairs, pictures),
         **_confusion(result, pictures),
         **_findings(result, findings),
-        "card": card_rows(card),
-        "environment": sections.environment_rows(card),
+        "facts": fact_rows(facts),
+        "environment": sections.environment_rows(facts),
         "versions": [],
         "command": command,
     }
     return environment().get_template("report.html.j2").render(**context, photographs=pictures.shown)
 
 
-def _answer(result: EvalResult, card: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(result: EvalResult, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the page opens with."""
     return {
         "headline": headline(result),
@@ -79,7 +79,7 @@ def _answer(result: EvalResult, card: Mapping[str, Any]) -> dict[str, Any]:
         "result": result,
         "label": wording.method_label(result.best.name),
         "bars": _accuracy_bars(result),
-        "facts": key_facts(result, card),
+        "key_facts": key_facts(result, facts),
     }
 
 
@@ -115,7 +115,7 @@ def _findings(result: EvalResult, findings: ReportParts) -> dict[str, Any]:
     """The optional parts that need no photographs."""
     label = wording.method_label(result.best.name)
     return {
-        "adaptation": adaptation_card(result, findings),
+        "adaptation": overview(result, findings),
         "confidence": sections.confidence_tables(findings, label),
         "corruptions": sections.corruption_rows(findings.robustness),
         "shifts": findings.shifts,
@@ -126,24 +126,24 @@ def _findings(result: EvalResult, findings: ReportParts) -> dict[str, Any]:
     }
 
 
-def key_facts(result: EvalResult, card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def key_facts(result: EvalResult, facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The gain, what it is worth and what it cost: label, figure, and what the figure stands beside."""
-    facts = []
+    tiles = []
     if result.finetuned is not None and result.mcnemar_p is not None and result.difference_ci95 is not None:
         gain = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
         low, high = result.difference_ci95
         interval = f"points; 95 % interval {wording.points(low)} to {wording.points(high)}"
-        facts.append(("Against zero-shot", wording.points(gain), interval))
-        facts.append(("McNemar’s test", wording.p_value(result.mcnemar_p), "two-sided, on the same images"))
-    if card.get("trainable_params"):
-        fraction = card.get("trainable_fraction")
+        tiles.append(("Against zero-shot", wording.points(gain), interval))
+        tiles.append(("McNemar’s test", wording.p_value(result.mcnemar_p), "two-sided, on the same images"))
+    if facts.get("trainable_params"):
+        fraction = facts.get("trainable_fraction")
         beside = "" if fraction is None else f"{wording.share(fraction)} of the model"
-        facts.append(("Trained parameters", wording.thousands(card["trainable_params"]), beside))
-    if card.get("train_seconds") is not None:
-        facts.append(("Training time", wording.duration(card["train_seconds"]), ""))
-    if card.get("peak_memory_bytes") is not None:
-        facts.append(("Peak memory", wording.size(card["peak_memory_bytes"]), "of the training"))
-    return facts
+        tiles.append(("Trained parameters", wording.thousands(facts["trainable_params"]), beside))
+    if facts.get("train_seconds") is not None:
+        tiles.append(("Training time", wording.duration(facts["train_seconds"]), ""))
+    if facts.get("peak_memory_bytes") is not None:
+        tiles.append(("Peak memory", wording.size(facts["peak_memory_bytes"]), "of the training"))
+    return tiles
 
 
 def headline(result: EvalResult) -> str:

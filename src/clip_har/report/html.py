@@ -1,4 +1,4 @@
-"""What both pages share: templates and filters, the card of facts, thumbnails.
+"""What both pages share: templates and filters, the facts of facts, thumbnails.
 
 The pages themselves are in `evaluation_page` and `comparison_page`; they need nothing beside them.
 """
@@ -27,7 +27,7 @@ def split_word(split: str) -> str:
     return SPLIT_WORDS.get(split, split)
 
 
-def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts of a run that are known, as label and text, in reading order.
 
     Known keys: method, preset, backbone, activation, weights_hash, data, splits (split -> images), classes,
@@ -49,7 +49,7 @@ def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         "loss": str,
         "seed": str,
         "seeds": lambda value: ", ".join(map(str, value)),
-        "trainable_params": lambda value: _trainable(value, card.get("trainable_fraction")),
+        "trainable_params": lambda value: _trainable(value, facts.get("trainable_fraction")),
         "train_seconds": wording.duration,
         "peak_memory_bytes": wording.size,
         "unreadable": lambda value: f"{value:,} unreadable image{'' if value == 1 else 's'}",
@@ -65,9 +65,9 @@ def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         "unreadable": "Left out",
     }
     return [
-        (labels.get(key, key.capitalize()), write(card[key]))
+        (labels.get(key, key.capitalize()), write(facts[key]))
         for key, write in known.items()
-        if card.get(key) is not None
+        if facts.get(key) is not None
     ]
 
 

@@ -1,6 +1,6 @@
 """The optional parts of an evaluation's page as its template wants them: confidence, corruptions, explanations, data.
 
-The card that sums them up is in `card`; a part that was not measured is None or empty.
+The facts that sums them up is in `facts`; a part that was not measured is None or empty.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENVIRONMENT_KEYS = {
     "manifest_sha256": "Split manifest (SHA-256)",
     "data": "Data",
 }
-"""Keys of the card that say what these numbers were made with."""
+"""Keys of the facts that say what these numbers were made with."""
 
 
 def confidence_tables(findings: ReportParts, label: str) -> dict[str, Any] | None:
@@ -146,11 +146,11 @@ def data_summary(summary: DataSummary | None, said: Sequence[str] = ()) -> dict[
     }
 
 
-def environment_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+def environment_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is needed to make the same numbers again: hardware, seed, hashes, versions."""
     rows = [
-        (label, ", ".join(map(str, card[key])) if isinstance(card[key], list | tuple) else str(card[key]))
+        (label, ", ".join(map(str, facts[key])) if isinstance(facts[key], list | tuple) else str(facts[key]))
         for key, label in ENVIRONMENT_KEYS.items()
-        if card.get(key) is not None
+        if facts.get(key) is not None
     ]
-    return rows + [(str(name), str(version)) for name, version in (card.get("versions") or {}).items()]
+    return rows + [(str(name), str(version)) for name, version in (facts.get("versions") or {}).items()]

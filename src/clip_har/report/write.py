@@ -44,7 +44,7 @@ def write_evaluation(
     result: EvalResult,
     out: Path,
     *,
-    card: Mapping[str, Any],
+    facts: Mapping[str, Any],
     history: Sequence[EpochRecord] = (),
     interpolation: Sequence[tuple[float, float]] | None = None,
     chosen_share: float | None = None,
@@ -58,7 +58,7 @@ def write_evaluation(
     Args:
         result: what was measured.
         out: made if it does not exist; files of the same names are replaced.
-        card: facts about the run; `html.card_rows` lists the known keys, and `versions` maps packages to
+        facts: facts about the run; `html.fact_rows` lists the known keys, and `versions` maps packages to
             versions.
         history: the training, epoch by epoch, for its curve.
         interpolation: share of the tuned weights in [0, 1] and validation accuracy, for WiSE-FT's curve.
@@ -83,7 +83,7 @@ def write_evaluation(
     figures |= finding_plots.finding_plots(findings, result.best.name)
     page = evaluation_page.evaluation_page(
         result,
-        card=card,
+        facts=facts,
         figures=figures,
         hard_pairs=hard_pairs,
         findings=findings,
@@ -131,7 +131,7 @@ def write_comparison(
     results: Mapping[str, EvalResult],
     out: Path,
     *,
-    card: Mapping[str, Any],
+    facts: Mapping[str, Any],
     pairwise: Sequence[PairedTest] = (),
     command: str,
     load_thumbnail: ThumbnailLoader | None = None,
@@ -142,7 +142,7 @@ def write_comparison(
         rows: one for each method or preset, with different names.
         results: a row's name -> evaluation of its first seed, all on the same images; some may be missing.
         out: made if it does not exist; files of the same names are replaced.
-        card: facts that all methods share, as for `write_evaluation`.
+        facts: facts that all methods share, as for `write_evaluation`.
         pairwise: tests between the methods on the same images, corrected for their number; one for each pair.
         command: the command line that makes these files again.
         load_thumbnail: as for `write_evaluation`.
@@ -160,7 +160,7 @@ def write_comparison(
     page = comparison_page.comparison_page(
         rows,
         results,
-        card=card,
+        facts=facts,
         figures=figures,
         pairwise=pairwise,
         command=command,

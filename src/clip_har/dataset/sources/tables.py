@@ -17,7 +17,6 @@ from clip_har.errors import DataError, first_line
 from clip_har.images.parquet import SMALLER_ROW_GROUPS, TooLargeError, load_pyarrow, text_rows
 
 TEXT_TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
-TABLES = TEXT_TABLES | {".parquet"}
 """Suffixes of files that can list images."""
 
 PATH_COLUMNS = ("filename", "file_name", "path", "file", "filepath", "file_path", "image_path", "image", "img", "name")

@@ -1,20 +1,50 @@
-"""What is wrong with a command line, as one line; which commands there are is in cli.py."""
+"""What is wrong with a command line, as one line; which commands there are is in app.py and data.py."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cyclopts
 from cyclopts import App
 
-from clip_har.config import CompareConfig, EvaluateConfig, PromptsConfig, TrainConfig, flat_fields
+from clip_har.config import (
+    AuditConfig,
+    CleanConfig,
+    CompareConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    FetchConfig,
+    ImportConfig,
+    PredictConfig,
+    PromptsConfig,
+    QuickstartConfig,
+    SplitConfig,
+    TrainConfig,
+    VerifyConfig,
+    flat_fields,
+)
 from clip_har.errors import UserError
 
 MESSAGE_LENGTH = 1000
-MAX_SEED = 2**32 - 1
-CONFIG_TYPES = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig, "prompts": PromptsConfig}
+CONFIG_TYPES: Mapping[tuple[str, ...], type] = {
+    ("quickstart",): QuickstartConfig,
+    ("train",): TrainConfig,
+    ("evaluate",): EvaluateConfig,
+    ("compare",): CompareConfig,
+    ("prompts",): PromptsConfig,
+    ("explain",): ExplainConfig,
+    ("predict",): PredictConfig,
+    ("import",): ImportConfig,
+    ("data", "fetch"): FetchConfig,
+    ("data", "audit"): AuditConfig,
+    ("data", "clean"): CleanConfig,
+    ("data", "split"): SplitConfig,
+    ("data", "verify"): VerifyConfig,
+}
+"""Words of a command -> what its flags and its --config fill."""
 
 
 def value_of(tokens: Sequence[str], flag: str) -> str | None:
@@ -37,15 +67,17 @@ def refuse_empty(tokens: Sequence[str]) -> None:
 
 def flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App) -> str:
     """What cyclopts found wrong, as one line; a misspelt flag before the required one it hides."""
-    command = " ".join(_command_words(tokens, app))
+    words = command_words(tokens, app)
+    command = " ".join(words)
     what = textwrap.shorten(str(error), MESSAGE_LENGTH, placeholder=" ...").rstrip(".")
-    if isinstance(error, cyclopts.MissingArgumentError) and command in CONFIG_TYPES:
-        what = _unknown_flag(tokens, CONFIG_TYPES[command]) or "--data is needed"
+    if isinstance(error, cyclopts.MissingArgumentError) and words in CONFIG_TYPES:
+        config_type = CONFIG_TYPES[words]
+        what = _unknown_flag(tokens, config_type) or ("--data is needed" if _needs_data(config_type) else what)
     ending = "" if what.endswith("?") else "."
     return f"{what}{ending} See {' '.join([*app.name, command]).strip()} --help."
 
 
-def _command_words(tokens: Sequence[str], app: App) -> list[str]:
+def command_words(tokens: Sequence[str], app: App) -> tuple[str, ...]:
     """The words that name a command, such as data and audit."""
     words: list[str] = []
     for token in tokens:
@@ -53,7 +85,11 @@ def _command_words(tokens: Sequence[str], app: App) -> list[str]:
             break
         words.append(token)
         app = app[token]
-    return words
+    return tuple(words)
+
+
+def _needs_data(config_type: type) -> bool:
+    return any(str(item.type) == "DataConfig" for item in dataclasses.fields(config_type))
 
 
 def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:
@@ -64,11 +100,3 @@ def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:
             near = difflib.get_close_matches(flag, known, n=1)
             return f"Unknown option --{flag}" + (f". Did you mean --{near[0]}?" if near else "")
     return None
-
-
-def require(command: str, **ranges: tuple[int, int, int | None]) -> None:
-    """Refuse a flag's value outside its range: name = (value, lowest, highest or None)."""
-    for name, (value, lowest, highest) in ranges.items():
-        if value < lowest or (highest is not None and value > highest):
-            wanted = f"{lowest} or more" if highest is None else f"from {lowest} to {highest}"
-            raise UserError(f"--{name} must be {wanted}, not {value}", remedy=f"See clip-har {command} --help.")

@@ -1,4 +1,4 @@
-"""The card of one evaluation: in domain, corruptions, shift, unseen actions and calibration side by side.
+"""The overview of one evaluation: in domain, corruptions, shift, unseen actions and calibration side by side.
 
 Values and words only; the details of each part are in `sections`.
 """
@@ -14,8 +14,8 @@ from clip_har.report.parts import ReportParts
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardRow:
-    """One line of the card; values are fractions."""
+class OverviewRow:
+    """One line of the overview; values are fractions."""
 
     name: str
     note: str
@@ -41,7 +41,7 @@ class CardRow:
         return (self.difference < 0) == self.lower_is_better
 
 
-def card(result: EvalResult, findings: ReportParts) -> list[tuple[str, list[CardRow]]]:
+def overview(result: EvalResult, findings: ReportParts) -> list[tuple[str, list[OverviewRow]]]:
     """The rows of what is known under the names of their groups, in reading order."""
     groups = {
         "In domain": _in_domain(result),
@@ -53,20 +53,20 @@ def card(result: EvalResult, findings: ReportParts) -> list[tuple[str, list[Card
     return [(group, rows) for group, rows in groups.items() if rows]
 
 
-def _in_domain(result: EvalResult) -> list[CardRow]:
+def _in_domain(result: EvalResult) -> list[OverviewRow]:
     after = result.finetuned.metrics if result.finetuned else None
     images = f"{result.n:,} {split_word(result.split)} images"
     interval = result.difference_ci95
     evidence = "" if interval is None else f"{wording.points(interval[0])} to {wording.points(interval[1])}"
     return [
-        CardRow(
+        OverviewRow(
             name="Accuracy",
             note=images,
             before=result.baseline.metrics.accuracy,
             after=after.accuracy if after else None,
             evidence=evidence,
         ),
-        CardRow(
+        OverviewRow(
             name="Macro F1",
             note="all classes alike",
             before=result.baseline.metrics.macro_f1,
@@ -75,7 +75,7 @@ def _in_domain(result: EvalResult) -> list[CardRow]:
     ]
 
 
-def _corruptions(findings: ReportParts) -> list[CardRow]:
+def _corruptions(findings: ReportParts) -> list[OverviewRow]:
     found = findings.robustness
     if found is None:
         return []
@@ -83,7 +83,7 @@ def _corruptions(findings: ReportParts) -> list[CardRow]:
     severities = len({score.severity for score in found.scores})
     word = "severity" if severities == 1 else "severities"
     return [
-        CardRow(
+        OverviewRow(
             name="Mean accuracy",
             note=f"{kinds} kinds, {severities} {word}, {found.images:,} images",
             before=found.mean_baseline,
@@ -92,9 +92,9 @@ def _corruptions(findings: ReportParts) -> list[CardRow]:
     ]
 
 
-def _shifts(findings: ReportParts) -> list[CardRow]:
+def _shifts(findings: ReportParts) -> list[OverviewRow]:
     return [
-        CardRow(
+        OverviewRow(
             name=shift.name,
             note=f"{shift.images:,} images, {shift.classes} classes",
             before=shift.baseline,
@@ -105,7 +105,7 @@ def _shifts(findings: ReportParts) -> list[CardRow]:
     ]
 
 
-def _unseen(findings: ReportParts) -> list[CardRow]:
+def _unseen(findings: ReportParts) -> list[OverviewRow]:
     found = findings.unseen
     if found is None:
         return []
@@ -114,12 +114,12 @@ def _unseen(findings: ReportParts) -> list[CardRow]:
         ("Unseen actions", f"{len(found.novel_classes)} held out", found.baseline.novel, found.finetuned.novel),
         ("Harmonic mean", "of the two", found.baseline.harmonic, found.finetuned.harmonic),
     )
-    return [CardRow(name=name, note=note, before=before, after=after) for name, note, before, after in rows]
+    return [OverviewRow(name=name, note=note, before=before, after=after) for name, note, before, after in rows]
 
 
-def _calibration(result: EvalResult, findings: ReportParts) -> list[CardRow]:
+def _calibration(result: EvalResult, findings: ReportParts) -> list[OverviewRow]:
     rows = [
-        CardRow(
+        OverviewRow(
             name="ECE",
             note="gap of confidence and accuracy",
             before=result.baseline.metrics.ece,
@@ -130,7 +130,7 @@ def _calibration(result: EvalResult, findings: ReportParts) -> list[CardRow]:
     before, after = findings.confidence_baseline, findings.confidence_finetuned
     if before is not None:
         rows.append(
-            CardRow(
+            OverviewRow(
                 name="ECE, scaled",
                 note="after temperature scaling",
                 before=before.ece_after,

@@ -1,0 +1,283 @@
+"""The commands: flags in, tables out, exit codes. No logic; that is in commands/ and predict.py.
+
+The commands of `clip-har data` are in data.py; running a command line, and what each exit code means, is in main.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from clip_har import __version__
+from clip_har.cli.data import data_app
+from clip_har.cli.shared import (
+    EXIT_DONE,
+    EXIT_USER_INPUT,
+    ConfigFile,
+    command_line,
+    say,
+    shown_progress,
+    speaks,
+)
+from clip_har.config import (
+    CompareConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    ImportConfig,
+    PredictConfig,
+    PromptsConfig,
+    QuickstartConfig,
+    TrainConfig,
+    validate,
+)
+from clip_har.errors import UserError
+from clip_har.shown_text import shown_json
+
+# torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
+
+app = App(
+    name="clip-har",
+    version=__version__,
+    help="Fine-tune CLIP to recognise human actions in photographs, always measured against zero-shot.",
+    help_format="plaintext",
+)
+app.command(data_app)
+
+
+@app.command
+def quickstart(
+    config: Annotated[QuickstartConfig | None, Parameter(name="*")] = None, *, config_file: ConfigFile = None
+) -> int:
+    """See the whole job in a minute, without a network: drawn scenes, a tiny CLIP, LoRA against zero-shot.
+
+    Example: clip-har quickstart --out quickstart
+    """
+    from clip_har import commands
+    from clip_har.console import Output
+
+    del config_file  # read before the flags are; see main.run_command
+    config = config or QuickstartConfig()
+    comparison = commands.quickstart(config, progress=shown_progress(), command=command_line())
+    Output().comparison(comparison.rows, comparison.results)
+    Output().files(
+        ("Report", config.out / "report.html"),
+        ("The scenes, with answers", config.out / "contact_sheet.png"),
+        ("Next, your own folder", "clip-har compare --data FOLDER --model ViT-B/32 --out own"),
+    )
+    return EXIT_DONE
+
+
+@app.command
+def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
+    """Train one method on a folder of labelled images and leave a run folder.
+
+    Example: clip-har train --data photos --model ViT-B/32 --method lora --epochs 15 --out runs/lora
+    """
+    from clip_har import commands
+    from clip_har.console import Output
+
+    del config_file
+    run = commands.train(config, progress=shown_progress(), command=command_line())
+    if not speaks():
+        return EXIT_DONE
+    figures = run.card.validation
+    kept = figures.get("candidate") or (f"epoch {figures['epoch']}" if "epoch" in figures else "zero-shot")
+    output = Output()
+    output.line(
+        f"{run.card.method} ({kept}): validation accuracy {figures['val_accuracy']:.2%}, "
+        f"macro F1 {figures['val_macro_f1']:.4f}, {run.card.trainable_params:,} trained parameters"
+    )
+    next_command = ("clip-har", "evaluate", "--data", str(config.data.data), "--checkpoint", str(run.folder))
+    output.files(("Run", run.folder), ("Next", shlex.join(next_command)))
+    return EXIT_DONE
+
+
+@app.command
+def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
+    """Score a run beside zero-shot on the test images; without --checkpoint, zero-shot alone.
+
+    Example: clip-har evaluate --data photos --checkpoint runs/lora
+    """
+    from clip_har import commands
+    from clip_har.console import Output
+
+    del config_file
+    result, out = commands.evaluate(config, progress=shown_progress(), command=command_line())
+    if not speaks():
+        return EXIT_DONE
+    output = Output()
+    output.evaluation(result)
+    output.findings(result.findings)
+    output.files(("Report", out / "report.html"), ("Tables", out / "results.csv"))
+    return EXIT_DONE
+
+
+@app.command
+def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
+    """Train and score several methods on the same splits, prompts and seed.
+
+    Example: clip-har compare --data photos --model ViT-B/32 --methods zero-shot,linear-probe,lora --out out
+    """
+    from clip_har import commands
+    from clip_har.console import Output
+
+    del config_file
+    comparison = commands.compare(config, progress=shown_progress(), command=command_line())
+    if not speaks():
+        return EXIT_DONE
+    output = Output()
+    output.comparison(comparison.rows, comparison.results)
+    output.files(("Report", config.out / "report.html"), ("Tables", config.out / "comparison.csv"))
+    return EXIT_DONE
+
+
+@app.command
+def prompts(config: Annotated[PromptsConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
+    """Try the sentences that describe the classes, on the validation images: template sets and phrasings.
+
+    Example: clip-har prompts --data photos --model ViT-B/32
+    """
+    from clip_har import commands
+    from clip_har.console import Output
+
+    del config_file
+    trial, out = commands.try_prompts(config, progress=shown_progress())
+    output = Output()
+    output.prompts(trial)
+    output.files(("Tables", out / "prompts.csv"), ("Sentences", out / "prompts.json"))
+    return EXIT_DONE
+
+
+@app.command
+def explain(
+    run: Path,
+    /,
+    *images: Path,
+    config: Annotated[ExplainConfig | None, Parameter(name="*")] = None,
+    config_file: ConfigFile = None,
+) -> int:
+    """Show why a run answers as it does: pixels, words, training images, confused classes, what training changed.
+
+    Example: clip-har explain runs/lora --data photos
+
+    Args:
+        run: Run folder.
+        images: Image files to explain, in place of the dataset's most telling test images.
+    """
+    from clip_har import commands
+    from clip_har.console import Output
+
+    del config_file
+    result, folder = commands.explain(
+        run, config or ExplainConfig(), tuple(_image_files(images)), progress=shown_progress()
+    )
+    output = Output()
+    output.explanation(result)
+    output.files(("Everything", folder / "explain.json"), ("Image by image", folder / "explain.csv"))
+    return EXIT_DONE
+
+
+@app.command
+def predict(
+    run: Path,
+    /,
+    *images: Path,
+    config: Annotated[PredictConfig | None, Parameter(name="*")] = None,
+    config_file: ConfigFile = None,
+) -> int:
+    """Say which action photographs show, with a finished run.
+
+    Example: clip-har predict runs/lora photo.jpg holiday/*.jpg
+
+    Args:
+        run: Run folder.
+        images: Image files, or folders of them.
+    """
+    del config_file
+    config = config or PredictConfig()
+    validate(config)
+    if not images:
+        raise UserError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
+    from clip_har.console import Output
+    from clip_har.predict import AbstentionPolicy, Predictor
+
+    caution = AbstentionPolicy(coverage=config.confidence, accuracy=config.accuracy, abstain_below=config.abstain_below)
+    model = config.model
+    predictor = Predictor(run, model=model.model, device=model.device, precision=model.precision)
+    for note in predictor.notes:
+        say(note)
+    predictions = list(predictor.predict(_image_files(images), top=config.top, caution=caution))
+    if config.json:
+        listed = json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False)
+        sys.stdout.write(shown_json(listed) + "\n")
+    else:
+        Output().predictions(predictions)
+    for item in predictions:
+        if item.error or item.warning:
+            say(f"{'cannot read' if item.error else 'warning:'} {item.image}: {item.error or item.warning}")
+    return EXIT_DONE if any(item.error is None for item in predictions) else EXIT_USER_INPUT
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    /,
+    config: Annotated[ImportConfig | None, Parameter(name="*")] = None,
+    *,
+    config_file: ConfigFile = None,
+) -> int:
+    """Convert a LoRA checkpoint of the predecessor project (clip_lora_best.pt) into a run folder.
+
+    evaluate, predict and explain then use it like any run, with the same predictions. No code in the file is run.
+
+    Example: clip-har import clip_lora_best.pt --model ViT-B/32 --data photos --alpha 32 --out runs/imported
+
+    Args:
+        file: The checkpoint.
+    """
+    from clip_har import commands
+    from clip_har.console import Output
+
+    del config_file
+    config = config or ImportConfig()
+    again = _import_command(file, config)
+    run = commands.import_checkpoint(file, config, progress=shown_progress(), command=again)
+    if not speaks():
+        return EXIT_DONE
+    lora, figures = run.settings.lora, run.card.validation
+    scored = "" if not figures else f", validation accuracy {figures['val_accuracy']:.2%}"
+    output = Output()
+    output.line(f"lora of rank {lora.rank}, alpha {lora.alpha:g}{scored}")
+    target = config.data.data if config.data is not None else Path("FOLDER")
+    next_command = ("clip-har", "evaluate", "--data", str(target), "--checkpoint", str(run.folder))
+    output.files(("Run", run.folder), ("Next", shlex.join(next_command)))
+    return EXIT_DONE
+
+
+def _import_command(file: Path, config: ImportConfig) -> str:
+    """The command line as one would type it again, without the flags of where it runs, for the card."""
+    data = config.data
+    given: dict[str, object] = {"out": config.out, "model": config.backbone.model, "data": data and data.data}
+    if data is not None:
+        given |= {"manifest": data.manifest, "set-aside": ",".join(data.set_aside or ())}
+        fractions = {"val-fraction": data.val_fraction, "test-fraction": data.test_fraction}
+        given |= fractions | {"split-seed": data.split_seed}
+    given |= {"classes": ",".join(config.classes or ()), "phrasings": config.backbone.phrasings, "rank": config.rank}
+    words = ["clip-har", "import", str(file), *(f"--templates={text}" for text in config.backbone.templates)]
+    words += [f"--{name}={value}" for name, value in given.items() if value not in (None, "")]
+    return shlex.join([*words, *([f"--alpha={config.alpha:g}"] if config.alpha is not None else [])])
+
+
+def _image_files(given: Iterable[Path]) -> Iterator[Path]:
+    """The files named, and for a folder all files in it and below that are not hidden."""
+    for path in given:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        else:
+            yield path
