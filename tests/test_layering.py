@@ -16,6 +16,7 @@ import clip_har
 
 LAYERS = (
     "shown_text",
+    "wording",
     "errors",
     "failures",
     "files",

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from clip_har import checkpoint, cli, feature_shards, features, files
 from clip_har.backbone import load_backbone
+from clip_har.cli import runner
 from clip_har.commands import audit as auditing
 from clip_har.dataset import ImageRecord
 from clip_har.dataset.reading import content_hash
@@ -79,7 +80,7 @@ def test_what_the_system_refuses_is_one_line_with_a_remedy(
     def fail(*_arguments: object, **_keywords: object) -> int:
         raise OSError(number, os.strerror(number), "/data/some file")
 
-    monkeypatch.setattr(cli, "run_command", fail)
+    monkeypatch.setattr(runner, "run_command", fail)
     assert cli.main(["train"]) == 2
     line = only_line(capsys)
     assert f"/data/some file: {os.strerror(number)}. " in line

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
+from clip_har.wording import file_size
+
 STRAY_SECONDS = 3600.0
 """Age from which a temporary file counts as left behind, if its writer cannot be asked."""
 
@@ -60,7 +62,7 @@ def read_text(path: Path, *, largest: int) -> str:
     with path.open("rb") as stream:
         content = stream.read(largest + 1)
     if len(content) > largest:
-        raise OSError(errno.EFBIG, f"Larger than {_readable(largest)}", str(path))
+        raise OSError(errno.EFBIG, f"Larger than {file_size(largest)}", str(path))
     return content.decode("utf-8-sig")
 
 
@@ -130,15 +132,8 @@ def _about(path: Path, size: int, error: OSError) -> OSError:
     """The same error, about the file that was to be written and not about its temporary name."""
     reason = error.strerror or str(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        reason += f" (the file needs {_readable(size)})"
+        reason += f" (the file needs {file_size(size)})"
     return OSError(error.errno or 0, reason, str(path))
-
-
-def _readable(size: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"
 
 
 def _is_stray(path: Path) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from clip_har import wording
 from clip_har.evaluation import ComparisonRow, EvalResult
-from clip_har.report import standing, wording
+from clip_har.report import standing
 
 ROW = ComparisonRow(
     name="zero-shot",

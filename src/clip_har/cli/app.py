@@ -1,6 +1,6 @@
 """The commands: flags in, tables out, exit codes. No logic; that is in commands/ and predict.py.
 
-The commands of `clip-har data` are in data.py; running a command line, and what each exit code means, is in main.py.
+The commands of `clip-har data` are in data.py; running a command line, and what each exit code means, is in runner.py.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def quickstart(
     from clip_har import commands
     from clip_har.console import Output
 
-    del config_file  # read before the flags are; see main.run_command
+    del config_file  # read before the flags are; see runner.run_command
     config = config or QuickstartConfig()
     comparison = commands.quickstart(config, progress=shown_progress(), command=command_line())
     Output().comparison(comparison.rows, comparison.results)

@@ -1,6 +1,6 @@
 """The commands of `clip-har data`: flags in, tables out, exit codes. No logic; that is in commands/.
 
-Running a command line, and what each exit code means, is in main.py.
+Running a command line, and what each exit code means, is in runner.py.
 """
 
 from __future__ import annotations

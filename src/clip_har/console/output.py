@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from clip_har import wording
 from clip_har.console import tables
 from clip_har.console.table import ShownTable
 from clip_har.shown_text import shown
@@ -194,7 +195,7 @@ def _comparison_cells(row: ComparisonRow) -> list[str]:
         f"{row.trainable_params:,}" if row.trainable_params else "-",
         _share_text(row.trainable_fraction) if row.trainable_params else "-",
         _time_text(row.train_seconds) if row.train_seconds else "-",
-        _memory_text(row.peak_memory_bytes) if row.peak_memory_bytes else "-",
+        wording.size(row.peak_memory_bytes) if row.peak_memory_bytes else "-",
         "-" if row.mcnemar_p is None else p_text(row.mcnemar_p),
     ]
 
@@ -210,11 +211,6 @@ def _time_text(seconds: float) -> str:
     if round(seconds) < 3600:
         return f"{round(seconds) // 60} m {round(seconds) % 60} s"
     return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60} m"
-
-
-def _memory_text(count_bytes: int) -> str:
-    mebibytes = count_bytes / 2**20
-    return f"{mebibytes:.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:.1f} GiB"
 
 
 def _metric_rows(models: Sequence[Evaluated]) -> Iterator[tuple[str, list[str]]]:

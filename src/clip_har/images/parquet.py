@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clip_har.errors import DataError
+from clip_har.wording import file_size
 
 MAX_ROW_GROUP_BYTES = 1 << 30
 """Unpacked bytes of the images of one row group, which is read whole."""
@@ -60,7 +61,7 @@ def image_values(file: Path, column: str, row_group: int) -> list[Any]:
         read = 0
         for batch in _batches(opened, [column], row_group, _IMAGE_ROWS):
             read += batch.nbytes
-            _require(read <= MAX_ROW_GROUP_BYTES, row_group, f"more than {_size(MAX_ROW_GROUP_BYTES)} of images")
+            _require(read <= MAX_ROW_GROUP_BYTES, row_group, f"more than {file_size(MAX_ROW_GROUP_BYTES)} of images")
             values += batch.column(0).to_pylist()
         return values
 
@@ -75,7 +76,7 @@ def require_affordable_images(opened: Any, column: str, row_group: int) -> None:
         TooLargeError: see `image_values`.
     """
     unpacked, packed = _stated(opened, [column], row_group)
-    _require(unpacked <= MAX_ROW_GROUP_BYTES, row_group, f"{_size(unpacked)} of images")
+    _require(unpacked <= MAX_ROW_GROUP_BYTES, row_group, f"{file_size(unpacked)} of images")
     grown = f"{unpacked // max(packed, 1):,} times the bytes that its images take in the file"
     _require(unpacked <= max(_BOMB_BYTES, MAX_RATIO * packed), row_group, grown)
 
@@ -103,15 +104,15 @@ def text_rows(file: Path, columns: Sequence[str], *, row_bytes: int) -> Iterator
         in_all = 0
         for row_group in range(opened.num_row_groups):
             unpacked, _ = _stated(opened, columns, row_group)
-            _require(unpacked <= MAX_TEXT_BYTES, row_group, f"{_size(unpacked)} of text")
+            _require(unpacked <= MAX_TEXT_BYTES, row_group, f"{file_size(unpacked)} of text")
             in_all += unpacked
             made = 0
             for batch in _batches(opened, columns, row_group, rows_together):
                 # A dictionary is as large as the file states.
                 made += sum(batch.column(name).nbytes for name in columns if name not in repeated)
-                _require(made <= MAX_TEXT_BYTES, row_group, f"more than {_size(MAX_TEXT_BYTES)} of text")
+                _require(made <= MAX_TEXT_BYTES, row_group, f"more than {file_size(MAX_TEXT_BYTES)} of text")
                 if in_all + made > limit:
-                    raise TooLargeError(f"it unpacks to more than {_size(limit)} of text")
+                    raise TooLargeError(f"it unpacks to more than {file_size(limit)} of text")
                 values = [text_values(batch.column(place)) for place in range(len(columns))]
                 yield from ((row_group, row) for row in zip(*values, strict=True))
             in_all += made
@@ -143,7 +144,7 @@ def text_values(column: Any) -> list[Any]:
         compute = importlib.import_module("pyarrow.compute")
         size = compute.sum(compute.binary_length(column)).as_py() or 0
         if size > MAX_TEXT_BYTES:
-            raise TooLargeError(f"{_size(size)} of text in {len(column):,} rows")
+            raise TooLargeError(f"{file_size(size)} of text in {len(column):,} rows")
     elif not (types.is_primitive(column.type) or types.is_null(column.type)):
         raise ValueError(f"a column of type {column.type} is neither text nor numbers")
     values: list[Any] = column.to_pylist()
@@ -192,7 +193,3 @@ def _stated(opened: Any, columns: Sequence[str], row_group: int) -> tuple[int, i
 def _require(affordable: bool, row_group: int, what: str) -> None:
     if not affordable:
         raise TooLargeError(f"row group {row_group} unpacks to {what}")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

@@ -11,10 +11,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from clip_har import wording
 from clip_har.audit.plan import PLAN_COLUMNS, PlanRow, proposed_plan
 from clip_har.audit.records import UNSPLIT, Audit, CheckName, Finding
 from clip_har.dataset.layout import FoundFile
-from clip_har.report import wording
 from clip_har.report.html import environment, split_word, thumbnail
 from clip_har.report.pictures import ThumbnailLoader
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from clip_har import wording
 from clip_har.evaluation import ClassMetrics, ComparisonRow, EvalResult, PairedTest, collapse_warnings
-from clip_har.report import standing, wording
+from clip_har.report import standing
 from clip_har.report.comparison_plots import timed_rows
 from clip_har.report.comparison_tables import with_unseen
 from clip_har.report.html import GALLERY_LIMIT, environment, fact_rows, split_word, tile

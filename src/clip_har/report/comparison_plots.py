@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
+from clip_har import wording
 from clip_har.evaluation import ComparisonRow, Interval
-from clip_har.report import standing, wording
+from clip_har.report import standing
 from clip_har.report.labels import Box, leader_end, placed_labels, text_size
 from clip_har.report.plots import LABEL_LENGTH, label_rows
 from clip_har.report.style import ACCENT, BASELINE, GRID, INK, MUTED, WRONG, Plot, render

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clip_har import wording
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest
-from clip_har.report import standing, wording
+from clip_har.report import standing
 from clip_har.report.tables import as_csv, as_json
 
 COLUMNS = (

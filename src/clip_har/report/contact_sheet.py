@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from clip_har.report import wording
+from clip_har import wording
 from clip_har.report.style import ACCENT, INK, MUTED, WRONG
 
 TILE_WIDTH, TILE_HEIGHT = 168, 126  # pixels

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
+from clip_har import wording
 from clip_har.evaluation import BoolArray, EvalResult, Evaluated, IntArray
 from clip_har.evaluation.findings import EmbeddingMap
-from clip_har.report import wording
 from clip_har.report.labels import Box, text_size
 
 SIDE = 400

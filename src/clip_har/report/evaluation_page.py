@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clip_har import wording
 from clip_har.evaluation import EvalResult, collapse_of, confused_pairs
-from clip_har.report import sections, wording
+from clip_har.report import sections
 from clip_har.report.confusion import cell_id, cell_sections, confusion_table
 from clip_har.report.embedding_map import drawn_maps
 from clip_har.report.galleries import changes, galleries

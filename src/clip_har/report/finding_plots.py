@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from clip_har import wording
 from clip_har.evaluation.findings import Confidence, CorruptionScore, ReliabilityBin, Robustness, WiseCurve, WisePoint
-from clip_har.report import wording
 from clip_har.report.parts import ReportParts
 from clip_har.report.plots import PAGE_WIDTH
 from clip_har.report.style import ACCENT, BASELINE, INK, MUTED, WRONG, Plot, render

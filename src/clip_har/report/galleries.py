@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from clip_har import wording
 from clip_har.evaluation import BoolArray, EvalResult
 from clip_har.explain import image_selection
-from clip_har.report import wording
 from clip_har.report.html import GALLERY_LIMIT, tile
 from clip_har.report.pictures import Pictures
 

@@ -12,9 +12,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from clip_har import wording
 from clip_har.errors import UnreadableImageError
 from clip_har.evaluation import EvalResult, Evaluated
-from clip_har.report import contact_sheet, wording
+from clip_har.report import contact_sheet
 from clip_har.report.pictures import Pictures, ThumbnailLoader
 from clip_har.shown_text import shown, shown_lines
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clip_har import wording
 from clip_har.evaluation import EvalResult
-from clip_har.report import wording
 from clip_har.report.html import split_word
 from clip_har.report.parts import ReportParts
 

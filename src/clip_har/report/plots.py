@@ -15,8 +15,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from clip_har import wording
 from clip_har.evaluation import EpochRecord, EvalResult, Evaluated
-from clip_har.report import wording
 from clip_har.report.confusion import CLASSES_LIMIT
 from clip_har.report.style import (
     ACCENT,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clip_har import wording
 from clip_har.evaluation import LOWER_IS_BETTER, ClassMetrics, EvalResult, Evaluated, Interval
-from clip_har.report import wording
 from clip_har.report.tables import METRIC_FIELDS
 
 LATEX_SPECIAL = {

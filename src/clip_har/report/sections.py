@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
+from clip_har import wording
 from clip_har.evaluation.findings import Explanation, Robustness
-from clip_har.report import wording
 from clip_har.report.finding_plots import by_kind, confidences
 from clip_har.report.html import photograph, split_word
 from clip_har.report.parts import DataSummary, ReportParts

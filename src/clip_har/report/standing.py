@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from clip_har import wording
 from clip_har.evaluation import ComparisonRow, EvalResult, baseline_row
-from clip_har.report import wording
 
 ZERO_SHOT = "zero-shot"
 METHOD = "method"

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from sklearn.metrics import classification_report
 
+from clip_har import wording
 from clip_har.csv_cells import csv_text
 from clip_har.evaluation import EvalResult, Evaluated, Metrics
-from clip_har.report import wording
 
 # Names as the CSV files of earlier versions spelled them, and where the value stands in `Metrics`.
 METRIC_FIELDS = {

@@ -1,13 +1,12 @@
 """Numbers and names as people read them: percentages with intervals, sizes, durations, p-values, labels.
 
-No layout: tables, plots and the HTML file all speak through these functions.
+No layout: tables, plots, pages, the terminal and messages all use these functions.
 """
 
 from __future__ import annotations
 
 import re
 
-from clip_har.evaluation import BASELINE_NAME, Interval
 from clip_har.shown_text import shown
 
 NARROW_SPACE = "\u202f"
@@ -37,7 +36,7 @@ def share(fraction: float) -> str:
     return f"{value:.0f}{NARROW_SPACE}%" if value >= 10 else f"{value:.2g}{NARROW_SPACE}%"
 
 
-def percent_interval(interval: Interval) -> str:
+def percent_interval(interval: tuple[float, float]) -> str:
     """(0.68, 0.744) -> "68.0 to 74.4 %"."""
     return f"{100 * interval[0]:.1f} to {percent(interval[1])}"
 
@@ -66,12 +65,20 @@ def p_value(p: float) -> str:
 
 
 def size(count_bytes: float) -> str:
-    """1_610_612_736 -> "1.5 GiB"."""
+    """1_610_612_736 -> "1.5 GiB": as memory is measured."""
     for unit in ("B", "KiB", "MiB"):
         if count_bytes < 1024:
             return f"{count_bytes:.0f} {unit}"
         count_bytes /= 1024
     return f"{count_bytes:.1f} GiB"
+
+
+def file_size(count_bytes: int) -> str:
+    """1_500_000_000 -> "1.5 GB": as files, disks and downloads are measured."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count_bytes >= scale:
+            return f"{count_bytes / scale:.1f} {unit}"
+    return f"{count_bytes} bytes"
 
 
 def duration(seconds: float) -> str:
@@ -109,7 +116,7 @@ def sentence_start(text: str) -> str:
 
 def is_baseline(name: str) -> bool:
     """Whether this is the name of the zero-shot model, in any of the usual spellings."""
-    return re.sub(r"[-_ ]", "", name.casefold()) == BASELINE_NAME.replace("-", "")
+    return re.sub(r"[-_ ]", "", name.casefold()) == "zeroshot"
 
 
 def one_line(text: str) -> str:
