@@ -425,7 +425,7 @@ def test_numbers_that_cannot_work_are_refused(
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["predict", "run", "a.jpg", "--top", "0"], "--top must be 1 or more, not 0"),
+        (["predict", "run", "a.jpg", "--top", "0"], "--top must be at least 1, not 0"),
         (["explain", "run", "--seed", "-2"], "--seed must be from 0 to 4294967295, not -2"),
         (["explain", "run", "--workers", "1000000"], "--workers must be from -1 to 256"),
         (["explain", "run", "--limit", "-1"], "--limit must be 0 or more, not -1"),
