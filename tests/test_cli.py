@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clip_har import __version__, cli, commands
+from clip_har.console import Output
 from permissions import permissions_hold
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
@@ -214,8 +215,11 @@ def test_predict_as_json(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert captured.err.strip().splitlines()[-1].endswith("bad.jpg: empty file")
 
 
-def test_predict_shows_sets_and_says_unsure(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_shows_sets_and_says_unsure(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_image(tmp_path / "photo.png", HUES["running"], seed=1)
+    monkeypatch.setattr(Output, "is_terminal", True)
     capsys.readouterr()
     argv = ["predict", str(run), str(tmp_path / "photo.png"), "--confidence", "0.95", "--abstain-below", "1.0"]
     assert cli.main(argv) == 0
@@ -225,7 +229,7 @@ def test_predict_shows_sets_and_says_unsure(run: Path, tmp_path: Path, capsys: p
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["unsure"] is True and answer["label"] is None and sorted(answer["possible"]) == sorted(CLASSES)
     assert cli.main([*argv[:3], "--confidence", "95"]) == 2
-    assert "--confidence 95.0 is not between 0 and 1" in capsys.readouterr().err
+    assert "--coverage 95.0 is not between 0 and 1" in capsys.readouterr().err
 
 
 def test_predict_with_nothing_readable_exits_with_2(

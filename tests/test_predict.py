@@ -204,7 +204,7 @@ def test_a_damaged_card_is_refused(sure_of: Callable[..., Path], images: list[Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"coverage": 95.0}, "--confidence 95.0 is not between 0 and 1"),
+        ({"coverage": 95.0}, "--coverage 95.0 is not between 0 and 1"),
         ({"accuracy": 1.0}, "--accuracy 1.0 is not between"),
         ({"abstain_below": -0.1}, "--abstain-below -0.1 is not between"),
         ({"accuracy": 0.9, "abstain_below": 0.5}, "Give one of them"),

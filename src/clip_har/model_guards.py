@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from clip_har.light_imports import absent
+
 HUB_SECONDS = 10.0
 """How long the model hub may take to answer before it counts as out of reach."""
 
@@ -20,8 +22,24 @@ _FORCE, _UNFORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY
 
 
 @contextlib.contextmanager
-def no_code() -> Iterator[None]:
-    """Nothing that is loaded meanwhile can run Python code of a repository, or unpickle."""
+def no_code(*, transformers: bool = True) -> Iterator[None]:
+    """Nothing that is loaded meanwhile can run Python code of a repository, or unpickle.
+
+    Args:
+        transformers: whether that package is needed; otherwise it cannot be imported meanwhile.
+    """
+    environment = {key: os.environ.pop(key, None) for key in (_FORCE, _UNFORCE)}
+    try:
+        os.environ[_FORCE] = "1"
+        with _no_code_of_repositories() if transformers else absent("transformers"):
+            yield
+    finally:
+        os.environ.pop(_FORCE, None)
+        os.environ.update({key: value for key, value in environment.items() if value is not None})
+
+
+@contextlib.contextmanager
+def _no_code_of_repositories() -> Iterator[None]:
     from transformers import dynamic_module_utils as dynamic
 
     def refuse(*_arguments: Any, **_keywords: Any) -> NoReturn:
@@ -29,17 +47,13 @@ def no_code() -> Iterator[None]:
 
     names = ("get_class_in_module", "get_cached_module_file", "get_class_from_dynamic_module")
     before = {name: getattr(dynamic, name) for name in (*names, "TIME_OUT_REMOTE_CODE") if hasattr(dynamic, name)}
-    environment = {key: os.environ.pop(key, None) for key in (_FORCE, _UNFORCE)}
     try:
         for name in before:
             setattr(dynamic, name, 0 if name == "TIME_OUT_REMOTE_CODE" else refuse)  # 0: never ask at the terminal
-        os.environ[_FORCE] = "1"
         yield
     finally:
         for name, value in before.items():
             setattr(dynamic, name, value)
-        os.environ.pop(_FORCE, None)
-        os.environ.update({key: value for key, value in environment.items() if value is not None})
 
 
 @contextlib.contextmanager

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from PIL import Image
@@ -17,8 +16,8 @@ from torch import Tensor
 from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run, load_run
 from clip_har.config import Precision
-from clip_har.errors import ConfigError, RunError, UnreadableImageError
-from clip_har.images import decode_lenient, from_pillow
+from clip_har.errors import ConfigError, RunError
+from clip_har.images.lenient_batches import ImageInput, read_batches
 from clip_har.known_models import load_for_run, load_named
 from clip_har.protocol import Protocol, require_same
 
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from clip_har.evaluation.confidence import Calibration
 
 BATCH_SIZE = 16
-
-ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
-"""An image to predict: the path of a file, a file's bytes, or a Pillow image."""
 _ONE_IMAGE = (str, os.PathLike, bytes, Image.Image)
 
 
@@ -66,6 +62,18 @@ class Prediction:
         return {**answer, "unsure": True} if self.unsure else answer
 
 
+@dataclass(kw_only=True)
+class PredictionCounts:
+    """Images that were predicted."""
+
+    answered: int = 0
+    unsure: int = 0
+    """Of those answered, without a label."""
+    unreadable: int = 0
+    before: int = 0
+    """Of all, those that an earlier call wrote."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AbstentionPolicy:
     """What is asked of answers; nothing by default."""
@@ -78,7 +86,7 @@ class AbstentionPolicy:
     """Calibrated confidence below which an answer is withheld, in [0, 1]; in place of an accuracy."""
 
     def __post_init__(self) -> None:
-        for flag, value in (("--confidence", self.coverage), ("--accuracy", self.accuracy)):
+        for flag, value in (("--coverage", self.coverage), ("--accuracy", self.accuracy)):
             if value is not None and not 0 < value < 1:
                 raise ConfigError(f"{flag} {value} is not between 0 and 1", remedy="Give a share such as 0.95.")
         if self.abstain_below is not None and not 0 <= self.abstain_below <= 1:
@@ -126,57 +134,48 @@ class Predictor:
         self._transform = self.run.preprocessing.transform()
 
     def predict(
-        self, images: ImageInput | Iterable[ImageInput], *, top: int = 5, caution: AbstentionPolicy | None = None
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        top: int = 5,
+        caution: AbstentionPolicy | None = None,
+        batch_size: int = BATCH_SIZE,
+        workers: int = 0,
     ) -> Iterator[Prediction]:
         """Answer for each image, in order; unreadable ones get a Prediction with `error` set.
 
         Args:
-            images: paths (text or Path), bytes of image files, or Pillow images; one alone will do.
+            images: paths (text or Path), bytes of image files, or Pillow images; one alone will do. An iterator is
+                read as its answers are asked for, `batch_size` images ahead, with workers some thousand.
             top: how many of the most likely classes to give.
             caution: what is asked of the answers.
+            batch_size: images per forward pass.
+            workers: processes that decode; 0 decodes in this one.
 
         Raises:
             RunError: the run's card does not say how far its confidence can be trusted, or no threshold on it
                 promises the accuracy asked for.
+            DataError: a worker was killed.
             TypeError: something is none of these.
         """
         judge = _Abstention(self.run, caution or AbstentionPolicy())
-        return self._predictions([images] if isinstance(images, _ONE_IMAGE) else images, top, judge)
+        given = [images] if isinstance(images, _ONE_IMAGE) else images
+        return self._predictions(given, top, judge, batch_size, workers)
 
-    def _predictions(self, images: Iterable[ImageInput], top: int, judge: _Abstention) -> Iterator[Prediction]:
-        numbered = enumerate(images)
-        while batch := list(islice(numbered, BATCH_SIZE)):
-            yield from self._predict_batch(batch, top, judge)
-
-    def _predict_batch(
-        self, images: Sequence[tuple[int, ImageInput]], top: int, judge: _Abstention
-    ) -> list[Prediction]:
-        outcomes = [self._read(image) for _, image in images]
-        tensors = [outcome for outcome, _ in outcomes if isinstance(outcome, Tensor)]
-        probabilities = iter(self._probabilities(torch.stack(tensors)) if tensors else ())
-        return [
-            Prediction(image=_name(number, image), error=outcome)
-            if isinstance(outcome, str)
-            else self._answer(_name(number, image), next(probabilities), warning, top, judge)
-            for (number, image), (outcome, warning) in zip(images, outcomes, strict=True)
-        ]
-
-    def _read(self, image: ImageInput) -> tuple[Tensor | str, str | None]:
-        """The preprocessed image [3, H, W], or why there is none; and a warning."""
-        try:
-            if isinstance(image, Image.Image):
-                return self._transform(from_pillow(image)), None
-            if isinstance(image, str | os.PathLike):
-                decoded = decode_lenient(Path(image), enough_side=self._transform.enough_side)
-            elif isinstance(image, bytes):
-                decoded = decode_lenient(image, enough_side=self._transform.enough_side)
-            else:
-                raise TypeError(
-                    f"Cannot predict {type(image).__name__}: give a path, the bytes of an image file, or a PIL.Image"
-                )
-        except UnreadableImageError as error:
-            return error.reason, None
-        return self._transform(decoded.image), decoded.warning
+    def _predictions(
+        self, images: Iterable[ImageInput], top: int, judge: _Abstention, batch_size: int, workers: int
+    ) -> Iterator[Prediction]:
+        number = 0
+        for batch, read in read_batches(images, self._transform, batch_size=batch_size, workers=workers):
+            tensors = [image.image_CHW for image in read if image.image_CHW is not None]
+            probabilities = iter(self._probabilities(torch.stack(tensors)) if tensors else ())
+            for image, outcome in zip(batch, read, strict=True):
+                name = _name(number, image)
+                number += 1
+                if outcome.image_CHW is None:
+                    yield Prediction(image=name, error=outcome.reason)
+                else:
+                    yield self._answer(name, next(probabilities), outcome.warning, top, judge)
 
     @torch.no_grad()
     def _probabilities(self, images_BCHW: Tensor) -> Tensor:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from clip_har import model_files, openai_weights
-from clip_har.errors import ModelError, first_line
+from clip_har.errors import ModelError
 from clip_har.failures import is_exhausted
 from clip_har.integrity import file_sha256
+from clip_har.light_imports import complete, import_open_clip, is_incomplete, needs_all
+from clip_har.model_errors import explained, nearest_models
 from clip_har.model_guards import no_code, offline, offline_if_unreachable, quiet
 
 HISTORIC_NAMES = {
@@ -65,8 +65,11 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
         network: contextlib.AbstractContextManager[None] = offline()
     else:
         network = contextlib.nullcontext() if is_file else offline_if_unreachable()
+    only_own = is_incomplete() and not needs_all(architecture)
+    if not only_own:
+        complete()
     try:
-        with quiet(), no_code(), network:
+        with quiet(), no_code(transformers=not only_own), network:
             if architecture.startswith("hf-hub:"):
                 return _open_repository(name, local_only, expected_files)
             files_sha256 = _fingerprint(name, architecture, pretrained)
@@ -83,7 +86,7 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
     except Exception as error:
         if is_exhausted(error):
             raise
-        raise _explain(name, architecture, error, local_only=local_only) from error
+        raise explained(name, architecture, error, local_only=local_only) from error
 
 
 def fingerprint(name: str) -> str:
@@ -103,7 +106,7 @@ def fingerprint(name: str) -> str:
     except ModelError:
         raise
     except Exception as error:
-        raise _explain(name, architecture, error, local_only=True) from error
+        raise explained(name, architecture, error, local_only=True) from error
 
 
 def _fingerprint(name: str, architecture: str, pretrained: str | None) -> str:
@@ -138,7 +141,7 @@ def _parse(name: str) -> tuple[str, str | None]:
     Raises:
         ModelError: the name is not known, or lacks its weights.
     """
-    import open_clip  # slow to import
+    open_clip = import_open_clip()
 
     if name == "demo":
         return f"local-dir:{Path(__file__).parent / 'demo' / 'model'}", None
@@ -150,7 +153,7 @@ def _parse(name: str) -> tuple[str, str | None]:
     architecture = architecture.replace("/", "-")
     known = open_clip.list_models()
     if architecture not in known:
-        raise ModelError(f"Unknown model {name!r}", remedy=_nearest_models(name, known))
+        raise ModelError(f"Unknown model {name!r}", remedy=nearest_models(name, known, HISTORIC_NAMES))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not pretrained and tags:
         pretrained = "openai" if "openai" in tags else tags[0]
@@ -169,7 +172,7 @@ def is_built_in(name: str) -> bool:
 
     No file is looked for, so that it can be asked of a name that comes from somebody else.
     """
-    import open_clip
+    open_clip = import_open_clip()
 
     if name == "demo":
         return True
@@ -199,35 +202,59 @@ def _checked_local(name: str) -> str:
     return name
 
 
-def _nearest_models(name: str, known: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name.replace("/", "-"), known, n=3, cutoff=0.5)
-    historic = ", ".join(HISTORIC_NAMES)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Use {historic}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
-
-
 # --- opening ---------------------------------------------------------------------------------------------
 
 
 def _create(architecture: str, pretrained: str | None, *, quick_gelu: bool = False) -> tuple[nn.Module, Any]:
-    import open_clip
+    model = _create_model(architecture, pretrained, quick_gelu=quick_gelu)
+    return model, import_open_clip().get_tokenizer(architecture)
 
-    model = open_clip.create_model(
+
+def _create_model(architecture: str, pretrained: str | None, *, quick_gelu: bool = False) -> nn.Module:
+    model: nn.Module = import_open_clip().create_model(
         architecture,
         pretrained=pretrained,
         force_quick_gelu=quick_gelu,
         require_pretrained=True,
         pretrained_text=False,
     )
-    return model, open_clip.get_tokenizer(architecture)
+    return model
 
 
 def _open_folder(folder: Path, files_sha256: str) -> Opened:
+    """A folder's model; its tokenizer may need transformers, which is slow to import, so it waits for a sentence."""
     with model_files.staged(folder) as stage:
-        model, tokenizer = _create(f"local-dir:{stage}", None)
-    return Opened(model=model, tokenizer=tokenizer, files_sha256=files_sha256)
+        model = _create_model(f"local-dir:{stage}", None)
+    return Opened(model=model, tokenizer=FolderTokenizer(folder), files_sha256=files_sha256)
+
+
+class FolderTokenizer:
+    """The tokenizer of a local-dir: model, opened and checked when it is first called."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tokenizer: Any = None
+
+    def __call__(self, sentences: Sequence[str]) -> Tensor:
+        """Tokens int64 [T, context].
+
+        Raises:
+            ModelError: its files are refused, missing or unreadable.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = self._opened()
+        tokens: Tensor = self._tokenizer(list(sentences))
+        return tokens
+
+    def _opened(self) -> Any:
+        try:
+            with quiet(), no_code(), offline(), model_files.staged(self._folder) as stage:
+                return import_open_clip().get_tokenizer(f"local-dir:{stage}")
+        except ModelError:
+            raise
+        except Exception as error:
+            name = f"local-dir:{self._folder}"
+            raise explained(name, name, error, local_only=True) from error
 
 
 def _open_repository(name: str, local_only: bool, expected_files: str | None) -> Opened:
@@ -279,7 +306,7 @@ def _download_weights(repository: str, folder: Path, *, local_only: bool) -> Non
 
 
 def _open_file(name: str, architecture: str, path: Path, files_sha256: str) -> Opened:
-    import open_clip
+    open_clip = import_open_clip()
 
     weights = openai_weights.read_openai(path)
     if not architecture and weights is None:
@@ -321,13 +348,12 @@ def _activation_notes(name: str, path: Path, config: dict[str, Any], *, historic
 
 def _open_tag(architecture: str, tag: str) -> Opened:
     """One of open_clip's own models. OpenAI's weights may come as the original archive or converted."""
-    import open_clip
-    from open_clip import factory
+    open_clip = import_open_clip()
 
     if tag != "openai":
         model, tokenizer = _create(architecture, tag, quick_gelu=_needs_quick_gelu(architecture, tag))
         return Opened(model=model, tokenizer=tokenizer)
-    path = Path(factory.download_pretrained(open_clip.get_pretrained_cfg(architecture, tag)))  # checks the hash
+    path = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, tag)))  # checks the hash
     weights = openai_weights.read_openai(path)
     if weights is None:
         model, tokenizer = _create(architecture, str(path), quick_gelu=True)
@@ -338,44 +364,7 @@ def _open_tag(architecture: str, tag: str) -> Opened:
 
 def _needs_quick_gelu(architecture: str, pretrained: str) -> bool:
     """OpenAI's and some other weights were trained with QuickGELU; plain GELU costs them accuracy silently."""
-    import open_clip
+    open_clip = import_open_clip()
 
     tag = open_clip.get_pretrained_cfg(architecture, pretrained) or {}
     return bool(tag.get("quick_gelu", False))
-
-
-# --- messages -------------------------------------------------------------------------------------------
-
-
-def _explain(name: str, architecture: str, error: Exception, *, local_only: bool) -> ModelError:
-    """An exception of open_clip or the hub, as one line with a remedy."""
-    if "Error(s) in loading state_dict" in str(error):
-        return ModelError(
-            f"The weights of {name} do not fit its architecture: {_second_line(error)}",
-            remedy="Pass the architecture that the weights were saved from, or check that the file is complete.",
-        )
-    reason = re.sub(r"(local-dir:)?\S*clip-har-model-\w+", "its folder", _first_sentence(error))
-    words = ("download", "hub", "huggingface")
-    wants_network = architecture.startswith("hf-hub:") or any(word in reason.lower() for word in words)
-    if architecture.startswith("local-dir:") or not wants_network:
-        return ModelError(f"The model {name} cannot be loaded: {reason}", remedy="Check that its files are complete.")
-    if local_only:
-        return ModelError(
-            f"The weights of {name} are not on this machine", remedy=f"Pass --model {name} to download them."
-        )
-    return ModelError(
-        f"The weights of {name} could not be downloaded ({reason})",
-        remedy="Without a network: download the weights elsewhere and pass --model "
-        f"{'NAME' if ':' in architecture else architecture}:FILE or local-dir:FOLDER, or use --model demo, which "
-        "needs no download.",
-    )
-
-
-def _first_sentence(error: Exception) -> str:
-    reason = first_line(error, longest=10_000).rpartition("Last error: ")[2]
-    return textwrap.shorten(reason.split(". ")[0], 160, placeholder=" ...").rstrip(".")
-
-
-def _second_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines()]
-    return textwrap.shorten(lines[min(1, len(lines) - 1)], 160, placeholder=" ...").rstrip(".")

@@ -34,9 +34,7 @@ from clip_har.config import (
     PromptsConfig,
     QuickstartConfig,
     TrainConfig,
-    validate,
 )
-from clip_har.errors import UserError
 from clip_har.shown_text import shown_json
 
 # torch takes seconds to import: --help and a wrong flag do not wait for it, each command imports what it needs.
@@ -198,30 +196,36 @@ def predict(
     Args:
         run: Run folder.
         images: Image files, or folders of them.
-    """
-    del config_file
-    config = config or PredictConfig()
-    validate(config)
-    if not images:
-        raise UserError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
-    from clip_har.console import Output
-    from clip_har.predict import AbstentionPolicy, Predictor
 
-    caution = AbstentionPolicy(coverage=config.confidence, accuracy=config.accuracy, abstain_below=config.abstain_below)
-    model = config.model
-    predictor = Predictor(run, model=model.model, device=model.device, precision=model.precision)
-    for note in predictor.notes:
-        say(note)
-    predictions = list(predictor.predict(_image_files(images), top=config.top, caution=caution))
-    if config.json:
-        listed = json.dumps([item.to_json() for item in predictions], indent=2, ensure_ascii=False)
-        sys.stdout.write(shown_json(listed) + "\n")
-    else:
-        Output().predictions(predictions)
+    In a pipe a line per image is printed: image, action, probability, and the next actions, separated by tabs.
+    """
+    from clip_har.console import Output
+    from clip_har.experiment import predict_files
+
+    del config_file
+    config, output = config or PredictConfig(), Output()
+    if config.out is not None:
+        counts = predict_files.predict_into_file(run, _image_files(images), config, progress=shown_progress())
+        output.predicted(counts)
+        output.files(("Predictions", config.out))
+        return EXIT_DONE if counts.answered else EXIT_USER_INPUT
+    predictions = predict_files.predict(run, _image_files(images), config, progress=shown_progress())
+    if config.json or output.is_terminal:
+        shown_at_once = list(predictions)
+        if config.json:
+            listed = json.dumps([item.to_json() for item in shown_at_once], indent=2, ensure_ascii=False)
+            sys.stdout.write(shown_json(listed) + "\n")
+        else:
+            output.predictions(shown_at_once)
+        predictions = iter(shown_at_once)
+    answered = False
     for item in predictions:
+        answered = answered or item.error is None
+        if item.error is None and not config.json and not output.is_terminal:
+            output.prediction(item)
         if item.error or item.warning:
             say(f"{'cannot read' if item.error else 'warning:'} {item.image}: {item.error or item.warning}")
-    return EXIT_DONE if any(item.error is None for item in predictions) else EXIT_USER_INPUT
+    return EXIT_DONE if answered else EXIT_USER_INPUT
 
 
 @app.command(name="import")

@@ -30,7 +30,7 @@ from clip_har.config.groups import (
     OptimizerConfig,
     RunModelConfig,
 )
-from clip_har.config.ranges import NOT_EMPTY, POSITIVE, SEED, WORKERS, at_least, each, setting
+from clip_har.config.ranges import BATCH, NOT_EMPTY, POSITIVE, SEED, WORKERS, at_least, each, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +168,11 @@ class PredictConfig:
 
     top: WholeNumber = setting(3, at_least(1))
     """How many of the most likely classes to give."""
-    confidence: float | None = None
-    """Also give the set of actions that holds the true one this often, such as 0.95."""
+    out: Path | None = None
+    """File to write the predictions to, as they come: .csv, .jsonl or .parquet. After an interruption the same command
+    continues it."""
+    coverage: Annotated[float | None, Parameter(alias="--confidence")] = None
+    """Also give the set of actions that contains the true one this often, such as 0.95."""
     accuracy: float | None = None
     """Say "unsure" unless answers are right this often, such as 0.95."""
     abstain_below: float | None = None
@@ -177,6 +180,10 @@ class PredictConfig:
     json: Annotated[bool, Parameter(negative="")] = False
     """Print a JSON list instead of a table."""
     model: RunModelConfig = field(default_factory=RunModelConfig)
+    batch_size: WholeNumber = setting(16, BATCH)
+    """Images per forward pass."""
+    workers: WholeNumber = setting(-1, WORKERS)
+    """Processes that decode images; -1 means one per core, 0 decodes in the main process. A few images need none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.audit.records import Audit, Finding
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
-    from clip_har.predict import Prediction
+    from clip_har.predict import Prediction, PredictionCounts
 
 PIPED_WIDTH = 120
 
@@ -143,6 +143,27 @@ class Output:
                 escape(rest),
             )
         self._console.print(table)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads it, and not another program or a file."""
+        return self._console.is_terminal
+
+    def prediction(self, answer: Prediction) -> None:
+        """One answer as a line of tab-separated fields, for another program."""
+        others = answer.top if answer.unsure else answer.top[1:]
+        fields = [answer.image, answer.label or "unsure", f"{answer.probability:.4f}"]
+        fields += [] if answer.possible is None else [",".join(answer.possible)]
+        fields += [f"{label} {probability:.4f}" for label, probability in others]
+        sys.stdout.write("\t".join(map(shown, fields)) + "\n")
+
+    def predicted(self, counts: PredictionCounts) -> None:
+        """What a file of predictions holds."""
+        said = [f"{counts.answered:,} answered"]
+        said += [f"{counts.unsure:,} of them unsure"] if counts.unsure else []
+        said += [f"{counts.unreadable:,} unreadable"] if counts.unreadable else []
+        said += [f"{counts.before:,} of these before"] if counts.before else []
+        self.line(f"{counts.answered + counts.unreadable:,} images: {', '.join(said)}")
 
     def files(self, *entries: tuple[str, Path | str]) -> None:
         """What to look at or type next."""

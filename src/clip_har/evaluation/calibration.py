@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 
 from clip_har.evaluation.findings import ReliabilityBin
 from clip_har.evaluation.metrics import CALIBRATION_BINS, equal_width_bins
@@ -51,6 +50,8 @@ def fit_temperature(probabilities_NC: npt.ArrayLike, targets_N: IntArray) -> flo
         return float((normal_N - own_N).sum() + log_temperature**2 / 2)
 
     bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
+    from scipy.optimize import minimize_scalar  # slow to import, and predicting needs none of it
+
     return math.exp(float(minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x))
 
 

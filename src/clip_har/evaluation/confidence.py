@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
 
 from clip_har.evaluation.calibration import reliability, scaled, trusted_temperature
 from clip_har.evaluation.findings import Confidence, ConformalLevel, SelectivePoint
@@ -175,6 +174,8 @@ def selective_steps(confidence_N: FloatArray, correct_N: BoolArray) -> tuple[Sel
 
 def least_accuracy(right: int, answered: int, doubt: float = DOUBT) -> float:
     """One-sided lower bound of an accuracy, from `right` of `answered` images, with a chance of `doubt` to be wrong."""
+    from scipy.stats import beta  # slow to import, and predicting needs none of it
+
     return float(beta.ppf(doubt, right, answered - right + 1)) if right else 0.0
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from clip_har.evaluation.ranking import Ranking, average_precision, influence, rankings
 from clip_har.evaluation.records import (
@@ -96,6 +95,11 @@ def measured(
     targets = checked_targets(targets_N, len(classes))
     images = read_scores(scores_NC, targets, len(classes))
     ranked = _ranked(scores_NC, targets)
+    from sklearn.metrics import (  # slow to import, and predicting needs none of it
+        confusion_matrix,
+        precision_recall_fscore_support,
+    )
+
     found = precision_recall_fscore_support(
         targets, images.predictions_N, labels=np.arange(len(classes)), average=None, zero_division=0
     )
@@ -133,6 +137,8 @@ def validation_figures(probabilities_NC: npt.ArrayLike, targets_N: npt.ArrayLike
     """
     targets = checked_targets(targets_N, n_classes)
     images = read_scores(np.asarray(probabilities_NC), targets, n_classes)
+    from sklearn.metrics import f1_score  # slow to import, and predicting needs none of it
+
     macro_f1 = f1_score(targets, images.predictions_N, labels=np.unique(targets), average="macro", zero_division=0)
     return ValidationFigures(
         loss=float(-np.log(np.clip(images.own_N, 1e-12, 1.0)).mean()),

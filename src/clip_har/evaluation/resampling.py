@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
 
 from clip_har.evaluation.ranking import Ranking, resampled_average_precision
 from clip_har.evaluation.records import BIASED, UNBOUNDED, FloatArray, IntArray, Interval
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 BLOCK_CELLS = 2_000_000
 """Weights of images in resamples that are held at a time, where there are fewer than 250,000 images."""
@@ -193,4 +196,6 @@ def _features(of: Contributions, names: Sequence[str]) -> csr_array:
     blocks.append((height + of.predictions_N, images_N, np.ones(n)))
     blocks.append((height + n_classes + of.predictions_N[right_N], images_N[right_N], np.ones(int(right_N.sum()))))
     rows, columns, values = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    from scipy.sparse import coo_array  # slow to import, and predicting needs none of it
+
     return coo_array((values, (rows, columns)), shape=(height + 2 * n_classes, n)).tocsr()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import gammaln
 
 from clip_har.evaluation.records import BoolArray, FloatArray, IntArray, Interval
 
@@ -106,6 +105,8 @@ def _without_ends(chances: FloatArray) -> FloatArray:
 def _fair_coin(tosses: int) -> FloatArray:
     """Probability of 0 to `tosses` heads: binomial with 1/2, by logarithms so that large counts do not overflow."""
     heads = np.arange(tosses + 1)
+    from scipy.special import gammaln  # slow to import, and predicting needs none of it
+
     logs = gammaln(tosses + 1) - gammaln(heads + 1) - gammaln(tosses - heads + 1) - tosses * math.log(2)
     chances: FloatArray = np.exp(logs)
     return chances

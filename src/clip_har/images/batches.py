@@ -146,7 +146,7 @@ def decode_each(
     loader = DataLoader(
         cast("Dataset[Item]", DecodeDataset(paths, transform)),
         batch_size=_IMAGES_TOGETHER,
-        num_workers=_affordable_workers(
+        num_workers=affordable_workers(
             min(workers, math.ceil(len(paths) / _IMAGES_TOGETHER)), batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES
         ),
         collate_fn=list,
@@ -167,7 +167,7 @@ def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) 
     loader = DataLoader(
         cast("Dataset[Item]", dataset),
         batch_sampler=[list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)],
-        num_workers=_affordable_workers(min(workers, len(sizes)), batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
+        num_workers=affordable_workers(min(workers, len(sizes)), batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
         collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
         generator=torch.Generator(),  # else each iteration would draw from the global one
         worker_init_fn=start_worker,
@@ -175,7 +175,7 @@ def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) 
     yield from iterate(cast("DataLoader[DecodedBatch]", loader))
 
 
-def _affordable_workers(workers: int, *, batch_bytes: int) -> int:
+def affordable_workers(workers: int, *, batch_bytes: int) -> int:
     """Return how many workers have room for their batches in shared memory.
 
     Containers often have 64 MB of it, and a worker that needs more is killed with a bus error.

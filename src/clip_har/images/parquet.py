@@ -33,8 +33,8 @@ class TooLargeError(ValueError):
     """What a file holds is more than a limit."""
 
 
-def load_pyarrow(file: Path, module: str = "pyarrow") -> Any:
-    """pyarrow, or the module of it named, which a dataset in Parquet or Arrow files needs.
+def load_pyarrow(file: Path, module: str = "pyarrow", *, doing: str = "Reading") -> Any:
+    """pyarrow, or the module of it named, which Parquet and Arrow files need.
 
     Raises:
         DataError: it is not installed.
@@ -43,7 +43,7 @@ def load_pyarrow(file: Path, module: str = "pyarrow") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"Reading {file} needs the package pyarrow, which is not installed",
+            f"{doing} {file} needs the package pyarrow, which is not installed",
             remedy="pip install 'clip-har[parquet]'",
         ) from error
 

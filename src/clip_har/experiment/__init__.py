@@ -1,0 +1,1 @@
+"""What commands share: setup, training, predictions, evaluation, explanations. Nothing here prints."""

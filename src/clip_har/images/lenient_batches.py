@@ -1,0 +1,119 @@
+"""Images to predict, as far as they can be read, in batches and in order; in worker processes where it is worth it.
+
+What is learned from must be whole and is read by batches.py. torch is imported where it is used: it costs seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from PIL import Image
+
+from clip_har.errors import UnreadableImageError
+from clip_har.images.batches import affordable_workers
+from clip_har.images.decoding import decode_lenient, from_pillow
+from clip_har.images.workers import iterate, start_worker
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
+"""An image to predict: the path of a file, a file's bytes, or a Pillow image."""
+WORTH_A_PROCESS = 32
+"""Images per worker from which starting it saves time."""
+TOGETHER = 8192
+"""Images that one set of workers reads: so many names, and no more, are held of an endless input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadImage:
+    """One image as far as it could be read."""
+
+    image_CHW: Tensor | None = None
+    """What the transform makes of it; None where it is unreadable."""
+    reason: str | None = None
+    """Why it is unreadable."""
+    warning: str | None = None
+    """What is missing of it, such as its lower half."""
+
+
+def read_image(image: ImageInput, transform: Callable[[Image.Image], Tensor]) -> ReadImage:
+    """Decode and transform one image.
+
+    Raises:
+        TypeError: it is not an image input.
+    """
+    try:
+        if isinstance(image, Image.Image):
+            return ReadImage(image_CHW=transform(from_pillow(image)))
+        if not isinstance(image, (str, os.PathLike, bytes)):
+            raise TypeError(
+                f"Cannot predict {type(image).__name__}: give a path, the bytes of an image file, or a PIL.Image"
+            )
+        source = image if isinstance(image, bytes) else Path(image)
+        decoded = decode_lenient(source, enough_side=getattr(transform, "enough_side", None))
+    except UnreadableImageError as error:
+        return ReadImage(reason=error.reason)
+    return ReadImage(image_CHW=transform(decoded.image), warning=decoded.warning)
+
+
+def read_batches(
+    images: Iterable[ImageInput], transform: Callable[[Image.Image], Tensor], *, batch_size: int, workers: int
+) -> Iterator[tuple[list[ImageInput], list[ReadImage]]]:
+    """Read images in order, in batches.
+
+    Args:
+        transform: RGB image -> CHW tensor, the same shape for every image.
+        workers: at most so many processes; fewer where there are few images, none for one batch.
+
+    Raises:
+        DataError: a worker was killed.
+        TypeError: something is not an image input.
+    """
+    remaining = iter(images)
+    first = True
+    while together := list(islice(remaining, TOGETHER if not first and workers else batch_size)):
+        first = False  # a first answer comes at once
+        count = min(workers, len(together) // WORTH_A_PROCESS)
+        batches = [together[start : start + batch_size] for start in range(0, len(together), batch_size)]
+        yield from zip(batches, _read(batches, transform, count), strict=True)
+
+
+def _read(
+    batches: Sequence[list[ImageInput]], transform: Callable[[Image.Image], Tensor], workers: int
+) -> Iterator[list[ReadImage]]:
+    if workers < 1:
+        yield from ([read_image(image, transform) for image in batch] for batch in batches)
+        return
+    import torch
+    from torch.utils.data import DataLoader
+
+    blank_CHW = transform(Image.new("RGB", (1, 1)))
+    loader = DataLoader(
+        cast("Dataset[list[ReadImage]]", _Batches(batches, transform)),
+        batch_size=None,
+        num_workers=affordable_workers(workers, batch_bytes=max(map(len, batches)) * blank_CHW.nbytes),
+        generator=torch.Generator(),
+        worker_init_fn=start_worker,
+    )
+    yield from iterate(loader)
+
+
+class _Batches:
+    """A map-style dataset whose items are whole batches."""
+
+    def __init__(self, batches: Sequence[list[ImageInput]], transform: Callable[[Image.Image], Any]) -> None:
+        self._batches = batches
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> list[ReadImage]:
+        return [read_image(image, self._transform) for image in self._batches[index]]

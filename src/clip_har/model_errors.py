@@ -1,0 +1,52 @@
+"""What went wrong with a pretrained model, as one line with a remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from clip_har.errors import ModelError, first_line
+
+
+def nearest_models(name: str, known: Sequence[str], historic_names: Iterable[str]) -> str:
+    """What an unknown name may mean, and what other names there are."""
+    near = difflib.get_close_matches(name.replace("/", "-"), known, n=3, cutoff=0.5)
+    historic = ", ".join(historic_names)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}Use {historic}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
+
+
+def explained(name: str, architecture: str, error: Exception, *, local_only: bool) -> ModelError:
+    """An exception of open_clip or the hub, as one line with a remedy."""
+    if "Error(s) in loading state_dict" in str(error):
+        return ModelError(
+            f"The weights of {name} do not fit its architecture: {_second_line(error)}",
+            remedy="Pass the architecture that the weights were saved from, or check that the file is complete.",
+        )
+    reason = re.sub(r"(local-dir:)?\S*clip-har-model-\w+", "its folder", _first_sentence(error))
+    words = ("download", "hub", "huggingface")
+    wants_network = architecture.startswith("hf-hub:") or any(word in reason.lower() for word in words)
+    if architecture.startswith("local-dir:") or not wants_network:
+        return ModelError(f"The model {name} cannot be loaded: {reason}", remedy="Check that its files are complete.")
+    if local_only:
+        return ModelError(
+            f"The weights of {name} are not on this machine", remedy=f"Pass --model {name} to download them."
+        )
+    return ModelError(
+        f"The weights of {name} could not be downloaded ({reason})",
+        remedy="Without a network: download the weights elsewhere and pass --model "
+        f"{'NAME' if ':' in architecture else architecture}:FILE or local-dir:FOLDER, or use --model demo, which "
+        "needs no download.",
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    reason = first_line(error, longest=10_000).rpartition("Last error: ")[2]
+    return textwrap.shorten(reason.split(". ")[0], 160, placeholder=" ...").rstrip(".")
+
+
+def _second_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return textwrap.shorten(lines[min(1, len(lines) - 1)], 160, placeholder=" ...").rstrip(".")
