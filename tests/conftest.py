@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from open_clip import SimpleTokenizer
 
 from samples import MODEL_CONFIG, write_dataset, write_model
 
@@ -38,6 +40,25 @@ def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (comparison_plots, finding_plots, plots):
             patch.setattr(module, "render", built)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def vocabulary_read_once() -> Iterator[None]:
+    """Every model opened has a tokenizer of its own, whose vocabulary of 49408 words takes longer than all the rest."""
+    read = SimpleTokenizer.__init__
+
+    @functools.cache
+    def first(*arguments: object, **options: object) -> SimpleTokenizer:
+        tokenizer = object.__new__(SimpleTokenizer)
+        read(tokenizer, *arguments, **options)
+        return tokenizer
+
+    def shared(self: SimpleTokenizer, *arguments: Any, **options: Any) -> None:
+        vars(self).update(vars(first(*arguments, **options)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimpleTokenizer, "__init__", shared)
         yield
 
 

@@ -7,6 +7,7 @@ start see the real processor, so those commands give a --precision.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -104,6 +105,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     item.user_properties.extend((ASKED, nodeid) for nodeid in sorted(asking))
     asking.clear()
     return (yield)
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the millions of objects that torch and its company keep to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
