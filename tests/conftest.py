@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from open_clip import SimpleTokenizer
 
 from samples import MODEL_CONFIG, write_dataset, write_model
+from spared import read_vocabulary_once, spare_pixels
 
 pytest_plugins = ("machine",)
 
@@ -25,40 +23,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="module", autouse=True)
 def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures are built everywhere, but rendered in tests/report only: that is most of an evaluation's time here."""
+    """Figures are built everywhere, but rendered in tests/report only."""
     if "report" in request.path.parts:
         yield
         return
-    from clip_har.report import comparison_plots, finding_plots, plots
-    from clip_har.report.style import Plot
-
-    def built(draw: Callable[[], Any], *, name: str, title: str, description: str, for_page: bool = True) -> Plot:
-        draw()
-        svg = f'<svg id="{name}"><title>{title}</title></svg>' if for_page else ""
-        return Plot(png=b"\x89PNG", svg=svg, width=100, description=description)
-
     with pytest.MonkeyPatch.context() as patch:
-        for module in (comparison_plots, finding_plots, plots):
-            patch.setattr(module, "render", built)
+        spare_pixels(patch)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def vocabulary_read_once() -> Iterator[None]:
-    """Every model opened has a tokenizer of its own, whose vocabulary of 49408 words takes longer than all the rest."""
-    read = SimpleTokenizer.__init__
-
-    @functools.cache
-    def first(*arguments: object, **options: object) -> SimpleTokenizer:
-        tokenizer = object.__new__(SimpleTokenizer)
-        read(tokenizer, *arguments, **options)
-        return tokenizer
-
-    def shared(self: SimpleTokenizer, *arguments: Any, **options: Any) -> None:
-        vars(self).update(vars(first(*arguments, **options)))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SimpleTokenizer, "__init__", shared)
+        read_vocabulary_once(patch)
         yield
 
 

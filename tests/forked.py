@@ -6,6 +6,7 @@ computes, because a process that has computed cannot be forked safely.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -18,7 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+from open_clip import SimpleTokenizer
+
 import clip_har
+from samples import MODEL_CONFIG
+from spared import read_vocabulary_once, spare_pixels
 
 RENAMES = "renames"
 
@@ -59,11 +65,17 @@ class Server:
 
 
 def serve() -> None:
-    for name in ("open_clip", "torchvision", "PIL.JpegImagePlugin"):  # what commands import on the way
+    for name in ("torchvision", "PIL.JpegImagePlugin"):  # what commands import on the way
         importlib.import_module(name)
     for module in pkgutil.walk_packages(clip_har.__path__, "clip_har."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    patch = pytest.MonkeyPatch()
+    spare_pixels(patch)
+    read_vocabulary_once(patch)
+    SimpleTokenizer(context_length=MODEL_CONFIG["model_cfg"]["text_cfg"]["context_length"])
+    gc.collect()
+    gc.freeze()  # else each process would copy all that is imported to count references to it
     sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     for line in sys.stdin:
         request = json.loads(line)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import spared
 from clip_har.losses import infonce, supcon
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
@@ -41,8 +42,8 @@ def fixture_folders(photos: Path, tiny_model: str, tmp_path_factory: pytest.Temp
     """The same comparison by one process, and by two with half the batch each."""
     folder = tmp_path_factory.mktemp("distributed")
     flags = ["compare", f"--data={photos}", f"--model={tiny_model}", *SHARED]
-    run([sys.executable, "-m", "clip_har.cli", *flags, "--batch-size=8", f"--out={folder / 'one'}"], folder / "cache-1")
-    run([*LAUNCH, "-m", "clip_har.cli", *flags, "--batch-size=4", f"--out={folder / 'two'}"], folder / "cache-2")
+    run([sys.executable, spared.__file__, *flags, "--batch-size=8", f"--out={folder / 'one'}"], folder / "cache-1")
+    run([*LAUNCH, spared.__file__, *flags, "--batch-size=4", f"--out={folder / 'two'}"], folder / "cache-2")
     return {"one": folder / "one", "two": folder / "two"}
 
 
