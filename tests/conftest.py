@@ -1,4 +1,7 @@
-"""Shared fixtures: a cache of its own for each test, a tiny random CLIP, and a folder of easily told images."""
+"""Shared fixtures: a cache of its own for each test, a tiny random CLIP, and a folder of easily told images.
+
+This module and `machine` import no torch at the top: the process of pytest-xdist that hands out tests needs none.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from samples import MODEL_CONFIG, write_dataset, write_model
-from spared import read_vocabulary_once, spare_pixels
 
 pytest_plugins = ("machine",)
 
@@ -27,6 +27,8 @@ def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
     if "report" in request.path.parts:
         yield
         return
+    from spared import spare_pixels
+
     with pytest.MonkeyPatch.context() as patch:
         spare_pixels(patch)
         yield
@@ -34,6 +36,8 @@ def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def vocabulary_read_once() -> Iterator[None]:
+    from spared import read_vocabulary_once
+
     with pytest.MonkeyPatch.context() as patch:
         read_vocabulary_once(patch)
         yield
@@ -42,6 +46,8 @@ def vocabulary_read_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Name of a ViT CLIP of 0.1 M parameters (and a vocabulary), with seeded random weights."""
+    from samples import MODEL_CONFIG, write_model
+
     folder = tmp_path_factory.mktemp("tiny-clip")
     return write_model(folder, MODEL_CONFIG, seed=0)
 
@@ -49,4 +55,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset that is only read."""
+    from samples import write_dataset
+
     return write_dataset(tmp_path_factory.mktemp("photos"))

@@ -17,8 +17,6 @@ import pytest
 from huggingface_hub import constants
 from hypothesis import settings
 
-from clip_har import backbone
-
 QUESTION = "_cpu_multiplies_bfloat16"
 """The one function of `backbone` that asks the processor."""
 ASKED = "clip-har/asked-the-processor"
@@ -53,7 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("clip-har", deadline=None, derandomize=True)
     settings.load_profile("clip-har")
     _hide_the_user(config)
-    _answer(multiplies=config.getoption("--hardware-bfloat16") == "yes")
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":  # else only others run tests
+        _answer(multiplies=config.getoption("--hardware-bfloat16") == "yes")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Record(config))
 
@@ -78,6 +77,8 @@ def _answer(*, multiplies: bool) -> None:
     def answer() -> bool:
         asking.add(running)
         return multiplies
+
+    from clip_har import backbone
 
     setattr(backbone, QUESTION, answer)
 
@@ -107,10 +108,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return (yield)
 
 
+def pytest_collection() -> None:
+    """Spares the garbage collector the millions of objects that torch and its company make now and keep to the end."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Spares the garbage collector the millions of objects that torch and its company keep to the end."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
