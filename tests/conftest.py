@@ -35,10 +35,11 @@ def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def vocabulary_read_once() -> Iterator[None]:
-    from spared import read_vocabulary_once
+def spared_work() -> Iterator[None]:
+    from spared import read_vocabulary_once, spare_disk
 
     with pytest.MonkeyPatch.context() as patch:
+        spare_disk(patch)
         read_vocabulary_once(patch)
         yield
 

@@ -1,4 +1,4 @@
-"""Work that the tests are spared: rendering plots, and reading the vocabulary for each model that is opened.
+"""Work that the tests are spared: waiting for the disk, rendering plots, reading the vocabulary for each model.
 
 Run as a program it is the command line of clip-har without that work.
 """
@@ -6,12 +6,18 @@ Run as a program it is the command line of clip-har without that work.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from open_clip import SimpleTokenizer
+
+
+def spare_disk(patch: pytest.MonkeyPatch) -> None:
+    """Leave it to the system when it writes files to the disk: no test cuts the power."""
+    patch.setattr(os, "fsync", lambda _descriptor: None)
 
 
 def spare_pixels(patch: pytest.MonkeyPatch) -> None:
@@ -48,6 +54,7 @@ def main() -> int:
     from clip_har import cli
 
     patch = pytest.MonkeyPatch()
+    spare_disk(patch)
     spare_pixels(patch)
     read_vocabulary_once(patch)
     return cli.main()
