@@ -119,6 +119,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process is left alone with one at the end."""
+    slow = {_file_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: _file_of(item.nodeid) not in slow)
     asked = _asked_last(config)
     if asked is not None:
         items[:] = [item for item in items if {item.nodeid, _file_of(item.nodeid)} & asked]

@@ -18,6 +18,8 @@ import spared
 from clip_har.losses import infonce, supcon
 from forked import Server
 
+pytestmark = pytest.mark.slow  # processes that import torch, and three methods trained twice
+
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 SHARED = (
     "--methods=lora,full,linear-probe",
