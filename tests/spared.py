@@ -42,7 +42,8 @@ def read_vocabulary_once(patch: pytest.MonkeyPatch) -> None:
     def first(*arguments: object, **options: object) -> dict[str, Any]:
         tokenizer = object.__new__(SimpleTokenizer)
         read(tokenizer, *arguments, **options)
-        return vars(tokenizer)
+        attributes: dict[str, Any] = vars(tokenizer)
+        return attributes
 
     def shared(self: SimpleTokenizer, *arguments: Any, **options: Any) -> None:
         vars(self).update(first(*arguments, **options))
