@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Slow files first, as tests/machine.py orders them. Python must keep what it compiles, or each process does it again.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv quickstart benchmark-methods test fuzz format clean
@@ -18,8 +20,8 @@ test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --hardware-bfloat16=no
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --hardware-bfloat16=yes --only-asked
+	$(PYTEST) --hardware-bfloat16=no
+	$(PYTEST) --hardware-bfloat16=yes --only-asked
 
 fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
 	$(BIN)/pytest -m fuzz

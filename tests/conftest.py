@@ -1,14 +1,14 @@
-"""Shared fixtures: a cache of its own for each test, a tiny random CLIP, and a folder of easily told images."""
+"""Shared fixtures: a cache of its own for each test, a tiny random CLIP, and a folder of easily told images.
+
+This module and `machine` import no torch at the top: the process of pytest-xdist that hands out tests needs none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from samples import MODEL_CONFIG, write_dataset, write_model
 
 pytest_plugins = ("machine",)
 
@@ -23,27 +23,32 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="module", autouse=True)
 def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures are built everywhere, but rendered in tests/report only: that is most of an evaluation's time here."""
+    """Figures are built everywhere, but rendered in tests/report only."""
     if "report" in request.path.parts:
         yield
         return
-    from clip_har.report import comparison_plots, finding_plots, plots
-    from clip_har.report.style import Plot
-
-    def built(draw: Callable[[], Any], *, name: str, title: str, description: str, for_page: bool = True) -> Plot:
-        draw()
-        svg = f'<svg id="{name}"><title>{title}</title></svg>' if for_page else ""
-        return Plot(png=b"\x89PNG", svg=svg, width=100, description=description)
+    from spared import spare_pixels
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (comparison_plots, finding_plots, plots):
-            patch.setattr(module, "render", built)
+        spare_pixels(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def spared_work() -> Iterator[None]:
+    from spared import read_vocabulary_once, spare_disk
+
+    with pytest.MonkeyPatch.context() as patch:
+        spare_disk(patch)
+        read_vocabulary_once(patch)
         yield
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Name of a ViT CLIP of 0.1 M parameters (and a vocabulary), with seeded random weights."""
+    from samples import MODEL_CONFIG, write_model
+
     folder = tmp_path_factory.mktemp("tiny-clip")
     return write_model(folder, MODEL_CONFIG, seed=0)
 
@@ -51,4 +56,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset that is only read."""
+    from samples import write_dataset
+
     return write_dataset(tmp_path_factory.mktemp("photos"))

@@ -6,19 +6,27 @@ computes, because a process that has computed cannot be forked safely.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
 import pkgutil
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+from open_clip import SimpleTokenizer
+from PIL import Image
+
 import clip_har
+from samples import MODEL_CONFIG
+from spared import read_vocabulary_once, spare_disk, spare_pixels
 
 RENAMES = "renames"
 
@@ -38,7 +46,12 @@ class Server:
         self._process.wait()
 
     def run(
-        self, *commands: list[str], log: Path, at_rename: int | None = None, after: float | None = None
+        self,
+        *commands: list[str],
+        log: Path,
+        at_rename: int | None = None,
+        after: float | None = None,
+        together: bool = False,
     ) -> list[dict[str, Any]]:
         """Run commands at the same time, to their end or until they are killed.
 
@@ -46,11 +59,13 @@ class Server:
             log: where their output goes.
             at_rename: kill each with SIGKILL just before it renames a file for this time, from 1.
             after: kill each with SIGKILL after this many seconds.
+            together: start them as torchrun does the processes of one training.
 
         Returns:
             Per command its exit code (-9 where it was killed) and how often it renamed a file.
         """
         request = {"commands": commands, "log": str(log), "at_rename": at_rename, "after": after}
+        request["port"] = _free_port() if together else None
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -59,11 +74,18 @@ class Server:
 
 
 def serve() -> None:
-    for name in ("open_clip", "torchvision", "PIL.JpegImagePlugin"):  # what commands import on the way
-        importlib.import_module(name)
+    importlib.import_module("torchvision.transforms.v2")  # what commands import on the way
+    Image.init()
     for module in pkgutil.walk_packages(clip_har.__path__, "clip_har."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    patch = pytest.MonkeyPatch()
+    spare_disk(patch)
+    spare_pixels(patch)
+    read_vocabulary_once(patch)
+    SimpleTokenizer(context_length=MODEL_CONFIG["model_cfg"]["text_cfg"]["context_length"])
+    gc.collect()
+    gc.freeze()  # else each process would copy all that is imported to count references to it
     sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     for line in sys.stdin:
         request = json.loads(line)
@@ -91,10 +113,23 @@ def _start(command: list[str], number: int, request: dict[str, Any]) -> tuple[in
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            if request["port"]:
+                os.environ |= _as_launched(number, len(request["commands"]), request["port"])
             code = _run(command, request["at_rename"], counted)
         finally:
             os._exit(code)
     return pid, counted
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def _as_launched(rank: int, processes: int, port: int) -> dict[str, str]:
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    return {**{key: str(value) for key, value in ranks.items()}, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def _run(command: list[str], at_rename: int | None, counted: Path) -> int:

@@ -7,6 +7,7 @@ start see the real processor, so those commands give a --precision.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from hypothesis import settings
-
-from clip_har import backbone
 
 QUESTION = "_cpu_multiplies_bfloat16"
 """The one function of `backbone` that asks the processor."""
@@ -52,7 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("clip-har", deadline=None, derandomize=True)
     settings.load_profile("clip-har")
     _hide_the_user(config)
-    _answer(multiplies=config.getoption("--hardware-bfloat16") == "yes")
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":  # else only others run tests
+        _answer(multiplies=config.getoption("--hardware-bfloat16") == "yes")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Record(config))
 
@@ -77,6 +77,8 @@ def _answer(*, multiplies: bool) -> None:
     def answer() -> bool:
         asking.add(running)
         return multiplies
+
+    from clip_har import backbone
 
     setattr(backbone, QUESTION, answer)
 
@@ -106,7 +108,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return (yield)
 
 
+def pytest_collection() -> None:
+    """Spares the garbage collector the millions of objects that torch and its company make now and keep to the end."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process is left alone with one at the end."""
+    slow = {_file_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: _file_of(item.nodeid) not in slow)
     asked = _asked_last(config)
     if asked is not None:
         items[:] = [item for item in items if {item.nodeid, _file_of(item.nodeid)} & asked]

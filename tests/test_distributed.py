@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import spared
 from clip_har.losses import infonce, supcon
+from forked import Server
+
+pytestmark = pytest.mark.slow  # processes that import torch, and three methods trained twice
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 SHARED = (
@@ -30,6 +35,13 @@ SHARED = (
 )
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Starts processes that need not import everything first."""
+    with Server() as started:
+        yield started
+
+
 def run(command: list[str], cache: Path) -> None:
     environment = {**os.environ, "CLIP_HAR_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -37,12 +49,16 @@ def run(command: list[str], cache: Path) -> None:
 
 
 @pytest.fixture(name="folders", scope="module")
-def fixture_folders(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def fixture_folders(
+    server: Server, photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """The same comparison by one process, and by two with half the batch each."""
     folder = tmp_path_factory.mktemp("distributed")
     flags = ["compare", f"--data={photos}", f"--model={tiny_model}", *SHARED]
-    run([sys.executable, "-m", "clip_har", *flags, "--batch-size=8", f"--out={folder / 'one'}"], folder / "cache-1")
-    run([*LAUNCH, "-m", "clip_har", *flags, "--batch-size=4", f"--out={folder / 'two'}"], folder / "cache-2")
+    alone = [*flags, "--batch-size=8", f"--out={folder / 'one'}", f"--cache={folder / 'cache-1'}"]
+    (done,) = server.run(alone, log=folder / "log")
+    assert done["code"] == 0, (folder / "log.0").read_text()
+    run([*LAUNCH, spared.__file__, *flags, "--batch-size=4", f"--out={folder / 'two'}"], folder / "cache-2")
     return {"one": folder / "one", "two": folder / "two"}
 
 
@@ -76,23 +92,20 @@ def test_each_image_is_scored_once(folders: dict[str, Path]) -> None:
     assert len(rows[0]) == len(set(rows[0])) == 19  # the header and 18 images
 
 
-def test_sharded_training_reaches_the_same(folders: dict[str, Path], photos: Path, tiny_model: str) -> None:
+def test_sharded_training_reaches_the_same(
+    server: Server, folders: dict[str, Path], photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
     """FSDP: the same steps with the weights spread over two processes, killed half-way and continued."""
     out = folders["one"].parent / "sharded"
-    flags = [
-        "train",
-        f"--data={photos}",
-        f"--model={tiny_model}",
-        "--method=full",
-        "--fsdp",
-        *SHARED[1:],
-        "--batch-size=4",
-    ]
-    run([*LAUNCH, "-m", "clip_har", *flags, f"--out={out}"], folders["one"].parent / "cache-2")
-    (out / "card.json").unlink()
-    newest = sorted((out / "last").glob("step-*"))[-1]
-    newest.unlink()  # as if it had been killed after the first epoch
-    run([*LAUNCH, "-m", "clip_har", *flags, f"--out={out}", "--resume"], folders["one"].parent / "cache-2")
+    given = (f"--data={photos}", f"--model={tiny_model}", f"--out={out}", f"--cache={out.with_name('cache-2')}")
+    command = ["train", *given, "--method=full", "--fsdp", *SHARED[1:], "--batch-size=4"]
+    for flags in ([], ["--resume"]):
+        answers = server.run(*[[*command, *flags]] * 2, log=tmp_path / "log", together=True)
+        assert [answer["code"] for answer in answers] == [0, 0], (tmp_path / "log.0").read_text()
+        if not flags:
+            (out / "card.json").unlink()
+            newest = sorted((out / "last").glob("step-*"))[-1]
+            newest.unlink()  # as if it had been killed after the first epoch
     trained = load_file(out / "classifier.safetensors")
     for key, tensor in load_file(folders["two"] / "runs" / "full" / "classifier.safetensors").items():
         torch.testing.assert_close(trained[key], tensor, rtol=2e-2, atol=2e-3, msg=key)

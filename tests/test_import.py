@@ -173,6 +173,7 @@ def test_evaluate_gives_the_predecessors_accuracy(
     }
 
 
+@pytest.mark.slow  # UMAP compiles itself
 def test_an_imported_run_is_like_any_other(photos: Path, tiny_model: str, write: Callable[..., Path]) -> None:
     path = write()
     run = import_checkpoint(*asked(path, tiny_model, photos))

@@ -65,6 +65,7 @@ def fixture_compared(photos: Path, tiny_model: str, tmp_path_factory: pytest.Tem
     return out
 
 
+@pytest.mark.slow  # all methods are trained twice
 def test_every_method_and_preset_compares_under_one_protocol(compared: Path) -> None:
     rows = json.loads((compared / "comparison.json").read_text())
     assert [row["method"] for row in rows] == [*METHOD_NAMES, "lora-attention", "lora-all", "augmented"]

@@ -5,6 +5,7 @@ The pages themselves are in `evaluation_page` and `comparison_page`; they need n
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -129,6 +130,7 @@ def _finalized(value: object) -> object:
     return shown_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+@functools.cache  # compiling the templates takes as long as all else of a page
 def environment() -> jinja2.Environment:
     """The templates, and the wording they may use."""
     found = jinja2.Environment(

@@ -1,0 +1,65 @@
+"""Work that the tests are spared: waiting for the disk, rendering plots, reading the vocabulary for each model.
+
+Run as a program it is the command line of clip-har without that work.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from open_clip import SimpleTokenizer
+
+
+def spare_disk(patch: pytest.MonkeyPatch) -> None:
+    """Leave it to the system when it writes files to the disk: no test cuts the power."""
+    patch.setattr(os, "fsync", lambda _descriptor: None)
+
+
+def spare_pixels(patch: pytest.MonkeyPatch) -> None:
+    """Build figures but do not render them, which is most of an evaluation's time here."""
+    from clip_har.report import comparison_plots, finding_plots, plots
+    from clip_har.report.style import Plot
+
+    def built(draw: Callable[[], Any], *, name: str, title: str, description: str, for_page: bool = True) -> Plot:
+        draw()
+        svg = f'<svg id="{name}"><title>{title}</title></svg>' if for_page else ""
+        return Plot(png=b"\x89PNG", svg=svg, width=100, description=description)
+
+    for module in (comparison_plots, finding_plots, plots):
+        patch.setattr(module, "render", built)
+
+
+def read_vocabulary_once(patch: pytest.MonkeyPatch) -> None:
+    """Let tokenizers share their 49408 words, which take longer to read than all else of a tiny model."""
+    read = SimpleTokenizer.__init__
+
+    @functools.cache
+    def first(*arguments: object, **options: object) -> dict[str, Any]:
+        tokenizer = object.__new__(SimpleTokenizer)
+        read(tokenizer, *arguments, **options)
+        attributes: dict[str, Any] = vars(tokenizer)
+        return attributes
+
+    def shared(self: SimpleTokenizer, *arguments: Any, **options: Any) -> None:
+        vars(self).update(first(*arguments, **options))
+
+    patch.setattr(SimpleTokenizer, "__init__", shared)
+
+
+def main() -> int:
+    from clip_har import cli
+
+    patch = pytest.MonkeyPatch()
+    spare_disk(patch)
+    spare_pixels(patch)
+    read_vocabulary_once(patch)
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
