@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clip_har import __version__, cli, commands
+from clip_har.config import METHOD_NAMES
 from clip_har.console import Output
 from permissions import permissions_hold
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
@@ -272,3 +273,25 @@ def test_an_interrupted_training_exits_130_and_its_printed_command_finishes_it(
     log = (out / "log.jsonl").read_text().splitlines()
     assert len(log) >= 10
     assert not (out / "card.json").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("train",), ("compare",), ("evaluate",), ("predict",), ("data", "split"), ("import",)]
+)
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_help_fills_the_width_in_groups(
+    words: tuple[str, ...], columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert cli.main([*words, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= int(columns)
+    assert "--empty-" not in shown and "[default: ()]" not in shown
+    if words == ("train",):
+        groups = [line.split("─")[1].strip() for line in shown.splitlines() if line.startswith("╭─")]
+        assert groups[:3] == ["Parameters", "Data", "Pretrained model"] and len(groups) == 7
+        flat = " ".join(shown.replace("│", " ").split())
+        for name in METHOD_NAMES:
+            assert name in flat
+        # A description has no line breaks of its own: its lines are filled.
+        assert "a table of paths and classes; a Hugging Face dataset" in flat

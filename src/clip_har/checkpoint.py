@@ -6,6 +6,7 @@ manifest.csv, unreadable.csv and log.jsonl. The card is run_card.py's, RUN/last/
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -221,7 +222,9 @@ def resolve_run(path: Path) -> Path:
     if not (folder / "card.json").is_file():
         begun = (folder / "config.json").is_file()
         said = "is a run that was not finished" if begun else "is not a run folder (it has no card.json)"
-        remedy = "Finish it with clip-har train --resume." if begun else "Give the folder that clip-har train wrote."
+        remedy = "Give the folder that clip-har train wrote."
+        if begun:
+            remedy = "Finish it with clip-har train --resume, or end it now with the best epoch so far: add --epochs 1."
         if is_checkpoint_file(path):
             remedy = f"Make a run of the checkpoint with clip-har import {path}."
         raise RunError(f"{folder} {said}", remedy=remedy)
@@ -265,6 +268,20 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
             f"The run in {folder} was made with other settings: {', '.join(differing)}",
             remedy="Give the same settings to resume it, or choose another --out.",
         )
+
+
+def ends_after(folder: Path, config: TrainConfig) -> tuple[TrainConfig, int | None]:
+    """What --resume with fewer --epochs asks for: the config that the run began with, and the epoch to end it after.
+
+    The learning rate keeps the schedule that it began with. Where nothing is shortened: the same config, and None.
+    """
+    asked = config.optimizer.epochs
+    if not config.resume or asked is None or not has_run(folder):
+        return config, None
+    begun = _read_json(folder / "config.json").get("epochs")
+    if begun is not None and (not isinstance(begun, int) or asked >= begun):
+        return config, None
+    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, epochs=begun)), asked
 
 
 def has_run(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from clip_har.console import ConsoleProgress, Output
-from clip_har.console.progress import LINE_EVERY, _LinesBar
+from clip_har.console.progress import LINE_EVERY, _LinesBar, bar_line
 from clip_har.evaluation import ComparisonRow, EvalResult
 
 MakeResult = Callable[..., EvalResult]
@@ -63,3 +63,50 @@ def test_without_a_terminal_a_short_job_writes_nothing(capsys: pytest.CaptureFix
     with ConsoleProgress().bar("Encoding images", total=10, unit="images") as bar:
         bar.advance(10)
     assert capsys.readouterr() == ("", "")
+
+
+FIELDS = {
+    "epoch": "4/15",
+    "loss": "0.812",
+    "mean": "0.9",
+    "lr": "1.0e-03",
+    "images/s": "1,234",
+    "val": "72.5%",
+    "zero_shot": "51.2%",
+}
+
+
+def line(width: int, *, left: float | None = 83.0, fields: dict[str, str] = FIELDS) -> str:
+    drawn = bar_line(
+        "Training lora-attention",
+        done=1234,
+        total=4500,
+        unit="steps",
+        seconds=90.0,
+        left=left,
+        rate=12.3,
+        fields=fields,
+        width=width,
+    )
+    return drawn.plain
+
+
+def test_a_bar_fits_every_width_and_leaves_out_whole_fields() -> None:
+    whole = line(1000).split("  ")[1:]
+    assert whole == [
+        *("1,234/4,500", "1:23 left", "epoch 4/15", "loss 0.812", "mean 0.9", "lr 1.0e-03", "images/s 1,234"),
+        *("val 72.5%", "zero-shot 51.2%", "12 steps/s", "1:30 elapsed"),
+    ]
+    said = 0
+    for width in range(45, 220):
+        shown = line(width)
+        assert len(shown) <= width and "…" not in shown and "1,234/4,500" in shown
+        fields = shown.split("  ")[1:]
+        assert [field for field in whole if field in fields] == fields, width
+        said = max(said, len(fields))
+    assert said == len(whole)
+    assert "1:23 left" in line(60) and "val 72.5%" in line(80) and "epoch 4/15" in line(80)
+
+
+def test_a_bar_says_nothing_of_a_time_that_is_not_known() -> None:
+    assert "left" not in line(200, left=None) and "-:--" not in line(200, left=None)

@@ -100,6 +100,12 @@ def _our_fault() -> int:
 def _interrupted(tokens: Sequence[str], run_folder: str = "") -> int:
     """Say how to go on. A training that has saved a state names its run folder."""
     again = command_line()
+    if tokens[:1] == ["predict"] and value_of(tokens, "--out") is None:
+        say("Interrupted. With --out FILE.csv, predictions are kept as they come.")
+        return EXIT_INTERRUPTED
+    if tokens[:1] == ["train"] and not run_folder:
+        say(f"Interrupted before an epoch was saved; embeddings that were computed are cached. Again: {again}")
+        return EXIT_INTERRUPTED
     if run_folder and tokens[:1] == ["train"]:
         again += "" if value_of(tokens, "--out") else f" --out {shlex.quote(run_folder)}"
         again += "" if "--resume" in tokens else " --resume"

@@ -9,6 +9,7 @@ from clip_har.config import TrainConfig, apply_preset, validate
 from clip_har.experiment.setup import prepare
 from clip_har.experiment.training import train_prepared
 from clip_har.locking import exclusive
+from clip_har.methods import method_class
 from clip_har.progress import SILENT, Progress
 
 
@@ -23,9 +24,14 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     config = apply_preset(config)
     validate(config)
     tracking.require(config.engine)
+    method = method_class(config.method, config)
+    if idle := method.without_effect(config):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        progress.warn(f"No effect on {config.method}: {flags}")
     distributed.initialise(config.backbone.device)
     folder = config.out or _default_folder(config)
     with exclusive(folder):
+        config, last_epoch = checkpoint.ends_after(folder, config)
         checkpoint.check_folder(folder, config, resume=config.resume)
         if config.resume and not checkpoint.has_run(folder):
             progress.note(f"Nothing to resume in {folder}: the training starts")
@@ -35,7 +41,7 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
             finished.weights_sha256()
             return finished
         prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
-        return train_prepared(config, folder, prepared, progress, command)
+        return train_prepared(config, folder, prepared, progress, command, last_epoch=last_epoch)
 
 
 def _default_folder(config: TrainConfig) -> Path:

@@ -145,6 +145,7 @@ def _nearest(kind: str, name: str, known: Sequence[str]) -> str:
     return f"there is no {kind} {name!r}: {hint}"
 
 
+_PRESETS_TEXT = ", ".join(name for name in preset_names() if name not in METHOD_CLASSES)
 SetAside = Annotated[tuple[HeldOut, ...], Parameter(converter=_set_aside)]
 
 
@@ -154,8 +155,22 @@ def _names(_type: object, tokens: Sequence[Any]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[str, ...], Parameter(converter=_names)]
-MethodNames = Annotated[tuple[str, ...], Parameter(converter=_method_names)]
-MethodName = Annotated[str, Parameter(converter=_one_method)]
+MethodNames = Annotated[
+    tuple[str, ...],
+    Parameter(
+        converter=_method_names,
+        help=f"Methods and presets to compare, separated by commas: {', '.join(METHOD_CLASSES)}; {_PRESETS_TEXT}. "
+        "Settings given here hold for all of them.",
+    ),
+]
+MethodName = Annotated[
+    str,
+    Parameter(
+        converter=_one_method,
+        help=f"How the pretrained model is adapted: {', '.join(METHOD_CLASSES)}; or a preset: {_PRESETS_TEXT}. "
+        "docs/methods.md compares them.",
+    ),
+]
 PresetName = Annotated[str, Parameter(converter=_one_preset)]
 Seeds = Annotated[tuple[int, ...], Parameter(converter=_seeds, alias="--seed")]
 Betas = Annotated[tuple[float, ...], Parameter(converter=_betas)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from clip_har.config.converters import HarSource, Names, Precision, SetAside, WholeNumber
 from clip_har.config.ranges import BATCH, SEED, WORKERS, Range, at_least, from_to, setting, within
@@ -30,7 +30,7 @@ class FetchConfig:
     """The archive as downloaded from the dataset's Kaggle page in a browser; nothing is then downloaded."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("What is looked for", sort_key=11))
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings:
     """What an audit looks for, and with which model."""
@@ -62,7 +62,7 @@ class AuditSettings:
     """Folder of cached fingerprints and embeddings. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("Limits, above which the exit code is 3", sort_key=12))
 @dataclass(frozen=True, kw_only=True)
 class AuditLimits:
     """How many of each fault are allowed before the exit code says so: a number, or none for any number."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from clip_har.config.converters import (
     Augment,
@@ -25,8 +26,16 @@ from clip_har.config.ranges import BATCH, SEED, WORKERS, at_least, setting, with
 
 DEFAULT_MODEL = "ViT-B/32"
 
+# What --help shows together; the command's own flags come first, in the group Parameters.
+DATA = Group("Data", sort_key=11)
+MODEL = Group("Pretrained model", sort_key=12)
+LORA = Group("LoRA (method lora)", sort_key=13)
+OPTIMISATION = Group("Optimisation (methods trained by gradient steps)", sort_key=14)
+AUGMENTATION = Group("Augmentation and hard pairs", sort_key=15)
+ENGINE = Group("Speed, memory and logging", sort_key=16)
 
-@Parameter(name="*")
+
+@Parameter(name="*", group=DATA)
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which images, and how they are split."""
@@ -50,7 +59,7 @@ class DataConfig:
     """Stop when more than this share of a split's images cannot be read. In [0, 1]."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MODEL)
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """Which pretrained model, and how it runs."""
@@ -59,7 +68,7 @@ class BackboneConfig:
     """Backbone: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101 (OpenAI's weights), an open_clip name as
     NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a weight file (NAME:FILE, or OpenAI's .pt alone), or demo.
     Default: the run's or checkpoint's own, else ViT-B/32."""
-    templates: tuple[str, ...] = ()
+    templates: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
     """Prompt templates with {} for the class, or files with one per line. Default: seven on actions; with --phrasings,
     six for whole phrases."""
     phrasings: str | None = None
@@ -78,7 +87,7 @@ class BackboneConfig:
     """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MODEL)
 @dataclass(frozen=True, kw_only=True)
 class RunModelConfig:
     """Where the pretrained model of a finished run is, and how it runs."""
@@ -91,7 +100,7 @@ class RunModelConfig:
     """Arithmetic of the image tower; auto picks bfloat16 where the hardware has it."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=LORA)
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """Low-rank adaptation (method lora)."""
@@ -121,7 +130,7 @@ class LoraConfig:
     the historic one, which counts same-class captions as negatives (kept for the record). Default: cross-entropy."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=OPTIMISATION)
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """How gradient methods are trained. Defaults are the method's own: docs/methods.md lists them."""
@@ -164,7 +173,7 @@ class OptimizerConfig:
     """Let batch norm layers update their statistics; otherwise they stay as pretrained. Default: no."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=AUGMENTATION)
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """What gradient methods see besides the plain images."""
@@ -190,7 +199,7 @@ class AugmentConfig:
     """Cosine similarity added to the rival class of a hard image, which it must then win by. Default: 0.05."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=ENGINE)
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """How the training runs; what comes out does not depend on it, but for rounding."""

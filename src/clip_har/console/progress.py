@@ -6,18 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.progress import Progress as RichProgress
+from rich.progress import ProgressColumn, Task, TaskID
 from rich.text import Text
 
 from clip_har.progress import Bar
@@ -25,6 +17,9 @@ from clip_har.shown_text import shown
 
 LINE_EVERY = 30.0
 """Seconds between two lines on a running job where there is no terminal to draw a bar in."""
+MIN_BAR, MAX_BAR = 6, 30
+_KEPT_LONGEST = ("count", "left", "val", "epoch", "loss", "candidate", "elapsed", "zero_shot", "rate")
+"""What is left out last where a terminal is narrow."""
 
 
 class ConsoleProgress:
@@ -46,30 +41,89 @@ class ConsoleProgress:
             yield lines
             lines.close()
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            _Rate(unit),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}"),
-        )
-        drawn = RichProgress(*columns, console=self._console)
+        drawn = RichProgress(_Line(unit, self._console), console=self._console, expand=True)
         with drawn:
-            yield _ConsoleBar(drawn, drawn.add_task(escape(shown(description)), total=total, said=""))
+            yield _ConsoleBar(drawn, drawn.add_task(shown(description), total=total, fields={}))
 
 
 class _ConsoleBar:
-    def __init__(self, drawn: RichProgress, task: object) -> None:
+    def __init__(self, drawn: RichProgress, task: TaskID) -> None:
         self._drawn = drawn
         self._task = task
         self._fields: dict[str, str] = {}
 
     def advance(self, count: int = 1, **fields: str) -> None:
         self._fields.update(fields)
-        self._drawn.update(self._task, advance=count, said=escape(shown(_said(self._fields))))  # type: ignore[arg-type]
+        self._drawn.update(self._task, advance=count, fields=dict(self._fields))
+
+
+class _Line(ProgressColumn):
+    """A task as one line that fits the terminal."""
+
+    def __init__(self, unit: str, console: Console) -> None:
+        super().__init__()
+        self._unit = unit
+        self._console = console
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return bar_line(
+            task.description,
+            done=int(task.completed),
+            total=int(task.total or 0),
+            unit=self._unit,
+            seconds=task.finished_time if task.finished_time is not None else task.elapsed or 0.0,
+            left=None if task.finished else task.time_remaining,
+            rate=speed,
+            fields=task.fields["fields"],
+            width=self._console.width,
+        )
+
+
+def bar_line(
+    description: str,
+    *,
+    done: int,
+    total: int,
+    unit: str,
+    seconds: float,
+    left: float | None,
+    rate: float | None,
+    fields: Mapping[str, str],
+    width: int,
+) -> Text:
+    """One job's progress in at most `width` columns; what matters less is left out first, whole.
+
+    Args:
+        seconds: since it began.
+        left: seconds to go, None where not known.
+        rate: units per second, None where not known.
+        fields: what is said beside it, such as the loss.
+    """
+    parts = {
+        "count": f"{done:,}/{total:,}",
+        "left": "" if left is None else f"{_clock_text(left)} left",
+        **{name: _said({name: value}) for name, value in fields.items()},
+        "rate": f"{rate:,.0f} {unit}/s" if rate else unit,
+        "elapsed": f"{_clock_text(seconds)} elapsed",
+    }
+    order = [name for name in dict.fromkeys((*_KEPT_LONGEST, *parts)) if parts.get(name)]
+    room = width - cell_len(description) - MIN_BAR - 1
+    chosen: set[str] = set()
+    for name in order:
+        needed = cell_len(parts[name]) + 2
+        if needed > room and chosen:
+            break
+        chosen.add(name)
+        room -= needed
+    kept = [text for name, text in parts.items() if name in chosen]
+    bar = max(0, min(MAX_BAR, MIN_BAR + room))
+    filled = bar if total <= 0 else round(bar * min(1.0, done / total))
+    line = Text(description, no_wrap=True, overflow="ellipsis")
+    line.append(" " + "━" * filled, style="green" if done >= total else "magenta")
+    line.append("━" * (bar - filled), style="bright_black")
+    line.append("".join(f"  {text}" for text in kept))
+    return line
 
 
 class _LinesBar:
@@ -119,13 +173,3 @@ def _clock_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self._unit}/s" if speed else self._unit, style="cyan")

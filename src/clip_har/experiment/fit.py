@@ -40,14 +40,16 @@ class TrainingRun:
         self.seconds = 0.0
         self.pairs: HardPairs | None = None
         self._best_weights: BestWeights | None = None
+        self._last_epoch: int | None = None
         self._start = start
         self._backbone = experiment.model.backbone
         self._zero_shot = experiment.model.classifier()
         self._progress = progress
         self._trackers: list[Tracker] = []
 
-    def fit(self, saved: SavedState | None) -> None:
-        """Train to the end, from `saved` on."""
+    def fit(self, saved: SavedState | None, last_epoch: int | None = None) -> None:
+        """Train to the end, from `saved` on, or until an epoch is done."""
+        self._last_epoch = last_epoch
         engine = self._engine()
         if saved is not None:
             self._continue(saved)
@@ -62,7 +64,7 @@ class TrainingRun:
             resume=saved.snapshot if saved else None,
             pairs=lambda: self.pairs,
         )
-        if self._stops_early():
+        if self._stops_early() or self._was_told_to_end():
             return
         first = next(states, None)
         if first is None:  # nothing to train, or nothing left
@@ -132,6 +134,7 @@ class TrainingRun:
                 if state.epoch_end:
                     entry = self._close_epoch(state, rate)
                     shown |= {"val": f"{entry['val_accuracy']:.1%}", "zero_shot": zero_shot}
+                    self._progress.note(self._epoch_line(entry, zero_shot))
                     images, started = 0, time.perf_counter()
                 elif state.step % self.settings.engine.save_steps == 0:
                     self._save_state(state)
@@ -141,6 +144,8 @@ class TrainingRun:
                     raise KeyboardInterrupt
                 if state.epoch_end and self._stops_early():
                     self._progress.note(f"Stopped after epoch {state.epoch}: validation no longer improves")
+                    return
+                if state.epoch_end and self._was_told_to_end():
                     return
 
     def _keeping_the_last(self, states: Iterator[TrainState]) -> Iterator[TrainState]:
@@ -171,6 +176,16 @@ class TrainingRun:
             "lr": f"{state.lr:.1e}",
             "images/s": f"{rate:,.0f}",
         }
+
+    def _epoch_line(self, entry: Mapping[str, Any], zero_shot: str) -> str:
+        """What stays to read of an epoch, or of a solver's candidate."""
+        if "candidate" in entry:
+            what = f"{self.method.name}: {entry['candidate']}"
+        else:
+            what = f"{self.method.name}: epoch {entry['epoch']}/{self.settings.optimizer.epochs}"
+        loss = "" if entry["train_loss"] is None else f"  loss {entry['train_loss']:.4f}"
+        best = "  best so far" if entry["best"] else ""
+        return f"{what}{loss}  validation accuracy {entry['val_accuracy']:.2%} (zero-shot {zero_shot}){best}"
 
     def _close_epoch(self, state: TrainState, rate: float) -> Mapping[str, Any]:
         """Validate, keep the weights if they are the best so far, mine anew, log, and save the state."""
@@ -225,6 +240,18 @@ class TrainingRun:
         patience = self.settings.optimizer.patience
         best = self._best()
         return bool(patience and best and self.history[-1]["epoch"] - best["epoch"] >= patience)
+
+    def _was_told_to_end(self) -> bool:
+        """Whether the run was resumed with fewer epochs than it began with, and these are done."""
+        best = self._best()
+        if self._last_epoch is None or best is None or self.history[-1]["epoch"] < self._last_epoch:
+            return False
+        done, begun = self.history[-1]["epoch"], self.settings.optimizer.epochs
+        self._progress.warn(
+            f"Ended after epoch {done} of {begun}, as asked: the weights are those of epoch {best['epoch']}, and the "
+            "learning rate has not come down as it would have"
+        )
+        return True
 
     def _save_state(self, state: TrainState) -> None:
         snapshot = state.snapshot()

@@ -27,7 +27,13 @@ from clip_har.training_states import Start, load_state, prompts_sha256
 
 
 def train_prepared(
-    config: TrainConfig, folder: Path, experiment: Experiment, progress: Progress, command: str
+    config: TrainConfig,
+    folder: Path,
+    experiment: Experiment,
+    progress: Progress,
+    command: str,
+    *,
+    last_epoch: int | None = None,
 ) -> checkpoint.Run:
     """Train into a run folder that `check_folder` allows, from its last saved state if there is one.
 
@@ -35,9 +41,15 @@ def train_prepared(
 
     Args:
         config: with a method's name, its preset applied.
+        last_epoch: after which to end the run that was begun, if before its time.
     """
     config = dataclasses.replace(config, out=folder)
     source, settings = _settings(config, experiment)
+    if last_epoch is not None and last_epoch > settings.optimizer.epochs:
+        raise RunError(
+            f"The run in {folder} was begun with {settings.optimizer.epochs} epochs, which cannot become {last_epoch}",
+            remedy="Give fewer --epochs to end it early, or choose another --out.",
+        )
     method = create_method(config.method, settings)
     start = _start(experiment)
     saved = load_state(folder, method, warn=progress.warn)
@@ -58,7 +70,7 @@ def train_prepared(
         folder, method, _task(config, settings, experiment, source, progress), experiment, start, progress
     )
     try:
-        fitting.fit(saved)
+        fitting.fit(saved, last_epoch)
     except KeyboardInterrupt as interrupt:  # the command line says how to continue
         raise (KeyboardInterrupt(str(folder)) if checkpoint.has_run(folder) else interrupt) from None
     extra = fitting.place_weights() if distributed.is_main() else ()

@@ -5,6 +5,7 @@ A new method is one file beside this one and one line in config/methods.py. Trai
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from clip_har import distributed
 from clip_har.backbone import Backbone
-from clip_har.config import Defaults, Settings, TrainConfig
+from clip_har.config import AugmentConfig, Defaults, OptimizerConfig, Settings, TrainConfig
 from clip_har.errors import ConfigError
 from clip_har.features import FeatureTable
 from clip_har.images import ImageFiles
@@ -213,6 +214,8 @@ class Method(ABC):
     """Whether it does so for every name; else `restore` may fail for long ones."""
     starts_from: ClassVar[str | None] = None
     """Method or preset of the run that a comparison starts it from; None where it starts from the model alone."""
+    cheaper_rival: ClassVar[str | None] = None
+    """A method that costs less and was more accurate wherever the two were compared (docs/methods.md)."""
     purpose_of_source: ClassVar[str] = ""
     """What it does with that run, as in "wise-ft mixes a trained run ...": for the message where there is none."""
 
@@ -236,6 +239,20 @@ class Method(ABC):
         """What its classifier will read, known before it is built."""
         del config
         return "embedding"
+
+    @classmethod
+    def without_effect(cls, given: TrainConfig) -> tuple[str, ...]:
+        """The settings given that this method does not read, by name."""
+        read = cls.settings_read()
+        groups = (given.lora, given.optimizer, given.augmentation)
+        named = {item.name: getattr(group, item.name) for group in groups for item in dataclasses.fields(group)}
+        named["start_from"] = given.start_from if cls.starts_from is None else None
+        return tuple(name for name, value in named.items() if value is not None and name not in read)
+
+    @classmethod
+    def settings_read(cls) -> frozenset[str]:
+        """The settings of LoRA, the optimizer and the augmentation that have an effect on it."""
+        return frozenset()
 
     def shown_settings(self) -> dict[str, Any]:
         """Settings of its own that the report shows."""
@@ -286,8 +303,18 @@ class Method(ABC):
         )
 
 
+OF_GRADIENT_METHODS = frozenset(
+    item.name for group in (OptimizerConfig, AugmentConfig) for item in dataclasses.fields(group)
+)
+"""Settings that every method trained by AdamW reads, but for some that it may not have."""
+
+
 class GradientMethod(Method):
     """A method that trainer.fit trains by AdamW."""
+
+    @classmethod
+    def settings_read(cls) -> frozenset[str]:
+        return OF_GRADIENT_METHODS
 
     @abstractmethod
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:

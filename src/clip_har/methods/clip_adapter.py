@@ -55,6 +55,7 @@ class ClipAdapter(GradientMethod):
     """Gao et al. 2021, with the visual adapter alone, which the paper found best."""
 
     name = "clip-adapter"
+    cheaper_rival = "linear-probe"
     source = "arXiv 2110.04544"
 
     @classmethod

@@ -123,6 +123,7 @@ class CoOp(GradientMethod):
     """Zhou et al. 2022 with a unified context and the class name at its end."""
 
     name = "coop"
+    cheaper_rival = "linear-probe"
     source = "arXiv 2109.01134"
     fits_any_name = False  # where the text tower is too short for the learned context and the name
 

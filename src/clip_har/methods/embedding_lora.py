@@ -19,6 +19,7 @@ from clip_har.errors import ConfigError
 from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods.base import (
     MAX_LOGIT_SCALE,
+    OF_GRADIENT_METHODS,
     Batch,
     Classifier,
     ClassifierContext,
@@ -124,6 +125,7 @@ class Lora(GradientMethod):
     name = "lora"
     source = "arXiv 2106.09685"
     weights_file = "adapter_model.safetensors"
+    cheaper_rival = "linear-probe"
 
     @classmethod
     def variant(cls, config: TrainConfig | Settings) -> type[Method]:
@@ -133,6 +135,11 @@ class Lora(GradientMethod):
         from clip_har.methods.tower_lora import TowerLora
 
         return TowerLora
+
+    @classmethod
+    def settings_read(cls) -> frozenset[str]:
+        own = ("placement", "rank", "alpha", "dropout", "rslora", "renormalise", "loss")
+        return OF_GRADIENT_METHODS - {"layer_decay", "train_batchnorm", "train_image_size"} | {*own}
 
     def shown_settings(self) -> dict[str, Any]:
         return {"placement": self.settings.lora.placement, "loss": self.settings.lora.loss}

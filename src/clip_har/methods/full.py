@@ -13,7 +13,15 @@ from torch import Tensor
 
 from clip_har.backbone import Backbone
 from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settings, TrainConfig
-from clip_har.methods.base import Batch, Classifier, ClassifierContext, GradientMethod, InputKind, Task
+from clip_har.methods.base import (
+    OF_GRADIENT_METHODS,
+    Batch,
+    Classifier,
+    ClassifierContext,
+    GradientMethod,
+    InputKind,
+    Task,
+)
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
 
@@ -26,6 +34,7 @@ class FullFineTuning(GradientMethod):
     """
 
     name = "full"
+    cheaper_rival = "linear-probe"
     source = "arXiv 2212.00638"
 
     @classmethod
@@ -45,6 +54,10 @@ class FullFineTuning(GradientMethod):
     def reads(cls, config: TrainConfig | Settings) -> InputKind:
         del config
         return "image"
+
+    @classmethod
+    def settings_read(cls) -> frozenset[str]:
+        return OF_GRADIENT_METHODS - {"views"} | {"loss"}
 
     def build(self, task: Task) -> Towers:
         classifier = self._empty(task)

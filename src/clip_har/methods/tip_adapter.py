@@ -126,6 +126,7 @@ class TipAdapter(SolvedMethod):
     """The training-free form: nothing is trained, alpha and beta are searched on validation."""
 
     name = "tip-adapter"
+    cheaper_rival = "linear-probe"
     answers_new_names = False
     source = "arXiv 2207.09519"
     candidates = len(BETAS)
@@ -157,6 +158,7 @@ class TipAdapterF(GradientMethod):
     """
 
     name = "tip-adapter-f"
+    cheaper_rival = "linear-probe"
     answers_new_names = False
     source = "arXiv 2207.09519"
 

@@ -6,6 +6,7 @@ embeddings in embedding_lora.py.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,15 @@ from torch import Tensor, nn
 from clip_har.backbone import Backbone
 from clip_har.config import AugmentSettings, Defaults, LoraSettings, OptimizerSettings, Settings, TrainConfig
 from clip_har.errors import ConfigError
-from clip_har.methods.base import Batch, Classifier, ClassifierContext, GradientMethod, InputKind, Task
+from clip_har.methods.base import (
+    OF_GRADIENT_METHODS,
+    Batch,
+    Classifier,
+    ClassifierContext,
+    GradientMethod,
+    InputKind,
+    Task,
+)
 from clip_har.methods.lora_targets import ADAPTER, Targets, find_targets
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
@@ -37,6 +46,7 @@ class TowerLora(GradientMethod):
     """
 
     name = "lora"
+    cheaper_rival = "linear-probe"
     source = "arXiv 2106.09685, 2405.18541"
     weights_file = "adapter_model.safetensors"
 
@@ -58,6 +68,11 @@ class TowerLora(GradientMethod):
     def reads(cls, config: TrainConfig | Settings) -> InputKind:
         del config
         return "image"
+
+    @classmethod
+    def settings_read(cls) -> frozenset[str]:
+        own = {item.name for item in dataclasses.fields(LoraSettings)} - {"renormalise"}
+        return OF_GRADIENT_METHODS - {"views"} | own
 
     def shown_settings(self) -> dict[str, Any]:
         return {"placement": self.settings.lora.placement, "loss": self.settings.lora.loss}

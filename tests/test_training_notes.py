@@ -1,0 +1,94 @@
+"""What a training says: flags without effect, and an interrupted run that is ended early."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tasks
+from clip_har import checkpoint, commands
+from clip_har.config import BackboneConfig, DataConfig, LoraConfig, OptimizerConfig, TrainConfig
+from clip_har.errors import RunError
+from clip_har.methods import method_class
+from test_workflows import Heard
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "idle"),
+    [
+        ("linear-probe", {"lr": 0.1, "rank": 4}, ("rank", "lr")),
+        ("zero-shot", {"epochs": 3}, ("epochs",)),
+        ("lora", {"lr": 0.1, "rank": 4, "hard_pairs": 0.2}, ()),
+        ("lora", {"layers": "last:2", "dora": True}, ("dora", "layers")),
+        ("lora", {"layers": "last:2", "placement": "attention"}, ()),
+        ("lora", {"start_from": "runs/full"}, ("start_from",)),
+        ("wise-ft", {"start_from": "runs/full", "epochs": 2}, ("epochs",)),
+        ("full", {"loss": "supcon", "rank": 3}, ("rank",)),
+        ("coop", {"placement": "embedding"}, ("placement",)),
+    ],
+)
+def test_settings_without_effect_are_known(method: str, given: dict[str, Any], idle: tuple[str, ...]) -> None:
+    config = tasks.given(method=method, **given)
+    assert method_class(method, config).without_effect(config) == idle
+
+
+def test_a_training_says_which_flags_have_no_effect(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+    heard = Heard()
+    backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
+    config = TrainConfig(
+        data=DataConfig(data=photos),
+        backbone=backbone,
+        method="linear-probe",
+        optimizer=OptimizerConfig(lr=0.1),
+        lora=LoraConfig(rank=4),
+        out=tmp_path / "run",
+    )
+    commands.train(config, progress=heard)
+    assert [text for text in heard.warnings if text.startswith("No effect")] == [
+        "No effect on linear-probe: --rank, --lr"
+    ]
+
+
+@pytest.mark.parametrize(("asked", "epochs"), [(1, 3), (3, 3), (4, 4)])
+def test_an_interrupted_run_can_be_ended_early(
+    asked: int, epochs: int, photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer --epochs it ends at once, or at that epoch, as the whole training was until there."""
+    backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
+    whole = TrainConfig(
+        data=DataConfig(data=photos),
+        backbone=backbone,
+        optimizer=OptimizerConfig(epochs=6, batch_size=8),
+        out=tmp_path / "whole",
+    )
+    expected = commands.train(whole).history()
+    begun = replace(whole, out=tmp_path / "begun")
+    with monkeypatch.context() as patch:
+        save = checkpoint.save_log
+
+        def interrupted(folder: Path, history: list[dict[str, Any]]) -> None:
+            save(folder, history)
+            if len(history) == 3:
+                raise KeyboardInterrupt
+
+        patch.setattr(checkpoint, "save_log", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            commands.train(begun)
+    heard = Heard()
+    with pytest.raises(RunError, match="other settings: epochs 6 -> 9"):
+        commands.train(replace(begun, resume=True, optimizer=replace(begun.optimizer, epochs=9)))
+    run = commands.train(replace(begun, resume=True, optimizer=replace(begun.optimizer, epochs=asked)), progress=heard)
+    history = run.history()
+    assert [entry["epoch"] for entry in history] == list(range(1, epochs + 1))
+    for entry, other in zip(history, expected, strict=False):
+        assert (entry["lr"], entry["train_loss"], entry["val_loss"]) == (
+            other["lr"],
+            other["train_loss"],
+            other["val_loss"],
+        )
+    best = next(entry for entry in history if entry["best"])
+    assert run.card.validation["epoch"] == best["epoch"] and run.settings.optimizer.epochs == 6
+    assert any(f"Ended after epoch {epochs} of 6, as asked" in text for text in heard.warnings)
