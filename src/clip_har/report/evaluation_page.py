@@ -14,6 +14,7 @@ from clip_har.evaluation import EvalResult, collapse_of, confused_pairs
 from clip_har.report import sections
 from clip_har.report.confusion import cell_id, cell_sections, confusion_table
 from clip_har.report.embedding_map import drawn_maps
+from clip_har.report.explanations import EXPLANATIONS_LIMIT, explanations
 from clip_har.report.galleries import changes, galleries
 from clip_har.report.html import environment, fact_rows, photograph, split_word
 from clip_har.report.overview import overview
@@ -56,7 +57,7 @@ def evaluation_page(
         **_answer(result, facts),
         **_metrics(result, figures),
         # What comes first has first call on the budget of photographs.
-        "explanations": sections.explanations(findings.explanations, pictures, folder),
+        "explanations": explanations(findings.explanations[:EXPLANATIONS_LIMIT], pictures, folder),
         "galleries": galleries(result, pictures),
         "n_mistakes": int((result.best.predictions != result.targets_N).sum()),
         "hard_pairs": _hard_pairs(hard_pairs, pictures),

@@ -36,6 +36,8 @@ COUNTS_UP_TO_CLASSES = 25
 LABELS_UP_TO_CLASSES = 100
 UNLABELLED_SIDE = 12.0  # inches
 LABEL_LENGTH = 26
+CANDIDATE_LETTERS = 45
+"""Letters of all candidates' names together that fit side by side below a curve."""
 TITLE_NAME_LENGTH = 22
 PAGE_WIDTH = 5.2  # inches: narrow enough for text of 9 pt to stay readable on a phone
 WHITE_TEXT_FROM_ALPHA = 0.8
@@ -75,21 +77,24 @@ def per_class_plot(result: EvalResult) -> Plot:
     )
 
 
-def training_plot(history: Sequence[EpochRecord], baseline_accuracy: float, split: str) -> Plot:
-    """Losses and validation accuracy of each epoch, the epoch that was kept marked.
+def training_plot(history: Sequence[EpochRecord], zero_shot: float | None) -> Plot:
+    """Losses and validation accuracy of each epoch, or of each candidate of a solver, the selected one marked.
 
     Args:
         history: at least one epoch.
-        baseline_accuracy: zero-shot's accuracy on the evaluated split, drawn as a level to compare with.
-        split: the evaluated split, named beside that level.
+        zero_shot: its accuracy on the same validation images, drawn as a level to compare with; None if not known.
     """
     kept = kept_epoch(history)
-    kept_text = "" if kept is None else f" Epoch {kept.epoch} was kept."
+    selected = "" if kept is None else f" {wording.sentence_start(_epoch_name(kept))} was selected on validation."
+    of_candidates = bool(history[0].candidate)
+    count = f"of {wording.counted(len(history), 'candidate')} ({history[0].candidate} to {history[-1].candidate})"
+    if not of_candidates:
+        count = f"over {wording.counted(len(history), 'epoch')}"
     return render(
-        partial(_draw_training, history, baseline_accuracy, split),
+        partial(_draw_training, history, zero_shot),
         name="training",
-        title="Training: loss and validation accuracy by epoch",
-        description=f"Loss and validation accuracy over {len(history)} epochs.{kept_text}",
+        title=f"Training: loss and validation accuracy by {'candidate' if of_candidates else 'epoch'}",
+        description=f"Loss and validation accuracy {count}.{selected}",
     )
 
 
@@ -221,7 +226,11 @@ def _draw_dumbbells(axes: Axes, before: npt.NDArray[np.float64], after: npt.NDAr
         axes.plot(after[worse], positions[worse], "D", color=WRONG, markersize=5.5, label=below)
 
 
-def _draw_training(history: Sequence[EpochRecord], baseline_accuracy: float, split: str) -> Figure:
+def _epoch_name(record: EpochRecord) -> str:
+    return record.candidate or f"epoch {record.epoch}"
+
+
+def _draw_training(history: Sequence[EpochRecord], zero_shot: float | None) -> Figure:
     figure = Figure(figsize=(PAGE_WIDTH, 4.4), layout="constrained")
     loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
     epochs = [record.epoch for record in history]
@@ -229,23 +238,36 @@ def _draw_training(history: Sequence[EpochRecord], baseline_accuracy: float, spl
     _plot_known(loss_axes, epochs, [r.val_loss for r in history], label="validation")
     loss_axes.set_ylabel("loss")
     _plot_known(accuracy_axes, epochs, [r.val_accuracy for r in history], label="validation")
-    level = f"zero-shot ({split} images)"
-    accuracy_axes.axhline(baseline_accuracy, color=MUTED, linestyle="--", linewidth=1.2, label=level)
+    if zero_shot is not None:
+        accuracy_axes.axhline(zero_shot, color=MUTED, linestyle="--", linewidth=1.2, label="zero-shot, validation")
     kept = kept_epoch(history)
     if kept is not None:
         for axes in (loss_axes, accuracy_axes):
             axes.axvline(kept.epoch, color=ACCENT, linewidth=1, alpha=0.35)
         if kept.val_accuracy is not None:
-            star = f"kept: epoch {kept.epoch}"
+            star = f"selected: {_epoch_name(kept)}"
             accuracy_axes.plot(kept.epoch, kept.val_accuracy, "*", color=ACCENT, markersize=13, label=star)
     accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    accuracy_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     accuracy_axes.set_ylabel("accuracy")
-    accuracy_axes.set_xlabel("epoch")
+    _label_epochs(accuracy_axes, history)
     accuracy_axes.margins(y=0.12)
     loss_axes.legend()
     accuracy_axes.legend()
     return figure
+
+
+def _label_epochs(axes: Axes, history: Sequence[EpochRecord]) -> None:
+    """Epochs as numbers, candidates by what they are: slanted where they are too long to stand side by side."""
+    if not history[0].candidate:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        return
+    names = [wording.shortened(record.candidate, LABEL_LENGTH) for record in history]
+    axes.set_xticks([record.epoch for record in history], names)
+    axes.set_xlabel("candidate")
+    if sum(map(len, names)) > CANDIDATE_LETTERS:
+        for label in axes.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor", fontsize=8)
 
 
 def _plot_known(axes: Axes, epochs: Sequence[int], values: Sequence[float | None], *, label: str) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from clip_har.audit.records import Audit
 from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, PairedTest
+from clip_har.evaluation.findings import ExplainResult
 from clip_har.files import write_atomically
 from clip_har.report import (
     audit_page,
@@ -18,6 +19,7 @@ from clip_har.report import (
     comparison_tables,
     contact_sheet,
     evaluation_page,
+    explanations,
     finding_plots,
     plots,
     result_documents,
@@ -46,6 +48,7 @@ def write_evaluation(
     *,
     facts: Mapping[str, Any],
     history: Sequence[EpochRecord] = (),
+    validation_level: float | None = None,
     interpolation: Sequence[tuple[float, float]] | None = None,
     chosen_share: float | None = None,
     hard_pairs: Mapping[str, Any] | None = None,
@@ -60,7 +63,8 @@ def write_evaluation(
         out: made if it does not exist; files of the same names are replaced.
         facts: facts about the run; `html.fact_rows` lists the known keys, and `versions` maps packages to
             versions.
-        history: the training, epoch by epoch, for its curve.
+        history: the training, epoch by epoch or candidate by candidate, for its curve.
+        validation_level: zero-shot's accuracy on the same validation images, drawn through the curve if it is known.
         interpolation: share of the tuned weights in [0, 1] and validation accuracy, for WiSE-FT's curve.
         chosen_share: the share that was taken; the most accurate one unless it is given.
         hard_pairs: what was mined for training, {"class_pairs": [{"true", "answered", "count"}, ...],
@@ -77,7 +81,7 @@ def write_evaluation(
     Returns:
         The files written, tables first and report.html last.
     """
-    figures = _evaluation_figures(result, history)
+    figures = _evaluation_figures(result, history, validation_level)
     if interpolation:
         figures["interpolation"] = plots.interpolation_plot(interpolation, chosen_share)
     figures |= finding_plots.finding_plots(findings, result.best.name)
@@ -102,6 +106,21 @@ def write_evaluation(
         *(_write(out / EVALUATION_PLOTS[key], plot.png) for key, plot in figures.items()),
         _write(out / "report.html", page),
     ]
+
+
+def write_explanations(
+    result: ExplainResult, out: Path, *, command: str, load_thumbnail: ThumbnailLoader | None
+) -> Path:
+    """Writes report.html, one file that needs nothing beside it, into the folder `out`, and returns it.
+
+    Args:
+        result: what was explained.
+        out: where the overlays are.
+        command: the command line that makes it again.
+        load_thumbnail: a path from the result -> image, or None if it cannot be read.
+    """
+    page = explanations.explanation_page(result, out, command=command, load_thumbnail=load_thumbnail)
+    return _write(out / "report.html", page)
 
 
 def write_audit(
@@ -190,14 +209,15 @@ def write_contact_sheet(
     return _write(out, contact_sheet.png_bytes(contact_sheet.contact_sheet(items, predictions)))
 
 
-def _evaluation_figures(result: EvalResult, history: Sequence[EpochRecord]) -> dict[str, Plot]:
+def _evaluation_figures(
+    result: EvalResult, history: Sequence[EpochRecord], validation_level: float | None
+) -> dict[str, Plot]:
     figures = {"confusion": plots.confusion_plot(result, result.best, name="confusion")}
     if result.finetuned is not None:
         figures["confusion_baseline"] = plots.confusion_plot(result, result.baseline, name="confusion-baseline")
     figures["per_class"] = plots.per_class_plot(result)
     if history:
-        level = result.baseline.metrics.accuracy
-        figures["training"] = plots.training_plot(history, level, split_word(result.split))
+        figures["training"] = plots.training_plot(history, validation_level)
     return figures
 
 
