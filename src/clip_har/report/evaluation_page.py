@@ -154,7 +154,7 @@ def headline(result: EvalResult) -> str:
         "zero-shot CLIP" if result.finetuned is None else wording.method_label(result.finetuned.name)
     )
     images = f"{wording.thousands(result.n)} {split_word(result.split)} image{'' if result.n == 1 else 's'}"
-    sentence = f"{label} answers {wording.percent(result.best.metrics.accuracy)} of {images} correctly"
+    sentence = f"{label} classifies {wording.percent(result.best.metrics.accuracy)} of {images} correctly"
     if result.finetuned is not None:
         sentence += f"; zero-shot CLIP {wording.percent(result.baseline.metrics.accuracy)}"
     return sentence + "."
@@ -165,7 +165,7 @@ def alarm(result: EvalResult) -> str:
     collapse = collapse_of(result.best.metrics)
     if collapse is not None:
         answer, share = collapse
-        return f"Collapsed: {wording.percent(share, 0)} of the answers are {answer}"
+        return f"Collapsed: {wording.percent(share, 0)} of the predictions are {answer}"
     if result.finetuned is None or result.mcnemar_p is None:
         return ""
     harmed = result.finetuned.metrics.accuracy < result.baseline.metrics.accuracy
@@ -176,7 +176,7 @@ def verdict(result: EvalResult) -> str:
     """What the difference to zero-shot is worth, in one sentence; for zero-shot alone, its interval."""
     if result.finetuned is None or result.mcnemar_p is None or result.difference_ci95 is None:
         interval = wording.percent_interval(result.baseline.metrics.accuracy_ci95)
-        return f"The 95 % interval is {interval}. Nothing has been adapted yet: this is the level to beat."
+        return f"The 95 % interval is {interval}. Nothing is fine-tuned yet: this is the baseline."
     difference = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
     low, high = result.difference_ci95
     evidence = (

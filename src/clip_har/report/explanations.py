@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from clip_har import wording
-from clip_har.evaluation.findings import Explanation, ExplainResult
+from clip_har.evaluation.findings import ExplainResult, Explanation
 from clip_har.report.html import environment, photograph
 from clip_har.report.pictures import Pictures, ThumbnailLoader
 

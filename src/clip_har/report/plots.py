@@ -109,10 +109,10 @@ def interpolation_plot(points: Sequence[tuple[float, float]], chosen: float | No
     return render(
         partial(_draw_interpolation, sorted(points), (alpha, accuracy)),
         name="interpolation",
-        title="Between zero-shot and tuned weights",
+        title="Weight interpolation between zero-shot and fine-tuned",
         description=(
-            f"Validation accuracy at {len(points)} points between zero-shot (0) and tuned (1) weights; "
-            f"{alpha:g} was taken, with {wording.percent(accuracy)}."
+            f"Validation accuracy at {len(points)} points between zero-shot (0) and fine-tuned (1) weights; "
+            f"{alpha:g} was selected, with {wording.percent(accuracy)}."
         ),
     )
 
@@ -157,7 +157,7 @@ def _draw_confusion(model: Evaluated, classes: Sequence[str]) -> Figure:
     axes.set_yticks(range(n_classes), labels, fontsize=font)
     axes.set_xticks(range(n_classes), labels, fontsize=font, rotation=90)
     axes.set_ylabel("true class")
-    axes.set_xlabel("answer")
+    axes.set_xlabel("predicted class")
     axes.tick_params(length=0)
     edges = np.arange(n_classes + 1) - 0.5
     axes.hlines(edges, -0.5, n_classes - 0.5, color=GRID, linewidth=0.4)
@@ -173,7 +173,7 @@ def _draw_unlabelled(model: Evaluated) -> Figure:
     axes.imshow(_heat(model.metrics.confusion), interpolation="nearest", aspect="equal")
     axes.grid(False)
     axes.set_ylabel("true class")
-    axes.set_xlabel("answer")
+    axes.set_xlabel("predicted class")
     return figure
 
 
@@ -280,14 +280,14 @@ def _draw_interpolation(points: Sequence[tuple[float, float]], chosen: tuple[flo
     figure = Figure(figsize=(PAGE_WIDTH, 3.1), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(*zip(*points, strict=True), "o-", color=BASELINE, ms=4)
-    for share, name, side in ((0.0, "zero-shot", "left"), (1.0, "tuned", "right")):
+    for share, name, side in ((0.0, "zero-shot", "left"), (1.0, "fine-tuned", "right")):
         for alpha, accuracy in points:
             if alpha == share:
                 axes.plot(alpha, accuracy, "s", color=BASELINE, ms=7)
                 said = f"{name} {wording.percent(accuracy)}"
                 axes.annotate(said, (alpha, accuracy), xytext=(0, -14), textcoords="offset points", ha=side, fontsize=8)
     axes.plot(*chosen, "*", color=ACCENT, markersize=14)
-    said = f"taken: {chosen[0]:g}, {wording.percent(chosen[1])}"
+    said = f"selected: {chosen[0]:g}, {wording.percent(chosen[1])}"
     # Near the right edge the words go to the left of the star, so that they stay in the plot.
     side = "right" if chosen[0] > 0.7 else "left" if chosen[0] < 0.3 else "center"
     axes.annotate(said, chosen, xytext=(0, 9), textcoords="offset points", ha=side, fontsize=8.5, color=ACCENT)
@@ -295,7 +295,7 @@ def _draw_interpolation(points: Sequence[tuple[float, float]], chosen: tuple[flo
     axes.margins(y=0.22)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.set_ylabel("validation accuracy")
-    axes.set_xlabel("share of the tuned weights")
+    axes.set_xlabel("alpha, fraction of the fine-tuned weights")
     return figure
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -152,6 +154,7 @@ def write_comparison(
     *,
     facts: Mapping[str, Any],
     pairwise: Sequence[PairedTest] = (),
+    reports: Mapping[str, Mapping[int, Path]] | None = None,
     command: str,
     load_thumbnail: ThumbnailLoader | None = None,
 ) -> list[Path]:
@@ -163,6 +166,7 @@ def write_comparison(
         out: made if it does not exist; files of the same names are replaced.
         facts: facts that all methods share, as for `write_evaluation`.
         pairwise: tests between the methods on the same images, corrected for their number; one for each pair.
+        reports: a row's name -> seed -> the page of that run alone; the comparison's page links to those that exist.
         command: the command line that makes these files again.
         load_thumbnail: as for `write_evaluation`.
 
@@ -182,6 +186,7 @@ def write_comparison(
         facts=facts,
         figures=figures,
         pairwise=pairwise,
+        reports=_addresses(reports or {}, out),
         command=command,
         load_thumbnail=load_thumbnail,
     )
@@ -225,6 +230,19 @@ def _comparison_figures(rows: Sequence[ComparisonRow], level: float | None, spli
     figures = {"accuracy": comparison_plots.accuracy_plot(rows, level, split)}
     cost = comparison_plots.cost_plot(rows, level, split)
     return figures if cost is None else {**figures, "cost": cost}
+
+
+def _addresses(reports: Mapping[str, Mapping[int, Path]], out: Path) -> dict[str, dict[int, str]]:
+    """Row -> seed -> the report as seen from a page in `out`, of those that exist."""
+    found = {
+        name: {
+            seed: quote(Path(os.path.relpath(path.resolve(), out.resolve())).as_posix())
+            for seed, path in by_seed.items()
+            if path.is_file()
+        }
+        for name, by_seed in reports.items()
+    }
+    return {name: by_seed for name, by_seed in found.items() if by_seed}
 
 
 def _write(path: Path, content: str | bytes) -> Path:
