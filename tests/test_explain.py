@@ -265,7 +265,7 @@ def test_explain_leaves_exactly_its_files_and_names_the_nearest(photos: Path, ti
     shown = content["explanations"]
     assert len(shown) == 5
     overlays = {item[key] for item in shown for key in ("overlay", "overlay_true") if item[key]}
-    assert {path.name for path in out.iterdir()} == {"explain.json", "explain.csv", *overlays}
+    assert {path.name for path in out.iterdir()} == {"explain.json", "explain.csv", "report.html", *overlays}
     assert all((item["overlay_true"] is None) == (item["true"] == item["predicted"]) for item in shown)
     with (out / "explain.csv").open() as stream:
         assert [row["path"] for row in csv.DictReader(stream)] == [item["path"] for item in shown]
@@ -344,8 +344,8 @@ def test_evaluate_shows_explanations_a_map_and_an_audit(photos: Path, tiny_model
     assert cli.main([*argv, "--explain", "1"]) == 0
     left = [path.name for path in folder.glob("overlay_*.png") if not path.stem.endswith("_true")]
     assert left == ["overlay_000.png"]
-    assert page.count("<h3>Closest sentences</h3>") == page.count("<h3>Closest training images</h3>") == 3
-    assert page.count("figcaption>relevance for") == 3 and "Map of the embeddings" in page
+    assert page.count("<h3>Closest prompts</h3>") == page.count("<h3>Closest training images</h3>") == 3
+    assert page.count("figcaption>relevance for") == 3 and "Embedding map" in page
     assert re.search(r"<h3>Audit</h3>.*<th scope=\"row\">leaks</th><td>0</td><td>0</td>", page, re.DOTALL)
 
 

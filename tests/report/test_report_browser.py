@@ -142,7 +142,7 @@ def test_the_matrix_is_sorted_with_its_rows_and_columns(opened: Any) -> None:
       [...row.cells].slice(1, -1).map(cell => [row.dataset.index + "," + cell.dataset.index, cell.textContent])))"""
     matrix = page.locator("#matrix")
     before = matrix.evaluate(read)
-    page.locator("#matrix-order").select_option(label="most mistakes first")
+    page.locator("#matrix-order").select_option(label="most errors first")
     rows = matrix.evaluate("table => [...table.tBodies[0].rows].map(row => row.dataset.index)")
     heads = matrix.evaluate("table => [...table.tHead.rows[0].cells].map(cell => cell.dataset.index).filter(Boolean)")
     right = [int(before[f"{index},{index}"]) for index in rows]
