@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -120,11 +120,18 @@ def words_of(result: EvalResult, load_thumbnail: Loader | None = None) -> Page:
     return Page(text)
 
 
-def assert_self_contained(page: Page) -> None:
+def assert_self_contained(page: Page, links: Sequence[str] = ()) -> None:
+    """Nothing is loaded from elsewhere, and nothing but `links`, in their order, leads out of the page."""
+    leading_out = []
     for tag, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
             value = attributes.get(name)
-            assert value is None or value.startswith(("data:image/", "#")), (tag, name, value)
+            if value is None or value.startswith(("data:image/", "#")):
+                continue
+            assert (tag, name) == ("a", "href"), (tag, name, value)
+            leading_out.append(value)
+    assert leading_out == list(links)
+    for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
     assert not page.of("link") and not page.of("iframe")
     policy = next(meta["content"] for meta in page.of("meta") if "http-equiv" in meta)
@@ -166,7 +173,7 @@ def test_the_page_of_an_evaluation(
     ):
         assert fact in page.text, fact
     assert "clip-har 0.1.0 torch 2.13.0" in page.text
-    assert "Epoch 3 was selected on validation." in page.text
+    assert "Selected on validation: epoch 3." in page.text
     mistakes = int((result.best.predictions != result.targets_N).sum())
     assert len(page.photographs) >= mistakes > 0
     assert len(page.plots) == 1  # the training; the matrix and the classes are tables
@@ -282,7 +289,7 @@ def test_the_card_shows_what_is_there() -> None:
     ]
     rows = dict(html.fact_rows({"trainable_params": 10, "trainable_fraction": 1.0, "unreadable": 1}))
     assert rows["Trained parameters"].replace("\u202f", " ") == "10 (100 %)"
-    assert rows["Left out"] == "1 unreadable image"
+    assert rows["Skipped"] == "1 unreadable image"
 
 
 def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader, tmp_path: Path) -> None:
@@ -298,6 +305,45 @@ def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader
     assert len(page.plots) == 2
     wrong = [result.best.predictions != result.targets_N for result in results.values()]
     assert len(page.photographs) == min(12, int(np.all(wrong, axis=0).sum())) > 0
+
+
+def test_a_comparison_links_to_the_reports_that_exist(
+    comparison: Comparison, twelve_rows: list[ComparisonRow], tmp_path: Path
+) -> None:
+    rows, results = comparison
+    there = [tmp_path / "out" / "runs" / name / "eval" / "report.html" for name in ("lora", "lora #1")]
+    for path in there:
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    gone = tmp_path / "out" / "runs" / "full" / "eval" / "report.html"
+    reports = {"lora": {0: there[0]}, "full": {0: gone}}
+    write_comparison(rows, results, tmp_path / "out", facts={}, reports=reports, command="")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained(page, ["runs/lora/eval/report.html"])
+    assert "leads to its own report" in page.text
+    several = {"coop": {0: there[0], 1: there[1], 2: gone}}
+    write_comparison(twelve_rows, {}, tmp_path / "out", facts={}, reports=several, command="")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    first = "runs/lora/eval/report.html"
+    assert_self_contained(page, [first, first, "runs/lora%20%231/eval/report.html"])  # the method, then its seeds
+
+
+def test_memory_has_one_unit(comparison: Comparison, tmp_path: Path) -> None:
+    rows, results = comparison
+    rows = [replace(row, peak_memory_bytes=count) for row, count in zip(rows, (None, 2**29, 12 * 2**30), strict=True)]
+    write_comparison(rows, results, tmp_path, facts={}, command="")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for text in (page.text, *((tmp_path / f"comparison.{kind}").read_text() for kind in ("md", "txt"))):
+        assert "0.5 GiB" in text and "12.0 GiB" in text and "MiB" not in text
+
+
+def test_macro_f1_is_a_share_everywhere(make_result: MakeResult) -> None:
+    result = make_result()
+    assert result.finetuned is not None
+    before, after = result.baseline.metrics.macro_f1, result.finetuned.metrics.macro_f1
+    text = words_of(result).text
+    assert f"Macro F1 mean over classes {before:.3f} {after:.3f} +{after - before:.3f}" in text
+    assert f"Macro F1 {before:.3f} {after:.3f} +{after - before:.3f}" in text
 
 
 def test_a_comparison_where_nothing_helps_says_so(comparison: Comparison, tmp_path: Path) -> None:

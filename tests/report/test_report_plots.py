@@ -140,7 +140,7 @@ def test_the_training_curve_compares_with_zero_shot_on_validation(
 ) -> None:
     plot = plots.training_plot(history, level)
     assert ("zero-shot, validation" in plot.svg) == (level is not None)
-    assert plot.description == "Loss and validation accuracy over 4 epochs. Epoch 3 was selected on validation."
+    assert plot.description == "Loss and validation accuracy over 4 epochs. Selected on validation: epoch 3."
     assert plots.training_plot(history[:1], level).description.startswith("Loss and validation accuracy over 1 epoch.")
 
 
@@ -150,7 +150,7 @@ def test_candidates_are_not_called_epochs(history: list[EpochRecord]) -> None:
     ]
     plot = plots.training_plot(tried, 0.55)
     assert plot.description == (
-        "Loss and validation accuracy of 4 candidates (C=10 to C=10000). C=1000 was selected on validation."
+        "Loss and validation accuracy of 4 candidates (C=10 to C=10000). Selected on validation: C=1000."
     )
     for text in ("C=10", "C=100", "C=1000", "C=10000", "candidate", "selected: C=1000"):
         assert f">{text}</text>" in plot.svg, text

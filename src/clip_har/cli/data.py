@@ -130,7 +130,9 @@ def clean(
     plan, out = config.plan, config.out
     if out is not None:
         if config.settings is not None or config.relabel_suspects:
-            progress.note("--out applies the plan without a new audit: settings of the audit and --relabel-suspects have no effect")
+            progress.note(
+                "--out applies the plan as it is: settings of the audit and --relabel-suspects have no effect"
+            )
         cleaned = apply_cleaning(data, plan, out)
         for warning in cleaned.warnings:
             progress.warn(warning)

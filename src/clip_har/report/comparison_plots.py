@@ -305,7 +305,10 @@ def _legend_of_sizes(figure: Figure, rows: Sequence[ComparisonRow]) -> None:
 
 
 def _count_label(count: int) -> str:
-    return wording.thousands(count) if count < 1e6 else f"{count / 1e6:.3g} million"
+    """2415 -> "2,415"; 151_277_313 -> "151 million"."""
+    if count < 1e6:
+        return wording.thousands(count)
+    return f"{count / 1e6:.3g} million" if count < 1e9 else f"{count / 1e9:,.3g} billion"
 
 
 def _accuracy_label(split: str) -> str:

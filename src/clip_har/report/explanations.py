@@ -74,8 +74,8 @@ def _verdict(found: Sequence[Explanation]) -> str:
         return ""
     wrong = sum(entry.true != entry.predicted for entry in known)
     return (
-        f"{wording.counted(wrong, 'prediction')} of {wording.thousands(len(known))} {'is' if wrong == 1 else 'are'} "
-        "wrong: the images that tell most were selected, not a sample of all."
+        f"{wording.thousands(wrong)} of {wording.counted(len(known), 'prediction')} {'is' if wrong == 1 else 'are'} "
+        "wrong. The images were selected as the most informative ones, so this is not the error rate."
     )
 
 

@@ -85,7 +85,7 @@ def training_plot(history: Sequence[EpochRecord], zero_shot: float | None) -> Pl
         zero_shot: its accuracy on the same validation images, drawn as a level to compare with; None if not known.
     """
     kept = kept_epoch(history)
-    selected = "" if kept is None else f" {wording.sentence_start(_epoch_name(kept))} was selected on validation."
+    selected = "" if kept is None else f" Selected on validation: {_epoch_name(kept)}."
     of_candidates = bool(history[0].candidate)
     count = f"of {wording.counted(len(history), 'candidate')} ({history[0].candidate} to {history[-1].candidate})"
     if not of_candidates:
