@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -249,6 +250,7 @@ def test_evaluate_prints_both_columns(run: Path, photos: Path, capsys: pytest.Ca
     assert cli.main(["evaluate", "--data", str(photos), "--checkpoint", str(run), "--workers", "0"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("zero-shot", "lora", "macro F1", "McNemar p"))
+    assert re.search(r"^lora: [+-]\d+\.\d\d percentage points over zero-shot, McNemar p ", out, re.MULTILINE)
 
 
 # --- interruption ---------------------------------------------------------------------------------------

@@ -151,11 +151,6 @@ def test_an_audit_with_a_model_finds_planted_label_errors(
         (["audit", "d", "--max-leak", "1"], "--max-leaks"),
         (["clean", "d"], "--plan"),
         (["clean", "d", "--plan", "no.csv", "--out", "o.csv"], "There is no plan no.csv"),
-        (
-            ["clean", "d", "--plan", "p.csv", "--out", "o.csv", "--distance", "3"],
-            "--out applies a plan as it is, so settings of the audit mean nothing. Leave them out.",
-        ),
-        (["clean", "d", "--plan", "p.csv", "--out", "o.csv", "--relabel-suspects"], "--out applies a plan as it is"),
         (["split", "d", "--folds", "1"], "--folds must be at least 2, not 1"),
         (["split", "d", "--group-by", "no.csv"], "--group-by no.csv is neither near-duplicates nor none nor a file"),
         (["verify", "d"], "--manifest"),
@@ -191,6 +186,19 @@ def test_a_plan_is_written_then_applied(leaking: Path, tmp_path: Path, capsys: p
         f"{clean} exists. Name a new file for --out, or delete it."
     )
     assert f"The plan {plan} exists" in refused(capsys, "clean", leaking, "--plan", plan)
+
+
+def test_settings_of_the_audit_are_accepted_where_a_plan_is_applied(
+    leaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.csv"
+    argv = ("clean", leaking, "--no-embeddings", "--workers", 0, "--plan", plan)
+    assert run(capsys, *argv)[0] == 0
+    note = "settings of the audit and --relabel-suspects have no effect"
+    for number, flags in enumerate([argv, (*argv, "--relabel-suspects"), ("clean", leaking, "--plan", plan)]):
+        code, out, err = run(capsys, *flags, "--out", tmp_path / f"clean {number}.csv")
+        assert code == 0 and "drop 2, keep 12" in out
+        assert err.count(note) == (1 if number < 2 else 0)
 
 
 def test_suspects_are_relabelled_where_asked(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

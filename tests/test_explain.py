@@ -198,6 +198,17 @@ def test_the_nearest_are_the_most_similar() -> None:
     assert len(neighbours.nearest(query, others, 20)[0]) == 9
 
 
+def test_the_nearest_captions_are_the_best_of_each_class() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, captions = (F.normalize(torch.randn(*shape, 8, generator=generator), dim=-1) for shape in ((5,), (4, 3)))
+    for vector, found in zip(query, neighbours.nearest_captions(query, captions, 3), strict=True):
+        best = [max((float(vector @ captions[c, t]), c, t) for t in range(3)) for c in range(4)]
+        wanted = sorted(best, reverse=True)[:3]
+        assert [(of_class, template) for of_class, template, _ in found] == [(c, t) for _, c, t in wanted]
+        assert [value for *_, value in found] == pytest.approx([value for value, *_ in wanted])
+    assert len(neighbours.nearest_captions(query, captions, 20)[0]) == 4
+
+
 def test_pca_is_scikit_learns_up_to_the_sign() -> None:
     points = F.normalize(torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
     method, found = neighbours.plane(points, "pca", 0)
@@ -265,7 +276,7 @@ def test_explain_leaves_exactly_its_files_and_names_the_nearest(photos: Path, ti
     shown = content["explanations"]
     assert len(shown) == 5
     overlays = {item[key] for item in shown for key in ("overlay", "overlay_true") if item[key]}
-    assert {path.name for path in out.iterdir()} == {"explain.json", "explain.csv", *overlays}
+    assert {path.name for path in out.iterdir()} == {"explain.json", "explain.csv", "report.html", *overlays}
     assert all((item["overlay_true"] is None) == (item["true"] == item["predicted"]) for item in shown)
     with (out / "explain.csv").open() as stream:
         assert [row["path"] for row in csv.DictReader(stream)] == [item["path"] for item in shown]
@@ -289,6 +300,13 @@ def test_explain_leaves_exactly_its_files_and_names_the_nearest(photos: Path, ti
         adapted = lora.adapt_text(backbone.encode_text(list(texts))).detach() @ query
         assert item["prompts"][0][1] == pytest.approx(float(adapted.max()), abs=1e-5)
         assert item["prompts"][0][0] == list(texts)[int(adapted.argmax())]
+        assert len(item["prompts"]) == len(run.classes)  # three classes, a sentence of each
+        assert len({sentence.split()[-1] for sentence, _ in item["prompts"]}) == len(run.classes)
+        assert item["top"][0][0] == item["predicted"]
+        assert sum(value for _, value in item["top"]) == pytest.approx(1, abs=1e-5)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("<h3>Probabilities</h3>") == page.count("<h3>Closest training images</h3>") == 5
+    assert page.count("figcaption>relevance for") == len(overlays)
     assert content["map_method"] == ATTENTION
     assert content["embedding_map"]["method"] == "pca"
     assert len(content["embedding_map"]["baseline"]) == len(content["embedding_map"]["finetuned"]) == 18
@@ -340,12 +358,13 @@ def test_evaluate_shows_explanations_a_map_and_an_audit(photos: Path, tiny_model
     folder = run.folder / "eval"
     overlays = [path.name for path in folder.glob("overlay_*.png") if not path.stem.endswith("_true")]
     assert sorted(overlays) == ["overlay_000.png", "overlay_001.png", "overlay_002.png"]
+    both = len(list(folder.glob("overlay_*.png")))  # of the predicted class and, where that is wrong, of the true one
     page = (folder / "report.html").read_text()
     assert cli.main([*argv, "--explain", "1"]) == 0
     left = [path.name for path in folder.glob("overlay_*.png") if not path.stem.endswith("_true")]
     assert left == ["overlay_000.png"]
-    assert page.count("<h3>Closest sentences</h3>") == page.count("<h3>Closest training images</h3>") == 3
-    assert page.count("figcaption>relevance for") == 3 and "Map of the embeddings" in page
+    assert page.count("<h3>Closest prompts</h3>") == page.count("<h3>Closest training images</h3>") == 3
+    assert page.count("figcaption>relevance for") == both > 3 and "Embedding map" in page
     assert re.search(r"<h3>Audit</h3>.*<th scope=\"row\">leaks</th><td>0</td><td>0</td>", page, re.DOTALL)
 
 

@@ -161,6 +161,30 @@ def test_groups_too_large_for_an_even_split_are_said(tmp_path: Path) -> None:
     assert any(said.startswith("Groups are too large for an even test split: ") for said in heard.warnings)
 
 
+def test_the_splits_of_the_data_do_not_count_against_the_fraction_asked_for(tmp_path: Path) -> None:
+    """Of 44 images a class, 22 are the data's own test: 15 % of the other 22 are no uneven validation split."""
+    root = tmp_path / "data"
+    fill_classes(root / "train", {"a": 22, "b": 22})
+    fill_classes(root / "test", {"a": 22, "b": 22}, start=100)
+    heard = Heard()
+    made = commands.split(root, replace(NO_GROUPS, out=tmp_path / "m.csv"), progress=heard)
+    assert made.datasets[0].counts() == {"train": 38, "val": 6, "test": 44}
+    assert not [said for said in heard.warnings if "even" in said]
+
+
+def test_few_images_are_not_called_large_groups(tmp_path: Path) -> None:
+    root = fill_classes(tmp_path / "data", {"a": 40, "b": 4})
+    heard = Heard()
+    made = commands.split(root, replace(NO_GROUPS, out=tmp_path / "m.csv"), progress=heard)
+    assert made.groups == 0
+    assert [said for said in heard.warnings if "even" in said] == [
+        "Classes have too few images for an even test split: 1 of 2 classes are more than 5 percentage points off the "
+        "15.0% asked for, b most with 25.0% (1 of 4 images)",
+        "Classes have too few images for an even val split: 1 of 2 classes are more than 5 percentage points off the "
+        "15.0% asked for, b most with 33.3% (1 of 3 images)",
+    ]
+
+
 def test_another_split_is_not_overwritten_and_the_same_one_is_no_fault(tmp_path: Path) -> None:
     root = fill_classes(tmp_path / "data", {"a": 30, "b": 30})
     out = tmp_path / "m.csv"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clip_har import checkpoint, commands, training_states
+from clip_har import checkpoint, commands, report, training_states
 from clip_har.backbone import Backbone
 from clip_har.config import (
     BackboneConfig,
@@ -229,6 +229,8 @@ def test_compare_shares_everything_and_a_second_one_encodes_and_trains_nothing(
     assert rows["zero-shot"]["trainable_params"] == 0
     assert rows["linear-probe"]["accuracy"] > 0.9, "colours are told apart even by a random tower"
     assert rows["linear-probe"]["mcnemar_p"] < 0.05
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert all(f'<a href="runs/{name}/eval/report.html">' in page for name in rows)
     with (out / "pairwise.csv").open() as stream:
         pairs = list(csv.DictReader(stream))
     methods = ["zero-shot", "linear-probe", "lora"]
@@ -393,6 +395,32 @@ def test_a_run_of_another_model_is_refused(photos: Path, tiny_model: str, tmp_pa
     )
     with pytest.raises(RunError, match=r"was trained on .* but .* has weights"):
         commands.evaluate(config)
+
+
+def test_a_solvers_candidates_are_no_epochs(
+    photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no learning rate and no speed, and zero-shot is drawn where they are: on validation."""
+    zero_shot = commands.train(train_config(photos, tiny_model, tmp_path / "zero-shot", method="zero-shot"))
+    run = commands.train(train_config(photos, tiny_model, tmp_path / "run", method="linear-probe"))
+    history = run.history()
+    assert [entry["candidate"] for entry in history] == ["C=0.01", "C=0.1", "C=1", "C=10", "C=100", "C=1000"]
+    assert {(entry["lr"], entry["images_per_second"]) for entry in history} == {(None, None)}
+    drawn = {}
+    write = report.write_evaluation
+
+    def kept(*arguments: Any, **options: Any) -> list[Path]:
+        drawn.update(options)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(report, "write_evaluation", kept)
+    config = EvaluateConfig(
+        data=DataConfig(data=photos), backbone=BackboneConfig(workers=0, precision="float32"), checkpoint=run.folder
+    )
+    _, out = commands.evaluate(config)
+    assert drawn["validation_level"] == zero_shot.card.validation["val_accuracy"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "of 6 candidates (C=0.01 to C=1000)" in page and "epoch" not in page
 
 
 def test_collapse_is_a_loud_warning(photos: Path, tiny_model: str, tmp_path: Path) -> None:

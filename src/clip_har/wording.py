@@ -64,13 +64,19 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def size(count_bytes: float) -> str:
-    """1_610_612_736 -> "1.5 GiB": as memory is measured."""
+def size(count_bytes: float, largest: float | None = None) -> str:
+    """1_610_612_736 -> "1.5 GiB": as memory is measured.
+
+    Args:
+        count_bytes: the size.
+        largest: the largest size of a column, whose unit all its cells then share.
+    """
+    reference = count_bytes if largest is None else largest
     for unit in ("B", "KiB", "MiB"):
-        if count_bytes < 1024:
+        if reference < 1024:
             return f"{count_bytes:.0f} {unit}"
-        count_bytes /= 1024
-    return f"{count_bytes:.1f} GiB"
+        count_bytes, reference = count_bytes / 1024, reference / 1024
+    return f"{count_bytes:.1f} GiB" if count_bytes >= 1 or not count_bytes else f"{count_bytes:.2g} GiB"
 
 
 def file_size(count_bytes: int) -> str:
@@ -102,6 +108,11 @@ def number(value: float) -> str:
 def thousands(count: int) -> str:
     """32769 -> "32,769"."""
     return f"{count:,}"
+
+
+def counted(count: int, noun: str) -> str:
+    """(1, "epoch") -> "1 epoch"; (2700, "image") -> "2,700 images"."""
+    return f"{thousands(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def method_label(name: str) -> str:

@@ -65,7 +65,9 @@ def test_the_page_is_self_contained_and_shows_every_finding(tmp_path: Path) -> N
     assert_self_contained(page)
     assert_accessible(page)
     said = page.text
-    assert "1 unreadable image, 1 leak, 11 conflicting labels and 10 duplicates among 29 images." in said
+    assert (
+        "29 images: 1 unreadable image, 1 leak, 11 conflicting labels and 10 duplicates above the limit; also " in said
+    )
     assert "Labels were not examined: that needs a model." in said
     for finding in result.findings:
         assert finding.why[1:] in said and finding.action in said
@@ -80,16 +82,26 @@ def test_the_page_is_self_contained_and_shows_every_finding(tmp_path: Path) -> N
 
 def test_clean_data_has_a_page_without_anything_to_decide(tmp_path: Path) -> None:
     page = page_of(audited(fill(tmp_path)))
-    assert "12 images, and no fault above its limit." in page.text
-    assert "Nothing was found." in page.text and "Download" not in page.text
+    assert "12 images: no issues found." in page.text
+    assert "There is nothing to review." in page.text and "Download" not in page.text
     assert not page.of("select") and [button["class"] for button in page.of("button")] == ["theme"]
 
 
 def test_headlines_count_in_words_that_agree() -> None:
     audit = made_up(SUSPECT)
-    assert headline(audit) == "1 suspected label error among 1 image."
+    assert headline(audit) == "1 image: 1 suspected label error above the limit."
     two = replace(audit, checks=(replace(CHECK, found=2), Check(name="leaks", found=1, limit=0)), files=audit.files * 2)
-    assert headline(two) == "2 suspected label errors and 1 leak among 2 images."
+    assert headline(two) == "2 images: 2 suspected label errors and 1 leak above the limit."
+
+
+def test_the_headline_says_what_was_found_within_its_limit() -> None:
+    suspects = replace(CHECK, found=6, limit=None)
+    within = replace(made_up(SUSPECT), checks=(suspects, Check(name="leaks", found=0, limit=0)))
+    assert headline(within) == "1 image: 6 suspected label errors; nothing is above its limit."
+    both = replace(
+        within, checks=(suspects, Check(name="leaks", found=1, limit=0), Check(name="odd", found=0, limit=0))
+    )
+    assert headline(both) == "1 image: 1 leak above the limit; also 6 suspected label errors."
 
 
 def test_a_suspect_shows_probabilities_and_offers_its_classes() -> None:

@@ -91,6 +91,18 @@ def opened(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
     assert [url for url in requests if not url.startswith(("data:", pages["evaluation"].parents[1].as_uri()))] == []
 
 
+def test_a_table_that_does_not_fit_says_so_until_its_end_is_reached(opened: Any) -> None:
+    table = "[aria-labelledby=methods].scroll"
+    for width, overflows in ((1280, False), (390, True)):
+        box = opened("comparison", width).locator(table)
+        assert [name in (box.get_attribute("class") or "") for name in ("overflows", "more")] == [overflows] * 2
+        hint = box.evaluate("box => getComputedStyle(box, '::after').content")
+        assert (hint == '"Scroll sideways: more columns →"') is overflows
+    box.evaluate("box => { box.scrollLeft = box.scrollWidth; }")
+    box.page.wait_for_function("box => !box.classList.contains('more')", arg=box.element_handle())
+    assert box.evaluate("box => getComputedStyle(box, '::after').content") == '"← Scroll back"'
+
+
 def column(page: Any, table: str, index: int) -> list[str]:
     texts: list[str] = page.locator(f"{table} tbody tr").evaluate_all(
         "(rows, index) => rows.map(row => row.cells[index].textContent.trim())", index
@@ -142,7 +154,7 @@ def test_the_matrix_is_sorted_with_its_rows_and_columns(opened: Any) -> None:
       [...row.cells].slice(1, -1).map(cell => [row.dataset.index + "," + cell.dataset.index, cell.textContent])))"""
     matrix = page.locator("#matrix")
     before = matrix.evaluate(read)
-    page.locator("#matrix-order").select_option(label="most mistakes first")
+    page.locator("#matrix-order").select_option(label="most errors first")
     rows = matrix.evaluate("table => [...table.tBodies[0].rows].map(row => row.dataset.index)")
     heads = matrix.evaluate("table => [...table.tHead.rows[0].cells].map(cell => cell.dataset.index).filter(Boolean)")
     right = [int(before[f"{index},{index}"]) for index in rows]

@@ -64,7 +64,7 @@ def test_every_finding_is_shown(make_result: MakeResult, load_thumbnail: Loader,
     for words in (
         "Mean accuracy 2 kinds, 3 severities, 90 images 45.0 % 60.0 % +15.0",
         "elsewhere 1,812 images, 5 classes 70.0 % 64.0 % −6.0 worse p = 0.012",
-        "Unseen actions 2 held out 80.0 % 75.0 % −5.0 worse",
+        "Unseen classes 2 held out 80.0 % 75.0 % −5.0 worse",
         "ECE, scaled after temperature scaling 0.045 0.045 0.000",
         "zero-shot: temperature 0.80; LoRA: temperature 1.40",
         "LoRA 95.0 % 0.610 72.0 % 95.7 %",
@@ -72,12 +72,12 @@ def test_every_finding_is_shown(make_result: MakeResult, load_thumbnail: Loader,
         "LoRA 90.0 % 91.2 % 1.84 0.810",
         "gaussian noise zero-shot 45.0 % 55.0 % 45.0 % 35.0 %",
         "0.25 66.2 % 50.0 % –",
-        "answered clapping, 77 %",
+        "predicted clapping, 77 %",
         "a photo of a person clapping. 0.310",
         "clapping 0.91",
         "leaks 3 above the limit 0",
         "odd not looked for any",
-        "8,800 training, 96 test images of 8 classes; 1 left out",
+        "8,800 training, 96 test images of 8 classes; 1 skipped",
         "train/broken.jpg cut off",
     ):
         assert words in page.text, words
@@ -108,8 +108,8 @@ def test_the_card_knows_which_way_is_better(make_result: MakeResult, tmp_path: P
     result = make_result()
     findings = every_finding(result, tmp_path)
     rows = {(group, row.name): row for group, found in overview(result, findings) for row in found}
-    assert rows["Other datasets", "elsewhere"].better is False
-    assert rows["Unseen actions", "Harmonic mean"].better is True
+    assert rows["Distribution shift", "elsewhere"].better is False
+    assert rows["Unseen classes", "Harmonic mean"].better is True
     assert rows["Calibration", "ECE, scaled"].better is None
     ece = rows["Calibration", "ECE"]
     assert ece.difference is not None and ece.better is (ece.difference < 0)
@@ -132,9 +132,14 @@ def test_fixed_and_broken_are_counted_for_each_class(make_result: MakeResult) ->
     assert {name: found[name] for name in expected} == {name: sum(counts) for name, counts in expected.items()}
     assert min(found["fixed"], found["broken"], found["missed"]) > 0
     by_title = {gallery["title"]: gallery["tiles"] for gallery in galleries.galleries(result, Pictures(None))}
-    assert list(by_title) == ["Surest mistakes", "Fixed by tuning", "Broken by tuning", "Hardest images"]
-    assert all(tile["right"] for tile in by_title["Fixed by tuning"])
-    assert not any(tile["right"] for tile in by_title["Broken by tuning"])
+    assert list(by_title) == [
+        "Most confident errors",
+        "Fixed by fine-tuning",
+        "Broken by fine-tuning",
+        "Hardest images",
+    ]
+    assert all(tile["right"] for tile in by_title["Fixed by fine-tuning"])
+    assert not any(tile["right"] for tile in by_title["Broken by fine-tuning"])
 
 
 def test_cells_hold_the_images_they_count(make_result: MakeResult, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +163,7 @@ def test_orders_are_permutations_that_mean_what_they_say() -> None:
     counts = np.array([[9, 0, 1, 0], [0, 5, 0, 5], [4, 0, 6, 0], [0, 3, 0, 17]])
     orders = dict(confusion.orders(["b", "A", "d", "c"], counts))
     assert orders["by name"] == [1, 0, 3, 2]
-    assert orders["most mistakes first"] == [1, 2, 3, 0]
+    assert orders["most errors first"] == [1, 2, 3, 0]
     assert orders["most images first"] == [3, 0, 1, 2]
     together = orders["confused classes together"]
     assert sorted(together) == [0, 1, 2, 3]
@@ -266,4 +271,4 @@ def test_an_overlay_that_is_missing_is_left_out(
     assert "relevance for clapping" in with_overlay.text
     gone = replace(findings.explanations[0], overlay="none.png")
     page = page_with(result, replace(findings, explanations=(gone,)), load_thumbnail, tmp_path)
-    assert "relevance for" not in page.text and "Closest sentences" in page.text
+    assert "relevance for" not in page.text and "Closest prompts" in page.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -120,11 +120,18 @@ def words_of(result: EvalResult, load_thumbnail: Loader | None = None) -> Page:
     return Page(text)
 
 
-def assert_self_contained(page: Page) -> None:
+def assert_self_contained(page: Page, links: Sequence[str] = ()) -> None:
+    """Nothing is loaded from elsewhere, and nothing but `links`, in their order, leads out of the page."""
+    leading_out = []
     for tag, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
             value = attributes.get(name)
-            assert value is None or value.startswith(("data:image/", "#")), (tag, name, value)
+            if value is None or value.startswith(("data:image/", "#")):
+                continue
+            assert (tag, name) == ("a", "href"), (tag, name, value)
+            leading_out.append(value)
+    assert leading_out == list(links)
+    for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
     assert not page.of("link") and not page.of("iframe")
     policy = next(meta["content"] for meta in page.of("meta") if "http-equiv" in meta)
@@ -153,9 +160,9 @@ def test_the_page_of_an_evaluation(
     assert_accessible(page)
     accuracy = f"{100 * result.finetuned.metrics.accuracy:.1f} %"
     baseline = f"{100 * result.baseline.metrics.accuracy:.1f} %"
-    assert f"LoRA answers {accuracy} of 96 test images correctly; zero-shot CLIP {baseline}." in page.text
+    assert f"LoRA classifies {accuracy} of 96 test images correctly; zero-shot CLIP {baseline}." in page.text
     assert "above zero-shot (95 % interval +" in page.text and "p < 0.001" in page.text
-    assert "Read this first Mind <this>." in page.text
+    assert "Warnings Mind <this>." in page.text
     for fact in (
         "ViT-B/32",
         "9,072 training",
@@ -166,7 +173,7 @@ def test_the_page_of_an_evaluation(
     ):
         assert fact in page.text, fact
     assert "clip-har 0.1.0 torch 2.13.0" in page.text
-    assert "Epoch 3 was kept" in page.text
+    assert "Selected on validation: epoch 3." in page.text
     mistakes = int((result.best.predictions != result.targets_N).sum())
     assert len(page.photographs) >= mistakes > 0
     assert len(page.plots) == 1  # the training; the matrix and the classes are tables
@@ -193,8 +200,8 @@ def test_hostile_names_are_text(make_result: MakeResult, load_thumbnail: Loader,
 def test_the_page_of_the_baseline_alone(make_result: MakeResult, tmp_path: Path) -> None:
     page = page_of(make_result(skill=None), tmp_path)
     assert_self_contained(page)
-    assert page.text.count("Zero-shot CLIP answers") == 2  # title and heading
-    assert "the level to beat" in page.text
+    assert page.text.count("Zero-shot CLIP classifies") == 2  # title and heading
+    assert "Nothing is fine-tuned yet: this is the baseline." in page.text
     assert "McNemar" not in page.text and "difference" not in page.text
 
 
@@ -217,8 +224,8 @@ def test_the_verdict_does_not_oversell(make_result: MakeResult) -> None:
 def test_validation_images_are_named_as_such(make_result: MakeResult) -> None:
     page = words_of(make_result(split="val"))
     assert "of 96 validation images" in page.text
-    assert "took part in choosing the model" in page.text
-    assert "took part" not in words_of(make_result()).text
+    assert "The model was selected on these validation images" in page.text
+    assert "was selected on these" not in words_of(make_result()).text
 
 
 def test_classes_without_images_have_no_numbers(make_result: MakeResult) -> None:
@@ -249,8 +256,8 @@ def test_a_photograph_that_cannot_be_read_is_said(make_result: MakeResult) -> No
 
 def test_a_page_without_mistakes(make_result: MakeResult) -> None:
     page = words_of(make_result(skill=50.0))
-    assert "every answer is right" in page.text
-    assert "Most frequent mistakes" not in page.text
+    assert "every prediction is correct" in page.text
+    assert "Most frequent confusions" not in page.text
 
 
 def test_photographs_are_small(make_result: MakeResult, load_thumbnail: Loader) -> None:
@@ -282,7 +289,7 @@ def test_the_card_shows_what_is_there() -> None:
     ]
     rows = dict(html.fact_rows({"trainable_params": 10, "trainable_fraction": 1.0, "unreadable": 1}))
     assert rows["Trained parameters"].replace("\u202f", " ") == "10 (100 %)"
-    assert rows["Left out"] == "1 unreadable image"
+    assert rows["Skipped"] == "1 unreadable image"
 
 
 def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader, tmp_path: Path) -> None:
@@ -298,6 +305,45 @@ def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader
     assert len(page.plots) == 2
     wrong = [result.best.predictions != result.targets_N for result in results.values()]
     assert len(page.photographs) == min(12, int(np.all(wrong, axis=0).sum())) > 0
+
+
+def test_a_comparison_links_to_the_reports_that_exist(
+    comparison: Comparison, twelve_rows: list[ComparisonRow], tmp_path: Path
+) -> None:
+    rows, results = comparison
+    there = [tmp_path / "out" / "runs" / name / "eval" / "report.html" for name in ("lora", "lora #1")]
+    for path in there:
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    gone = tmp_path / "out" / "runs" / "full" / "eval" / "report.html"
+    reports = {"lora": {0: there[0]}, "full": {0: gone}}
+    write_comparison(rows, results, tmp_path / "out", facts={}, reports=reports, command="")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained(page, ["runs/lora/eval/report.html"])
+    assert "leads to its own report" in page.text
+    several = {"coop": {0: there[0], 1: there[1], 2: gone}}
+    write_comparison(twelve_rows, {}, tmp_path / "out", facts={}, reports=several, command="")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    first = "runs/lora/eval/report.html"
+    assert_self_contained(page, [first, first, "runs/lora%20%231/eval/report.html"])  # the method, then its seeds
+
+
+def test_memory_has_one_unit(comparison: Comparison, tmp_path: Path) -> None:
+    rows, results = comparison
+    rows = [replace(row, peak_memory_bytes=count) for row, count in zip(rows, (None, 2**29, 12 * 2**30), strict=True)]
+    write_comparison(rows, results, tmp_path, facts={}, command="")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for text in (page.text, *((tmp_path / f"comparison.{kind}").read_text() for kind in ("md", "txt"))):
+        assert "0.5 GiB" in text and "12.0 GiB" in text and "MiB" not in text
+
+
+def test_macro_f1_is_a_share_everywhere(make_result: MakeResult) -> None:
+    result = make_result()
+    assert result.finetuned is not None
+    before, after = result.baseline.metrics.macro_f1, result.finetuned.metrics.macro_f1
+    text = words_of(result).text
+    assert f"Macro F1 mean over classes {before:.3f} {after:.3f} +{after - before:.3f}" in text
+    assert f"Macro F1 {before:.3f} {after:.3f} +{after - before:.3f}" in text
 
 
 def test_a_comparison_where_nothing_helps_says_so(comparison: Comparison, tmp_path: Path) -> None:
@@ -352,7 +398,7 @@ def test_a_collapse_is_told_once_and_under_the_name_of_the_entry(make_result: Ma
     write_comparison([row], {"lora-attention": result}, tmp_path, facts={}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Collapsed LoRA-attention: answers cycling for 100% of the images." in page.text
-    assert "Read this first" not in page.text
+    assert "Warnings" not in page.text
 
 
 def collapsed(result: EvalResult) -> EvalResult:
@@ -370,8 +416,8 @@ def test_a_collapsed_evaluation_says_so_above_its_headline(make_result: MakeResu
     result = collapsed(make_result())
     page = words_of(result)
     assert [part for part in page.of("p") if part.get("class") == "alarm"]
-    assert page.text.index("Collapsed: 100 % of the answers are cycling") < page.text.rindex("LoRA answers")
-    assert "Read this first lora answers cycling for 100% of the images" in page.text
+    assert page.text.index("Collapsed: 100 % of the predictions are cycling") < page.text.rindex("LoRA classifies")
+    assert "Warnings lora answers cycling for 100% of the images" in page.text
     sound = words_of(make_result())
     assert not [part for part in sound.of("p") if part.get("class") == "alarm"]
     harmful = with_answers(make_result(), 0.001, 0.0)
@@ -412,8 +458,11 @@ def test_hard_pairs_stand_side_by_side(make_result: MakeResult, load_thumbnail: 
 def test_the_interpolation_stands_in_the_page(make_result: MakeResult, tmp_path: Path) -> None:
     curve = [(0.0, 0.6), (0.5, 0.8), (1.0, 0.7)]
     page = page_of(make_result(), tmp_path, interpolation=curve)
-    assert "Validation accuracy at 3 points between zero-shot (0) and tuned (1) weights; 0.5 was taken" in page.text
-    assert "was taken" not in words_of(make_result()).text
+    assert (
+        "Validation accuracy at 3 points between zero-shot (0) and fine-tuned (1) weights; 0.5 was selected"
+        in page.text
+    )
+    assert "0.5 was selected" not in words_of(make_result()).text
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 60])

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from clip_har.evaluation import ComparisonRow
+from clip_har.evaluation import ComparisonRow, EpochRecord
 from clip_har.report import comparison_plots, plots
 from clip_har.report.labels import Box, leader_end, placed_labels
 
@@ -100,6 +100,63 @@ def test_the_cost_plot_leaves_out_zero_shot_and_what_has_no_time(twelve_rows: li
     assert comparison_plots.cost_plot(twelve_rows[:1], LEVEL, "test") is None
 
 
+@pytest.mark.parametrize("seconds", [(1.4, 2.9), (4.0,), (55.0, 70.0), (0.02, 0.03), (3000.0, 3700.0), (2.0, 5000.0)])
+def test_the_time_axis_has_at_least_two_ticks_that_can_be_read(
+    twelve_rows: list[ComparisonRow], seconds: tuple[float, ...]
+) -> None:
+    rows = [replace(row, train_seconds=time) for row, time in zip(twelve_rows[2:], seconds, strict=False)]
+    figure = comparison_plots._draw_cost(rows, LEVEL, "test")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    labels = figure.axes[0].get_xticklabels()
+    extents = [label.get_window_extent(renderer) for label in labels]
+    assert 2 <= len(labels) <= 6 and len({label.get_text() for label in labels}) == len(labels)
+    for left, right in itertools.pairwise(extents):
+        assert left.x1 < right.x0
+    assert extents[0].x0 >= 0 and extents[-1].x1 <= figure.bbox.x1
+
+
+def test_times_are_written_as_on_a_clock() -> None:
+    assert comparison_plots.time_ticks(1.0, 12.0) == [1, 10]
+    assert [comparison_plots._time_label(t) for t in comparison_plots.time_ticks(15, 200)] == [
+        "20 s", "30 s", "1 min", "2 min",
+    ]  # fmt: skip
+    assert [comparison_plots._time_label(t) for t in (0.02, 0.5, 7200)] == ["20 ms", "0.5 s", "2 h"]
+
+
+def test_the_key_of_sizes_shows_the_marks_there_are(twelve_rows: list[ComparisonRow]) -> None:
+    small = replace(twelve_rows[2], train_seconds=4.0, trainable_params=2415)
+    large = replace(twelve_rows[3], train_seconds=9.0, trainable_params=151_277_313)
+    plot = comparison_plots.cost_plot([small, large], LEVEL, "test")
+    assert plot is not None and ">2,415</text>" in plot.svg and ">151 million</text>" in plot.svg
+    alike = comparison_plots.cost_plot([small, replace(large, trainable_params=2415)], LEVEL, "test")
+    assert alike is not None and "trained parameters" not in alike.svg
+
+
+@pytest.mark.parametrize("level", [None, 0.55])
+def test_the_training_curve_compares_with_zero_shot_on_validation(
+    history: list[EpochRecord], level: float | None
+) -> None:
+    plot = plots.training_plot(history, level)
+    assert ("zero-shot, validation" in plot.svg) == (level is not None)
+    assert plot.description == "Loss and validation accuracy over 4 epochs. Selected on validation: epoch 3."
+    assert plots.training_plot(history[:1], level).description.startswith("Loss and validation accuracy over 1 epoch.")
+
+
+def test_candidates_are_not_called_epochs(history: list[EpochRecord]) -> None:
+    tried = [
+        replace(record, candidate=f"C={10.0**record.epoch:g}", lr=None, best=record.epoch == 3) for record in history
+    ]
+    plot = plots.training_plot(tried, 0.55)
+    assert plot.description == (
+        "Loss and validation accuracy of 4 candidates (C=10 to C=10000). Selected on validation: C=1000."
+    )
+    for text in ("C=10", "C=100", "C=1000", "C=10000", "candidate", "selected: C=1000"):
+        assert f">{text}</text>" in plot.svg, text
+    assert "epoch" not in plot.svg
+
+
 def test_a_single_method_has_a_cost_plot(twelve_rows: list[ComparisonRow]) -> None:
     plot = comparison_plots.cost_plot([replace(twelve_rows[2], train_seconds=4.0)], None, "")
     assert plot is not None and "LoRA" in plot.svg
@@ -116,5 +173,5 @@ def test_the_point_that_was_taken(chosen: float | None, expected: tuple[float, f
 def test_the_interpolation_curve_names_both_ends_and_the_point() -> None:
     plot = plots.interpolation_plot([(0.0, 0.6), (0.5, 0.8), (1.0, 0.7)])
     svg = plot.svg.replace("\u202f", " ")
-    for text in ("zero-shot 60.0 %", "tuned 70.0 %", "taken: 0.5, 80.0 %"):
+    for text in ("zero-shot 60.0 %", "fine-tuned 70.0 %", "selected: 0.5, 80.0 %"):
         assert f">{text}</text>" in svg, text

@@ -60,6 +60,10 @@ def test_sizes_and_durations() -> None:
         "774 MiB",
         "11.0 GiB",
     ]
+    column = [0, 5 * 2**20, 811_597_824, 11 * 2**30]
+    assert [wording.size(value, max(column)) for value in column] == ["0.0 GiB", "0.0049 GiB", "0.76 GiB", "11.0 GiB"]
+    assert [wording.size(value, 900 * 2**20) for value in column[:3]] == ["0 MiB", "5 MiB", "774 MiB"]
+    assert [wording.counted(count, "epoch") for count in (0, 1, 1200)] == ["0 epochs", "1 epoch", "1,200 epochs"]
     assert [wording.duration(value) for value in (0.42, 59.4, 59.6, 75, 3599.6, 7260)] == [
         "0.4 s",
         "59 s",

@@ -181,12 +181,13 @@ def explain(
     from clip_har.console import Output
 
     del config_file
+    files = tuple(_image_files(images))
     result, folder = commands.explain(
-        run, config or ExplainConfig(), tuple(_image_files(images)), progress=shown_progress()
+        run, config or ExplainConfig(), files, progress=shown_progress(), command=command_line()
     )
     output = Output()
     output.explanation(result)
-    output.files(("Everything", folder / "explain.json"), ("Image by image", folder / "explain.csv"))
+    output.files(("Report", folder / "report.html"), ("Tables", folder / "explain.csv"))
     return EXIT_DONE
 
 

@@ -23,7 +23,6 @@ from clip_har.config import (
     SplitConfig,
     VerifyConfig,
 )
-from clip_har.errors import ConfigError
 
 data_app = App(
     name="data",
@@ -131,8 +130,8 @@ def clean(
     plan, out = config.plan, config.out
     if out is not None:
         if config.settings is not None or config.relabel_suspects:
-            raise ConfigError(
-                "--out applies a plan as it is, so settings of the audit mean nothing", remedy="Leave them out."
+            progress.note(
+                "--out applies the plan as it is: settings of the audit and --relabel-suspects have no effect"
             )
         cleaned = apply_cleaning(data, plan, out)
         for warning in cleaned.warnings:
@@ -177,7 +176,9 @@ def split(
     for path, dataset in zip(made.files, made.datasets, strict=True):
         counts = ", ".join(f"{name} {count:,}" for name, count in dataset.counts().items())
         output.line(f"{path}: {len(dataset.classes)} classes; {counts} images")
-    output.line(f"Kept together: {made.grouped:,} images in {made.groups:,} group{'' if made.groups == 1 else 's'}")
+    if made.groups:
+        groups = f"{made.groups:,} group{'' if made.groups == 1 else 's'}"
+        output.line(f"Kept together: {made.grouped:,} images in {groups}")
     next_command = ("clip-har", "compare", "--data", str(data), "--manifest", str(made.files[0]))
     output.files(("Next", shlex.join(next_command)))
     return EXIT_DONE

@@ -109,6 +109,9 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
             command=command,
             load_thumbnail=thumbnails(experiment.dataset),
             pairwise=pairwise,
+            reports={
+                name: {run.card.seed: run.folder / "eval" / "report.html" for run in runs[name]} for name in results
+            },
         )
     return Comparison(rows=rows, results=first, out=config.out, pairwise=pairwise)
 

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_har import checkpoint
+from clip_har import checkpoint, report
 from clip_har.config import BackboneConfig, DataConfig, ExplainConfig, validate
 from clip_har.errors import ConfigError
 from clip_har.evaluation.findings import ExplainResult
 from clip_har.experiment.explanations import Explainer, explanations_csv
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, feature_store, prepare, without_images
+from clip_har.experiment.thumbnails import thumbnail_loader
 from clip_har.experiment.zero_shot_model import zero_shot_model
 from clip_har.files import write_atomically
 from clip_har.predict import load_run_backbone
@@ -20,13 +21,19 @@ from clip_har.progress import SILENT, Progress
 
 
 def explain(
-    folder: Path, config: ExplainConfig, images: Sequence[Path] = (), *, progress: Progress = SILENT
+    folder: Path,
+    config: ExplainConfig,
+    images: Sequence[Path] = (),
+    *,
+    progress: Progress = SILENT,
+    command: str = "",
 ) -> tuple[ExplainResult, Path]:
-    """Explain a run; write explain.json, explain.csv and the overlays.
+    """Explain a run; write explain.json, explain.csv, report.html and the overlays.
 
     Args:
         folder: the run's.
         images: photographs to explain in place of the dataset's.
+        command: the command line that makes the same files again.
 
     Raises:
         UserError: run, data, model or images cannot be used.
@@ -42,6 +49,8 @@ def explain(
     result = explainer.of_files(images) if images else explainer.of_dataset()
     checkpoint.write_json(out / "explain.json", dataclasses.asdict(result))
     write_atomically(out / "explain.csv", explanations_csv(result))
+    addresses = {record.name: record.path for record in prepared.dataset.records} | {str(path): path for path in images}
+    report.write_explanations(result, out, command=command, load_thumbnail=thumbnail_loader(addresses))
     return result, out
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clip_har import wording
 from clip_har.audit.near_duplicates import DISTANCE, near_duplicate_groups
 from clip_har.commands.outputs import require_outside_dataset
 from clip_har.config import SplitConfig, range_problems
@@ -81,7 +82,7 @@ def split(data: Path, config: SplitConfig, *, progress: Progress = SILENT) -> Sp
     groups = _groups(dataset, config, progress)
     datasets = _folds(dataset, config, groups) if config.folds else [_single(dataset, config, groups, progress)]
     for made in datasets:
-        for warning in (*class_warnings(made.records, made.classes), *_uneven_warnings(made, config)):
+        for warning in (*class_warnings(made.records, made.classes), *_uneven_warnings(made, config, groups)):
             if warning not in dataset.warnings:
                 progress.warn(warning)
     files = [out.with_name(f"{out.stem}-fold-{n}{out.suffix}") for n in range(1, len(datasets) + 1)]
@@ -186,22 +187,30 @@ def _refuse_other_split(path: Path, dataset: ActionDataset) -> None:
         raise RunError(f"{path} is there and holds another split", remedy="Choose another --out, or remove that file.")
 
 
-def _uneven_warnings(dataset: ActionDataset, config: SplitConfig) -> list[str]:
-    """Classes whose share in a split is far from the one asked for, because groups are large."""
+def _uneven_warnings(dataset: ActionDataset, config: SplitConfig, groups: Mapping[str, str]) -> list[str]:
+    """Classes whose share in a split is far from the one asked for, because groups are large or images few."""
     cuts = cuts_for(dataset.own_splits, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     if config.folds:
         cuts["test"] = 1 / config.folds
+    grouped = any(size > 1 for size in Counter(groups[record.sha256] for record in dataset.records).values())
     warnings = []
-    totals = Counter(record.label for record in dataset.records)
+    # What a split is cut out of: neither the folders' own splits nor those cut before it.
+    totals = Counter(record.label for record in dataset.records if record.split == "train" or record.split in cuts)
     for name, wanted in cuts.items():
         counts = Counter(record.label for record in dataset.split(name))
         off = {label: counts[label] / totals[label] - wanted for label in totals}
-        worst = max(off, key=lambda label: abs(off[label]))
-        far = [label for label in off if abs(off[label]) > max(UNEVEN, 1 / totals[label])]
+        far = {
+            label: abs(value)
+            for label, value in off.items()
+            if abs(value) > (max(UNEVEN, 1 / totals[label]) if grouped else UNEVEN)
+        }
         if far:
+            reason = "Groups are too large" if grouped else "Classes have too few images"
+            worst = max(far, key=lambda label: far[label])
             warnings.append(
-                f"Groups are too large for an even {name} split: {len(far)} of {len(off)} classes are more than "
-                f"{UNEVEN:.0%} off the {wanted:.1%} asked for, {worst} most with {counts[worst] / totals[worst]:.1%}"
+                f"{reason} for an even {name} split: {len(far)} of {len(off)} classes are more than "
+                f"{100 * UNEVEN:.0f} percentage points off the {wanted:.1%} asked for, {worst} most with "
+                f"{counts[worst] / totals[worst]:.1%} ({counts[worst]} of {wording.counted(totals[worst], 'image')})"
             )
         totals.subtract(counts)
         totals = +totals

@@ -39,7 +39,7 @@ class Output:
 
     def comparison(self, rows: Sequence[ComparisonRow], results: Mapping[str, EvalResult]) -> None:
         """A row per method, with its interval, cost and p against zero-shot; then what each gain is worth."""
-        from clip_har.report import standing  # here, so that `predict` need not wait for matplotlib
+        from clip_har.report import comparison_tables, standing  # here: `predict` need not wait for matplotlib
 
         first = next(iter(results.values()))
         level = standing.zero_shot_level(rows, results)
@@ -50,7 +50,7 @@ class Output:
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
             where = standing.standing(row, level)
-            accuracy, *cells = _comparison_cells(row)
+            accuracy, *cells = _comparison_cells(row, comparison_tables.largest_memory(rows))
             colour = "bold red" if where in standing.LOUD else "bold green" if where == standing.ABOVE else ""
             table.add_row(Text(row.name), Text(accuracy, style=colour), *cells)
         self._console.print(table)
@@ -72,7 +72,8 @@ class Output:
         self._console.print(table)
         if result.finetuned and result.mcnemar_p is not None:
             gain = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
-            self.line(f"{result.finetuned.name}: {gain:+.2%} over zero-shot, McNemar p {p_text(result.mcnemar_p)}")
+            points = f"{100 * gain:+.2f} percentage points over zero-shot"
+            self.line(f"{result.finetuned.name}: {points}, McNemar p {p_text(result.mcnemar_p)}")
         confidence = result.confidence_finetuned or result.confidence_baseline
         if confidence is not None:
             self.line(f"{result.best.name}: {_confidence_text(confidence)}")
@@ -206,7 +207,7 @@ def _seeds_text(rows: Sequence[ComparisonRow]) -> str:
     return f"; mean ± standard deviation over seeds {', '.join(map(str, seeds))}"
 
 
-def _comparison_cells(row: ComparisonRow) -> list[str]:
+def _comparison_cells(row: ComparisonRow, memory: int) -> list[str]:
     low, high = row.accuracy_ci95
     spread = "" if row.accuracy_std is None else f" ± {100 * row.accuracy_std:.2f}"
     return [
@@ -216,7 +217,7 @@ def _comparison_cells(row: ComparisonRow) -> list[str]:
         f"{row.trainable_params:,}" if row.trainable_params else "-",
         _share_text(row.trainable_fraction) if row.trainable_params else "-",
         _time_text(row.train_seconds) if row.train_seconds else "-",
-        wording.size(row.peak_memory_bytes) if row.peak_memory_bytes else "-",
+        wording.size(row.peak_memory_bytes, memory) if row.peak_memory_bytes else "-",
         "-" if row.mcnemar_p is None else p_text(row.mcnemar_p),
     ]
 

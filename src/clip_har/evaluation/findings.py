@@ -193,12 +193,14 @@ class Explanation:
     """The model's answer."""
     confidence: float
     """Probability of the answer, in [0, 1]."""
+    top: tuple[tuple[str, float], ...] = ()
+    """The most probable classes with their probabilities, best first."""
     overlay: str | None
     """File name of the relevance map laid over the picture, beside the results; None where the tower has no map."""
     overlay_true: str | None = None
     """The same for the true class, where the answer is wrong: what would have spoken for it."""
     prompts: tuple[tuple[str, float], ...]
-    """Sentences closest to the image with their cosine similarities, best first."""
+    """Sentences closest to the image with their cosine similarities, best first, one of each class."""
     neighbours: tuple[Neighbour, ...]
     """Closest training images, best first."""
 

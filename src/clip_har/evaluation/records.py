@@ -213,17 +213,23 @@ class EvalResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch of a training, as its curve shows it. Validation values are None where none were measured."""
+    """One epoch of a training, or one candidate of a solver, as its curve shows it.
+
+    Validation values are None where none were measured.
+    """
 
     epoch: int
     train_loss: float
     val_loss: float | None
     val_accuracy: float | None
     val_macro_f1: float | None
-    lr: float
+    lr: float | None
+    """None of a candidate, which no optimizer made."""
     seconds: float
     best: bool
     """Whether validation was at its best so far; the weights of the last such epoch are the ones kept."""
+    candidate: str = ""
+    """What distinguishes a solver's candidate, such as "C=0.1"; empty for an epoch."""
 
 
 def predictions_from(scores_NC: FloatArray) -> IntArray:

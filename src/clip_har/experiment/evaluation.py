@@ -15,7 +15,7 @@ from clip_har.evaluation import EpochRecord, EvalResult
 from clip_har.evaluation import evaluate as measure
 from clip_har.evaluation.findings import ExplainResult, Findings
 from clip_har.experiment.confidence import with_confidence
-from clip_har.experiment.predictions import Predictions
+from clip_har.experiment.predictions import Predictions, is_correct
 from clip_har.experiment.report_inputs import data_summary, environment
 from clip_har.experiment.setup import Experiment, scored_split
 from clip_har.experiment.thumbnails import thumbnail_loader
@@ -66,6 +66,7 @@ def evaluate_prepared(
             out,
             facts={**shared_facts(experiment, seed), **(_run_facts(run) if run else {"method": "zero-shot"})},
             history=[_epoch_record(entry) for entry in history if entry["train_loss"] is not None],
+            validation_level=_validation_level(run, answering, experiment),
             command=command,
             load_thumbnail=thumbnails(experiment.dataset),
             interpolation=_interpolation(run, history),
@@ -77,6 +78,15 @@ def evaluate_prepared(
         if warning not in experiment.dataset.warnings:
             progress.warn(warning)
     return result
+
+
+def _validation_level(run: checkpoint.Run | None, answering: Predictions, experiment: Experiment) -> float | None:
+    """Zero-shot's accuracy on the images that the run's log is about; None where these are not here."""
+    own = run is not None and run.card.manifest_sha256 == experiment.whole.manifest_hash()
+    if not own or not experiment.dataset.counts()["val"]:
+        return None
+    val = experiment.images("val")
+    return float(is_correct(answering.baseline(val), val.labels_N.numpy()).mean())
 
 
 def _shown(result: EvalResult, data: report.DataSummary, explained: ExplainResult | None) -> report.ReportParts:

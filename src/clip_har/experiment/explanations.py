@@ -35,6 +35,7 @@ from clip_har.methods import Classifier, LabelledImages
 from clip_har.progress import Progress
 
 SHOWN_PROMPTS = 5
+SHOWN_CLASSES = 5
 LISTED = 50
 MAP_BATCH = 8
 
@@ -143,12 +144,8 @@ class Explainer:
         overlays = self._overlays(records, images, predicted, known=known)
         embedding_QD = self._classifier.image_embeddings(images)
         captions_CTD = neighbours.adapted_captions(self._classifier, self._experiment.model.captions_CTD)
-        sentences = [
-            template.replace("{}", self._experiment.model.phrasing[name])
-            for name in classes
-            for template in self._experiment.model.templates
-        ]
-        words = neighbours.nearest(embedding_QD, captions_CTD.flatten(0, 1), SHOWN_PROMPTS)
+        words = neighbours.nearest_captions(embedding_QD, captions_CTD, SHOWN_PROMPTS)
+        top = torch.from_numpy(answers_NC).topk(min(SHOWN_CLASSES, len(classes)), dim=1)
         near = self._neighbours(images)
         return tuple(
             Explanation(
@@ -156,13 +153,21 @@ class Explainer:
                 true=record.label if known else None,
                 predicted=classes[int(predicted[index])],
                 confidence=float(answers_NC[index].max()),
+                top=tuple(
+                    (classes[place], value)
+                    for place, value in zip(top.indices[index].tolist(), top.values[index].tolist(), strict=True)
+                ),
                 overlay=overlays[index][0],
                 overlay_true=overlays[index][1],
-                prompts=tuple((sentences[place], value) for place, value in words[index]),
+                prompts=tuple((self._sentence(name, number), value) for name, number, value in words[index]),
                 neighbours=near[index],
             )
             for index, record in enumerate(records)
         )
+
+    def _sentence(self, of_class: int, template: int) -> str:
+        model = self._experiment.model
+        return model.templates[template].replace("{}", model.phrasing[self._experiment.dataset.classes[of_class]])
 
     def _neighbours(self, images: LabelledImages) -> list[tuple[Neighbour, ...]]:
         """Training images by cached embeddings, as the run adapts them where it works on those."""

@@ -124,7 +124,8 @@ class TrainingRun:
         """Show, validate and save as the training goes; stop where validation no longer improves."""
         zero_shot = f"{validation(self._zero_shot, self.task)['val_accuracy']:.1%}"
         images, started = 0, time.perf_counter()
-        shown_as = self._progress.bar(f"Training {self.method.name}", total=first.total_steps, unit="steps")
+        unit = "candidates" if isinstance(self.method, SolvedMethod) else "steps"
+        shown_as = self._progress.bar(f"Training {self.method.name}", total=first.total_steps, unit=unit)
         with shown_as as bar, deferred_interrupts() as interrupted:
             bar.advance(first.step - 1)
             for state in self._keeping_the_last(states):
@@ -218,8 +219,8 @@ class TrainingRun:
             "images_per_second": rate,
             **validation(state.classifier, self.task),
         }
-        if state.description:
-            entry["candidate"] = state.description
+        if state.description:  # a solver's candidate has no learning rate, and goes through no batches
+            entry |= {"candidate": state.description, "lr": None, "images_per_second": None}
         best = self._best()
         entry["best"] = best is None or self._rank(entry) > self._rank(best)
         if entry["best"] and best is not None:
@@ -286,7 +287,8 @@ class TrainingRun:
         already = bool(self.history) and self.history[-1]["val_top_share"] > COLLAPSE_SHARE
         if entry["val_top_share"] > COLLAPSE_SHARE and not already:
             share = f"{entry['val_top_share']:.0%}"
-            self._progress.warn(f"collapsed: after epoch {entry['epoch']}, {share} of validation gets one answer")
+            where = entry.get("candidate") or f"after epoch {entry['epoch']}"
+            self._progress.warn(f"collapsed: {where}, {share} of validation gets one answer")
 
 
 def training_precision(asked: str, device: torch.device, classifier: Classifier) -> str:

@@ -17,7 +17,7 @@ from clip_har.methods import Classifier
 from clip_har.methods.embedding_lora import EmbeddingLora
 from clip_har.methods.towers import Towers
 
-# Shapes: Q images asked about, N images or sentences, D embedding width.
+# Shapes: Q images asked about, N images, C classes, T sentences of each, D embedding width.
 
 
 _CHUNK = 1024
@@ -36,6 +36,26 @@ def nearest(query_QD: Tensor, embedding_ND: Tensor, count: int) -> list[list[tup
     for part_QD in query_QD.split(_CHUNK):
         values, indices = (part_QD @ embedding_ND.T).topk(count, dim=1)
         found += [list(zip(i, v, strict=True)) for i, v in zip(indices.tolist(), values.tolist(), strict=True)]
+    return found
+
+
+def nearest_captions(query_QD: Tensor, captions_CTD: Tensor, count: int) -> list[list[tuple[int, int, float]]]:
+    """The most similar sentence of each of the `count` most similar classes: class, sentence, similarity, best first.
+
+    One for each class, since the sentences of one class are paraphrases that all lie close together.
+
+    Args:
+        query_QD: unit-length.
+        captions_CTD: unit-length.
+        count: at most C are given.
+    """
+    found: list[list[tuple[int, int, float]]] = []
+    for part_QD in query_QD.split(_CHUNK):
+        best_QC, sentences_QC = torch.einsum("qd,ctd->qct", part_QD, captions_CTD).max(dim=2)
+        values, classes = best_QC.topk(min(count, len(captions_CTD)), dim=1)
+        sentences = sentences_QC.gather(1, classes)
+        rows = zip(classes.tolist(), sentences.tolist(), values.tolist(), strict=True)
+        found += [list(zip(*row, strict=True)) for row in rows]
     return found
 
 

@@ -12,6 +12,7 @@ from clip_har.report.write import (
     write_comparison,
     write_contact_sheet,
     write_evaluation,
+    write_explanations,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "write_comparison",
     "write_contact_sheet",
     "write_evaluation",
+    "write_explanations",
 ]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from clip_har import wording
 from clip_har.audit.plan import PLAN_COLUMNS, PlanRow, proposed_plan
-from clip_har.audit.records import UNSPLIT, Audit, CheckName, Finding
+from clip_har.audit.records import UNSPLIT, Audit, Check, CheckName, Finding
 from clip_har.dataset.layout import FoundFile
 from clip_har.report.html import environment, split_word, thumbnail
 from clip_har.report.pictures import ThumbnailLoader
@@ -31,7 +31,7 @@ CHECK_WORDS: Mapping[CheckName, tuple[str, str]] = {
         "A linear probe that never saw these images or their copies doubts the label. The most doubtful come first; "
         "some are good labels of unusual images.",
     ),
-    "odd": ("Odd images", "Tiny, extremely shaped, grey or of one tone: often harmless, worth a look."),
+    "odd": ("Anomalous images", "Tiny, extremely shaped, grey or of one tone: often harmless, worth a look."),
     "imbalance": ("Missing and small classes", "Classes that a split lacks, or has few images of."),
 }
 """Check -> heading and what it means."""
@@ -80,21 +80,26 @@ def audit_page(
 
 
 def headline(audit: Audit) -> str:
-    """The answer in one sentence."""
-    images = "1 image" if len(audit.files) == 1 else f"{wording.thousands(len(audit.files))} images"
-    above = [check for check in audit.checks if check.above]
-    if not above:
-        return f"{images}, and no fault above its limit."
-    named = [f"{wording.thousands(check.found)} {_SHORT[check.name][check.found != 1]}" for check in above]
-    listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
-    return f"{listed} among {images}."
+    """What was found, and what of it is above its limit, in one sentence."""
+    images = wording.counted(len(audit.files), "image")
+    above = _listed([check for check in audit.checks if check.above])
+    rest = _listed([check for check in audit.checks if check.found and not check.above])
+    if above:
+        return f"{images}: {above} above the limit" + (f"; also {rest}." if rest else ".")
+    return f"{images}: {rest}; nothing is above its limit." if rest else f"{images}: no issues found."
+
+
+def _listed(checks: Sequence[Check]) -> str:
+    """How many of each was found, as "1 leak, 2 duplicates and 1 anomalous image"."""
+    named = [f"{wording.thousands(check.found)} {_SHORT[check.name][check.found != 1]}" for check in checks]
+    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 
 
 def verdict(audit: Audit) -> str:
     """What to do with the page, in one or two sentences."""
     looked = "" if audit.model else " Labels were not examined: that needs a model."
     if not audit.findings:
-        return f"Nothing was found.{looked}"
+        return f"There is nothing to review.{looked}"
     return (
         "Work through the parts below, choose what becomes of each image, and download the choices as a plan for "
         f"clip-har data clean. The images themselves are never touched.{looked}"
@@ -107,7 +112,7 @@ _SHORT: Mapping[CheckName, tuple[str, str]] = {
     "conflicts": ("conflicting label", "conflicting labels"),
     "duplicates": ("duplicate", "duplicates"),
     "label_errors": ("suspected label error", "suspected label errors"),
-    "odd": ("odd image", "odd images"),
+    "odd": ("anomalous image", "anomalous images"),
     "imbalance": ("missing or small class", "missing or small classes"),
 }
 """Check -> what one is called, and several."""

@@ -14,7 +14,7 @@ from clip_har import wording
 from clip_har.evaluation import ClassMetrics, ComparisonRow, EvalResult, PairedTest, collapse_warnings
 from clip_har.report import standing
 from clip_har.report.comparison_plots import timed_rows
-from clip_har.report.comparison_tables import with_unseen
+from clip_har.report.comparison_tables import largest_memory, with_unseen
 from clip_har.report.html import GALLERY_LIMIT, environment, fact_rows, split_word, tile
 from clip_har.report.pictures import Pictures, ThumbnailLoader
 from clip_har.report.sections import environment_rows
@@ -28,6 +28,7 @@ def comparison_page(
     facts: Mapping[str, Any],
     figures: Mapping[str, Plot],
     pairwise: Sequence[PairedTest] = (),
+    reports: Mapping[str, Mapping[int, str]] | None = None,
     command: str,
     load_thumbnail: ThumbnailLoader | None,
 ) -> str:
@@ -39,6 +40,7 @@ def comparison_page(
         facts: facts that all methods share, as `html.fact_rows` knows them.
         figures: "accuracy"; "cost" where training times are known.
         pairwise: tests between the methods, one for each pair, in either order; others are left out.
+        reports: row's name -> seed -> address of that run's own report, relative to the page.
         command: the command line that makes this page again.
         load_thumbnail: a path from the results -> image, or None if it cannot be read.
     """
@@ -59,6 +61,8 @@ def comparison_page(
             loud=standing.LOUD,
             alarms=alarms(rows, places, level),
             notes=standing.reading_notes(rows),
+            memory=largest_memory(rows),
+            reports=reports or {},
             split=split_word(first.split) if first else "",
             warnings=_other_warnings(results),
             figures=figures,
@@ -93,11 +97,11 @@ def headline(rows: Sequence[ComparisonRow], result: EvalResult | None, level: fl
     above = [row for row in rows if standing.standing(row, level) == standing.ABOVE]
     if not above:
         shown = wording.percent(level)
-        return f"No method is shown to be above zero-shot CLIP, which answers {shown} of {images} correctly."
+        return f"No method is shown to be above zero-shot CLIP, which classifies {shown} of {images} correctly."
     best = max(above, key=lambda row: row.accuracy)
     return (
         f"{wording.sentence_start(wording.method_label(best.name))} does best: {wording.percent(best.accuracy)} of "
-        f"{images} answered correctly; zero-shot CLIP {wording.percent(level)}."
+        f"{images} classified correctly; zero-shot CLIP {wording.percent(level)}."
     )
 
 

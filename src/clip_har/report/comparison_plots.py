@@ -34,19 +34,13 @@ MARKS = {
 SEED_MARK = {"one seed": (MUTED, "|")}
 WIDTH = 4.4  # inches: two stand side by side on a screen, and one on a phone with text that can be read
 LABEL_FONT = 8.0  # points
-TIMES = {
-    0.01: "10 ms",
-    0.1: "0.1 s",
-    1: "1 s",
-    10: "10 s",
-    60: "1 min",
-    600: "10 min",
-    3600: "1 h",
-    36_000: "10 h",
-    360_000: "100 h",
-}
+TIMES = (0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000)
 """Ticks of the time axis, in seconds."""
-PARAMETER_STEPS = (1e3, 1e5, 1e7, 1e9)
+CLOSE_TIMES = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30),
+    *(60, 120, 300, 600, 1200, 1800, 3600, 7200, 18_000, 36_000, 72_000, 180_000, 360_000, 720_000),
+)
+"""Ticks for a stretch of the axis on which fewer than two of `TIMES` lie; each at most 2.5 times the one before."""
 # The cost plot stands on fixed margins, in inches, so that places are known before it is drawn.
 COST_HEIGHT = 4.6
 COST_LEFT, COST_RIGHT, COST_BOTTOM, COST_TOP = 0.68, 0.1, 1.4, 0.34
@@ -173,7 +167,7 @@ def _draw_cost(rows: Sequence[ComparisonRow], level: float | None, split: str) -
     for row in rows:
         _draw_cost_mark(axes, row, standing.standing(row, level), low)
     _label_marks(axes, rows, level, size=(width * 72, height * 72))
-    axes.set_xlabel("training time")
+    axes.set_xlabel("training time, logarithmic")
     axes.set_ylabel(_accuracy_label(split))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _legend_of_standings(figure, axes)
@@ -250,12 +244,25 @@ def _scale_time(axes: Axes, seconds: Sequence[float]) -> None:
     """A logarithmic axis with ticks that people know from clocks."""
     axes.set_xscale("log")
     low, high = min(seconds), max(seconds)
-    room = max(1.6, (high / low) ** 0.1)
+    room = max(1.7, (high / low) ** 0.1)
     axes.set_xlim(low / room, high * room**3)  # labels like to stand right of their marks
-    ticks = [tick for tick in TIMES if low / room <= tick <= high * room**2] or [low]
+    ticks = time_ticks(low / room, high * room**2.7)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(ticks, [TIMES.get(tick, wording.duration(tick)) for tick in ticks])
+    axes.set_xticks(ticks, [_time_label(tick) for tick in ticks])
+
+
+def time_ticks(low: float, high: float) -> list[float]:
+    """Ticks between two times in seconds: at least two where the second is 6.25 times the first, and few."""
+    ticks = [tick for tick in TIMES if low <= tick <= high]
+    return ticks if len(ticks) > 1 else [tick for tick in CLOSE_TIMES if low <= tick <= high]
+
+
+def _time_label(seconds: float) -> str:
+    for least, name in ((3600, "h"), (60, "min"), (0.1, "s")):
+        if seconds >= least:
+            return f"{seconds / (1 if name == 's' else least):g} {name}"
+    return f"{1000 * seconds:g} ms"
 
 
 def _mark_area(parameters: int) -> float:
@@ -276,28 +283,32 @@ def _legend_of_standings(figure: Figure, axes: Axes) -> None:
 
 
 def _legend_of_sizes(figure: Figure, rows: Sequence[ComparisonRow]) -> None:
-    """Above the plot: how large a mark is for how many trained parameters."""
-    most = max(row.trainable_params for row in rows)
-    steps = [step for step in PARAMETER_STEPS if step <= 10 * most] or [PARAMETER_STEPS[0]]
-    marks = [
-        Line2D(
-            [], [], marker="o", color=GRID, markeredgecolor=MUTED, linestyle="none", ms=math.sqrt(_mark_area(int(s)))
-        )
-        for s in steps
-    ]
-    words = {1e3: "1 thousand", 1e5: "100 thousand", 1e7: "10 million", 1e9: "1 billion"}
+    """Below the plot: how large a mark is for the fewest and the most trained parameters; nothing where all agree."""
+    counts = {row.trainable_params for row in rows}
+    if len(counts) < 2:
+        return
+    ends = [min(counts), max(counts)]
+    sizes = [math.sqrt(_mark_area(count)) for count in ends]
+    marks = [Line2D([], [], marker="o", color=GRID, mec=MUTED, linestyle="none", ms=size) for size in sizes]
     figure.legend(
         marks,
-        [words[step] for step in steps],
+        [_count_label(count) for count in ends],
         loc="lower center",
         bbox_to_anchor=(0.5, 0.1),
-        ncols=len(steps) + 1,
+        ncols=len(ends),
         title="trained parameters",
         title_fontsize=LABEL_FONT,
         handletextpad=0.3,
         columnspacing=1.2,
         fontsize=LABEL_FONT,
     )
+
+
+def _count_label(count: int) -> str:
+    """2415 -> "2,415"; 151_277_313 -> "151 million"."""
+    if count < 1e6:
+        return wording.thousands(count)
+    return f"{count / 1e6:.3g} million" if count < 1e9 else f"{count / 1e9:,.3g} billion"
 
 
 def _accuracy_label(split: str) -> str:

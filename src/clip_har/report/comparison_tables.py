@@ -86,7 +86,7 @@ def comparison_markdown(rows: Sequence[ComparisonRow], result: EvalResult | None
     """
     aligned = ["---", "---:", ":---:", "---:", "---:", "---", *["---:"] * 5]
     lines = [_markdown_line(MARKDOWN_HEAD), _markdown_line(aligned)]
-    lines += [_markdown_line(_markdown_cells(row, level)) for row in rows]
+    lines += [_markdown_line(_markdown_cells(row, level, largest_memory(rows))) for row in rows]
     if scored := with_unseen(rows):
         lines += ["", UNSEEN_TITLE, "", _markdown_line(("method", *UNSEEN_COLUMNS))]
         lines += [_markdown_line(("---", "---:", "---:", "---:"))]
@@ -96,7 +96,7 @@ def comparison_markdown(rows: Sequence[ComparisonRow], result: EvalResult | None
 
 def comparison_text(rows: Sequence[ComparisonRow], result: EvalResult | None, level: float | None) -> str:
     """comparison.txt: the table in columns, then a line for each method on what its gain is worth."""
-    table = [list(TEXT_HEAD), *(_text_cells(row) for row in rows)]
+    table = [list(TEXT_HEAD), *(_text_cells(row, largest_memory(rows)) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(TEXT_HEAD))]
     lines = []
     for line in table:
@@ -129,6 +129,11 @@ def macro_f1_text(row: ComparisonRow) -> str:
     return f"{row.macro_f1:.3f}" + ("" if row.macro_f1_std is None else f" ± {row.macro_f1_std:.3f}")
 
 
+def largest_memory(rows: Sequence[ComparisonRow]) -> int:
+    """The most bytes of any row, whose unit the column of memory has."""
+    return max((row.peak_memory_bytes or 0 for row in rows), default=0)
+
+
 def _unseen_cells(row: ComparisonRow) -> list[str]:
     assert row.unseen is not None
     return [wording.percent(getattr(row.unseen, name)) for name in UNSEEN_COLUMNS]
@@ -155,7 +160,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _markdown_cells(row: ComparisonRow, level: float | None) -> list[str]:
+def _markdown_cells(row: ComparisonRow, level: float | None, memory: int) -> list[str]:
     where = standing.standing(row, level)
     said = f"**{where}**" if where in standing.LOUD else where
     known = level is not None and where != standing.ZERO_SHOT
@@ -170,12 +175,12 @@ def _markdown_cells(row: ComparisonRow, level: float | None) -> list[str]:
         f"{row.ece:.3f}",
         f"{wording.thousands(row.trainable_params)} ({wording.share(row.trainable_fraction)})",
         "–" if row.train_seconds is None else wording.duration(row.train_seconds),
-        "–" if row.peak_memory_bytes is None else wording.size(row.peak_memory_bytes),
+        "–" if row.peak_memory_bytes is None else wording.size(row.peak_memory_bytes, memory),
     ]
     return [cell.replace(wording.NARROW_SPACE, " ").replace("|", "\\|") for cell in cells]
 
 
-def _text_cells(row: ComparisonRow) -> list[str]:
+def _text_cells(row: ComparisonRow, memory: int) -> list[str]:
     low, high = row.accuracy_ci95
     cells = [
         wording.one_line(row.name),
@@ -186,7 +191,7 @@ def _text_cells(row: ComparisonRow) -> list[str]:
         wording.thousands(row.trainable_params),
         wording.share(row.trainable_fraction) if row.trainable_params else "-",
         "-" if row.train_seconds is None else wording.duration(row.train_seconds),
-        "-" if row.peak_memory_bytes is None else wording.size(row.peak_memory_bytes),
+        "-" if row.peak_memory_bytes is None else wording.size(row.peak_memory_bytes, memory),
         "-" if row.mcnemar_p is None else wording.p_value(row.mcnemar_p).removeprefix("p ").removeprefix("= "),
     ]
     return [cell.replace(wording.NARROW_SPACE, " ") for cell in cells]

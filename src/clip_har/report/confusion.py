@@ -65,7 +65,7 @@ def orders(classes: Sequence[str], confusion: IntArray) -> list[tuple[str, list[
     by_name = sorted(range(len(classes)), key=lambda index: classes[index].casefold())
     return [
         ("by name", by_name),
-        ("most mistakes first", np.argsort(recall, kind="stable").tolist()),
+        ("most errors first", np.argsort(recall, kind="stable").tolist()),
         ("most images first", np.argsort(-confusion.sum(axis=1), kind="stable").tolist()),
         ("confused classes together", similar_together(confusion)),
     ]

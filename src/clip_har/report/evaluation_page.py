@@ -14,6 +14,7 @@ from clip_har.evaluation import EvalResult, collapse_of, confused_pairs
 from clip_har.report import sections
 from clip_har.report.confusion import cell_id, cell_sections, confusion_table
 from clip_har.report.embedding_map import drawn_maps
+from clip_har.report.explanations import EXPLANATIONS_LIMIT, explanations
 from clip_har.report.galleries import changes, galleries
 from clip_har.report.html import environment, fact_rows, photograph, split_word
 from clip_har.report.overview import overview
@@ -56,7 +57,7 @@ def evaluation_page(
         **_answer(result, facts),
         **_metrics(result, figures),
         # What comes first has first call on the budget of photographs.
-        "explanations": sections.explanations(findings.explanations, pictures, folder),
+        "explanations": explanations(findings.explanations[:EXPLANATIONS_LIMIT], pictures, folder),
         "galleries": galleries(result, pictures),
         "n_mistakes": int((result.best.predictions != result.targets_N).sum()),
         "hard_pairs": _hard_pairs(hard_pairs, pictures),
@@ -153,7 +154,7 @@ def headline(result: EvalResult) -> str:
         "zero-shot CLIP" if result.finetuned is None else wording.method_label(result.finetuned.name)
     )
     images = f"{wording.thousands(result.n)} {split_word(result.split)} image{'' if result.n == 1 else 's'}"
-    sentence = f"{label} answers {wording.percent(result.best.metrics.accuracy)} of {images} correctly"
+    sentence = f"{label} classifies {wording.percent(result.best.metrics.accuracy)} of {images} correctly"
     if result.finetuned is not None:
         sentence += f"; zero-shot CLIP {wording.percent(result.baseline.metrics.accuracy)}"
     return sentence + "."
@@ -164,7 +165,7 @@ def alarm(result: EvalResult) -> str:
     collapse = collapse_of(result.best.metrics)
     if collapse is not None:
         answer, share = collapse
-        return f"Collapsed: {wording.percent(share, 0)} of the answers are {answer}"
+        return f"Collapsed: {wording.percent(share, 0)} of the predictions are {answer}"
     if result.finetuned is None or result.mcnemar_p is None:
         return ""
     harmed = result.finetuned.metrics.accuracy < result.baseline.metrics.accuracy
@@ -175,7 +176,7 @@ def verdict(result: EvalResult) -> str:
     """What the difference to zero-shot is worth, in one sentence; for zero-shot alone, its interval."""
     if result.finetuned is None or result.mcnemar_p is None or result.difference_ci95 is None:
         interval = wording.percent_interval(result.baseline.metrics.accuracy_ci95)
-        return f"The 95 % interval is {interval}. Nothing has been adapted yet: this is the level to beat."
+        return f"The 95 % interval is {interval}. Nothing is fine-tuned yet: this is the baseline."
     difference = result.finetuned.metrics.accuracy - result.baseline.metrics.accuracy
     low, high = result.difference_ci95
     evidence = (

@@ -38,7 +38,7 @@ WISE_NAMES = {
     "in_domain": "test images",
     "corrupted": "corrupted test images",
     "shift": "other dataset",
-    "unseen": "unseen actions",
+    "unseen": "unseen classes",
 }
 Models = Mapping[str, Confidence]
 
@@ -88,7 +88,7 @@ def risk_coverage_plot(models: Models) -> Plot:
     return render(
         partial(_draw_risk_coverage, models),
         name="risk-coverage",
-        title="Errors among the answered images",
+        title="Risk-coverage curve",
         description=f"Error rate against coverage. Area under the curve: {areas}.",
     )
 
@@ -128,7 +128,7 @@ def _draw_reliability(models: Models) -> Figure:
     grid = figure.subplots(len(models), 2, sharex=True, sharey=True, squeeze=False)
     for row, (name, found) in zip(grid, models.items(), strict=True):
         colour = BASELINE if name == "zero-shot" else ACCENT
-        _draw_bins(row[0], found.reliability_before, colour, f"{name}, as it is\nECE {found.ece_before:.3f}")
+        _draw_bins(row[0], found.reliability_before, colour, f"{name}, uncalibrated\nECE {found.ece_before:.3f}")
         scaled = f"{name}, temperature {found.temperature:.2f}\nECE {found.ece_after:.3f}"
         _draw_bins(row[1], found.reliability_after, colour, scaled)
         row[0].set_ylabel("accuracy")
@@ -165,8 +165,8 @@ def _draw_risk_coverage(models: Models) -> Figure:
     axes.set_ylim(bottom=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel("images answered, surest first")
-    axes.set_ylabel("wrong among them")
+    axes.set_xlabel("coverage, most confident first")
+    axes.set_ylabel("error rate")
     axes.legend(loc="upper left")
     return figure
 
@@ -217,11 +217,11 @@ def _draw_wise(curve: WiseCurve) -> Figure:
         if known:
             colour, line = WISE_LINES[key]
             axes.plot(*zip(*known, strict=True), line, color=colour, ms=4.5, linewidth=1.8, label=WISE_NAMES[key])
-    axes.axvline(curve.chosen, color=MUTED, linestyle=":", linewidth=1.2, label="chosen on validation")
+    axes.axvline(curve.chosen, color=MUTED, linestyle=":", linewidth=1.2, label="selected on validation")
     axes.set_xlim(-0.03, 1.03)
     axes.margins(y=0.12)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylabel("accuracy")
-    axes.set_xlabel("share of the tuned weights")
+    axes.set_xlabel("alpha, fraction of the fine-tuned weights")
     figure.legend(loc="outside upper left", ncols=3)
     return figure

@@ -1,4 +1,4 @@
-"""Which photographs of an evaluation are worth showing: surest mistakes, hardest, fixed and broken by tuning.
+"""Which photographs of an evaluation are worth showing: confident errors, hardest, fixed and broken by fine-tuning.
 
 How they look is in templates/; the photographs of a confusion matrix's cells are chosen in `confusion`.
 """
@@ -55,13 +55,13 @@ def _right(result: EvalResult) -> tuple[BoolArray, BoolArray]:
 def _surest(result: EvalResult, label: str, pictures: Pictures) -> dict[str, Any]:
     wrong = image_selection.confidently_wrong(result.best.probabilities_NC, result.targets_N)
     text = (
-        "All wrong answers, surest first."
+        "All wrong predictions, most confident first."
         if len(wrong) <= GALLERY_LIMIT
-        else f"Of {len(wrong):,} wrong answers, the {GALLERY_LIMIT} that {label} was surest of."
+        else f"The {GALLERY_LIMIT} most confident of {len(wrong):,} wrong predictions of {label}."
     )
     return {
         "id": "mistakes",
-        "title": "Surest mistakes",
+        "title": "Most confident errors",
         "text": f"{text} Among them are often images whose label is wrong, or that show both actions.",
         "tiles": _tiles(result, wrong, pictures),
     }
@@ -71,8 +71,8 @@ def _fixed(result: EvalResult, label: str, pictures: Pictures) -> dict[str, Any]
     images = _changed(result)[0]
     return {
         "id": "fixed",
-        "title": "Fixed by tuning",
-        "text": f"{_of(images)} zero-shot gets wrong and {label} right, surest first.",
+        "title": "Fixed by fine-tuning",
+        "text": f"{_of(images)} zero-shot gets wrong and {label} right, most confident first.",
         "tiles": _tiles(result, images, pictures, GALLERY_LIMIT // 2, notes=True),
     }
 
@@ -81,8 +81,8 @@ def _broken(result: EvalResult, label: str, pictures: Pictures) -> dict[str, Any
     images = _changed(result)[1]
     return {
         "id": "broken",
-        "title": "Broken by tuning",
-        "text": f"{_of(images)} zero-shot gets right and {label} wrong, surest first.",
+        "title": "Broken by fine-tuning",
+        "text": f"{_of(images)} zero-shot gets right and {label} wrong, most confident first.",
         "tiles": _tiles(result, images, pictures, GALLERY_LIMIT // 2),
     }
 

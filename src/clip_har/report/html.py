@@ -64,12 +64,12 @@ def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "trainable_params": "Trained parameters",
         "train_seconds": "Training time",
         "peak_memory_bytes": "Peak memory",
-        "unreadable": "Left out",
+        "unreadable": "Skipped",
     }
     return [
         (labels.get(key, key.capitalize()), write(facts[key]))
         for key, write in known.items()
-        if facts.get(key) is not None
+        if facts.get(key) is not None and (key, facts[key]) != ("unreadable", 0)
     ]
 
 

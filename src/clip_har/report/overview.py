@@ -25,6 +25,8 @@ class OverviewRow:
     after: float | None
     """Of the run; None without one."""
     lower_is_better: bool = False
+    as_fraction: bool = False
+    """Whether it is written as 0.729, as F1 and ECE are, rather than as 72.9 %."""
     evidence: str = ""
     """An interval or a p-value of the difference; may be empty."""
 
@@ -46,8 +48,8 @@ def overview(result: EvalResult, findings: ReportParts) -> list[tuple[str, list[
     groups = {
         "In domain": _in_domain(result),
         "Corruptions": _corruptions(findings),
-        "Other datasets": _shifts(findings),
-        "Unseen actions": _unseen(findings),
+        "Distribution shift": _shifts(findings),
+        "Unseen classes": _unseen(findings),
         "Calibration": _calibration(result, findings),
     }
     return [(group, rows) for group, rows in groups.items() if rows]
@@ -68,9 +70,10 @@ def _in_domain(result: EvalResult) -> list[OverviewRow]:
         ),
         OverviewRow(
             name="Macro F1",
-            note="all classes alike",
+            note="mean over classes",
             before=result.baseline.metrics.macro_f1,
             after=after.macro_f1 if after else None,
+            as_fraction=True,
         ),
     ]
 
@@ -110,8 +113,8 @@ def _unseen(findings: ReportParts) -> list[OverviewRow]:
     if found is None:
         return []
     rows = (
-        ("Trained actions", f"{len(found.base_classes)} actions", found.baseline.base, found.finetuned.base),
-        ("Unseen actions", f"{len(found.novel_classes)} held out", found.baseline.novel, found.finetuned.novel),
+        ("Base classes", f"{len(found.base_classes)} trained on", found.baseline.base, found.finetuned.base),
+        ("Unseen classes", f"{len(found.novel_classes)} held out", found.baseline.novel, found.finetuned.novel),
         ("Harmonic mean", "of the two", found.baseline.harmonic, found.finetuned.harmonic),
     )
     return [OverviewRow(name=name, note=note, before=before, after=after) for name, note, before, after in rows]
@@ -121,10 +124,11 @@ def _calibration(result: EvalResult, findings: ReportParts) -> list[OverviewRow]
     rows = [
         OverviewRow(
             name="ECE",
-            note="gap of confidence and accuracy",
+            note="expected calibration error",
             before=result.baseline.metrics.ece,
             after=result.finetuned.metrics.ece if result.finetuned else None,
             lower_is_better=True,
+            as_fraction=True,
         )
     ]
     before, after = findings.confidence_baseline, findings.confidence_finetuned
@@ -136,6 +140,7 @@ def _calibration(result: EvalResult, findings: ReportParts) -> list[OverviewRow]
                 before=before.ece_after,
                 after=None if after is None else after.ece_after,
                 lower_is_better=True,
+                as_fraction=True,
             )
         )
     return rows

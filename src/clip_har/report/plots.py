@@ -36,6 +36,8 @@ COUNTS_UP_TO_CLASSES = 25
 LABELS_UP_TO_CLASSES = 100
 UNLABELLED_SIDE = 12.0  # inches
 LABEL_LENGTH = 26
+CANDIDATE_LETTERS = 45
+"""Letters of all candidates' names together that fit side by side below a curve."""
 TITLE_NAME_LENGTH = 22
 PAGE_WIDTH = 5.2  # inches: narrow enough for text of 9 pt to stay readable on a phone
 WHITE_TEXT_FROM_ALPHA = 0.8
@@ -75,21 +77,24 @@ def per_class_plot(result: EvalResult) -> Plot:
     )
 
 
-def training_plot(history: Sequence[EpochRecord], baseline_accuracy: float, split: str) -> Plot:
-    """Losses and validation accuracy of each epoch, the epoch that was kept marked.
+def training_plot(history: Sequence[EpochRecord], zero_shot: float | None) -> Plot:
+    """Losses and validation accuracy of each epoch, or of each candidate of a solver, the selected one marked.
 
     Args:
         history: at least one epoch.
-        baseline_accuracy: zero-shot's accuracy on the evaluated split, drawn as a level to compare with.
-        split: the evaluated split, named beside that level.
+        zero_shot: its accuracy on the same validation images, drawn as a level to compare with; None if not known.
     """
     kept = kept_epoch(history)
-    kept_text = "" if kept is None else f" Epoch {kept.epoch} was kept."
+    selected = "" if kept is None else f" Selected on validation: {_epoch_name(kept)}."
+    of_candidates = bool(history[0].candidate)
+    count = f"of {wording.counted(len(history), 'candidate')} ({history[0].candidate} to {history[-1].candidate})"
+    if not of_candidates:
+        count = f"over {wording.counted(len(history), 'epoch')}"
     return render(
-        partial(_draw_training, history, baseline_accuracy, split),
+        partial(_draw_training, history, zero_shot),
         name="training",
-        title="Training: loss and validation accuracy by epoch",
-        description=f"Loss and validation accuracy over {len(history)} epochs.{kept_text}",
+        title=f"Training: loss and validation accuracy by {'candidate' if of_candidates else 'epoch'}",
+        description=f"Loss and validation accuracy {count}.{selected}",
     )
 
 
@@ -104,10 +109,10 @@ def interpolation_plot(points: Sequence[tuple[float, float]], chosen: float | No
     return render(
         partial(_draw_interpolation, sorted(points), (alpha, accuracy)),
         name="interpolation",
-        title="Between zero-shot and tuned weights",
+        title="Weight interpolation between zero-shot and fine-tuned",
         description=(
-            f"Validation accuracy at {len(points)} points between zero-shot (0) and tuned (1) weights; "
-            f"{alpha:g} was taken, with {wording.percent(accuracy)}."
+            f"Validation accuracy at {len(points)} points between zero-shot (0) and fine-tuned (1) weights; "
+            f"{alpha:g} was selected, with {wording.percent(accuracy)}."
         ),
     )
 
@@ -152,7 +157,7 @@ def _draw_confusion(model: Evaluated, classes: Sequence[str]) -> Figure:
     axes.set_yticks(range(n_classes), labels, fontsize=font)
     axes.set_xticks(range(n_classes), labels, fontsize=font, rotation=90)
     axes.set_ylabel("true class")
-    axes.set_xlabel("answer")
+    axes.set_xlabel("predicted class")
     axes.tick_params(length=0)
     edges = np.arange(n_classes + 1) - 0.5
     axes.hlines(edges, -0.5, n_classes - 0.5, color=GRID, linewidth=0.4)
@@ -168,7 +173,7 @@ def _draw_unlabelled(model: Evaluated) -> Figure:
     axes.imshow(_heat(model.metrics.confusion), interpolation="nearest", aspect="equal")
     axes.grid(False)
     axes.set_ylabel("true class")
-    axes.set_xlabel("answer")
+    axes.set_xlabel("predicted class")
     return figure
 
 
@@ -221,7 +226,11 @@ def _draw_dumbbells(axes: Axes, before: npt.NDArray[np.float64], after: npt.NDAr
         axes.plot(after[worse], positions[worse], "D", color=WRONG, markersize=5.5, label=below)
 
 
-def _draw_training(history: Sequence[EpochRecord], baseline_accuracy: float, split: str) -> Figure:
+def _epoch_name(record: EpochRecord) -> str:
+    return record.candidate or f"epoch {record.epoch}"
+
+
+def _draw_training(history: Sequence[EpochRecord], zero_shot: float | None) -> Figure:
     figure = Figure(figsize=(PAGE_WIDTH, 4.4), layout="constrained")
     loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
     epochs = [record.epoch for record in history]
@@ -229,23 +238,36 @@ def _draw_training(history: Sequence[EpochRecord], baseline_accuracy: float, spl
     _plot_known(loss_axes, epochs, [r.val_loss for r in history], label="validation")
     loss_axes.set_ylabel("loss")
     _plot_known(accuracy_axes, epochs, [r.val_accuracy for r in history], label="validation")
-    level = f"zero-shot ({split} images)"
-    accuracy_axes.axhline(baseline_accuracy, color=MUTED, linestyle="--", linewidth=1.2, label=level)
+    if zero_shot is not None:
+        accuracy_axes.axhline(zero_shot, color=MUTED, linestyle="--", linewidth=1.2, label="zero-shot, validation")
     kept = kept_epoch(history)
     if kept is not None:
         for axes in (loss_axes, accuracy_axes):
             axes.axvline(kept.epoch, color=ACCENT, linewidth=1, alpha=0.35)
         if kept.val_accuracy is not None:
-            star = f"kept: epoch {kept.epoch}"
+            star = f"selected: {_epoch_name(kept)}"
             accuracy_axes.plot(kept.epoch, kept.val_accuracy, "*", color=ACCENT, markersize=13, label=star)
     accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    accuracy_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     accuracy_axes.set_ylabel("accuracy")
-    accuracy_axes.set_xlabel("epoch")
+    _label_epochs(accuracy_axes, history)
     accuracy_axes.margins(y=0.12)
     loss_axes.legend()
     accuracy_axes.legend()
     return figure
+
+
+def _label_epochs(axes: Axes, history: Sequence[EpochRecord]) -> None:
+    """Epochs as numbers, candidates by what they are: slanted where they are too long to stand side by side."""
+    if not history[0].candidate:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        return
+    names = [wording.shortened(record.candidate, LABEL_LENGTH) for record in history]
+    axes.set_xticks([record.epoch for record in history], names)
+    axes.set_xlabel("candidate")
+    if sum(map(len, names)) > CANDIDATE_LETTERS:
+        for label in axes.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor", fontsize=8)
 
 
 def _plot_known(axes: Axes, epochs: Sequence[int], values: Sequence[float | None], *, label: str) -> None:
@@ -258,14 +280,14 @@ def _draw_interpolation(points: Sequence[tuple[float, float]], chosen: tuple[flo
     figure = Figure(figsize=(PAGE_WIDTH, 3.1), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(*zip(*points, strict=True), "o-", color=BASELINE, ms=4)
-    for share, name, side in ((0.0, "zero-shot", "left"), (1.0, "tuned", "right")):
+    for share, name, side in ((0.0, "zero-shot", "left"), (1.0, "fine-tuned", "right")):
         for alpha, accuracy in points:
             if alpha == share:
                 axes.plot(alpha, accuracy, "s", color=BASELINE, ms=7)
                 said = f"{name} {wording.percent(accuracy)}"
                 axes.annotate(said, (alpha, accuracy), xytext=(0, -14), textcoords="offset points", ha=side, fontsize=8)
     axes.plot(*chosen, "*", color=ACCENT, markersize=14)
-    said = f"taken: {chosen[0]:g}, {wording.percent(chosen[1])}"
+    said = f"selected: {chosen[0]:g}, {wording.percent(chosen[1])}"
     # Near the right edge the words go to the left of the star, so that they stay in the plot.
     side = "right" if chosen[0] > 0.7 else "left" if chosen[0] < 0.3 else "center"
     axes.annotate(said, chosen, xytext=(0, 9), textcoords="offset points", ha=side, fontsize=8.5, color=ACCENT)
@@ -273,7 +295,7 @@ def _draw_interpolation(points: Sequence[tuple[float, float]], chosen: tuple[flo
     axes.margins(y=0.22)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.set_ylabel("validation accuracy")
-    axes.set_xlabel("share of the tuned weights")
+    axes.set_xlabel("alpha, fraction of the fine-tuned weights")
     return figure
 
 

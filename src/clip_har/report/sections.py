@@ -1,26 +1,18 @@
-"""The optional parts of an evaluation's page as its template wants them: confidence, corruptions, explanations, data.
+"""The optional parts of an evaluation's page as its template wants them: confidence, corruptions, data.
 
-The facts that sums them up is in `facts`; a part that was not measured is None or empty.
+Explanations are in `explanations`; a part that was not measured is None or empty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from clip_har import wording
-from clip_har.evaluation.findings import Explanation, Robustness
+from clip_har.evaluation.findings import Robustness
 from clip_har.report.finding_plots import by_kind, confidences
-from clip_har.report.html import photograph, split_word
+from clip_har.report.html import split_word
 from clip_har.report.parts import DataSummary, ReportParts
-from clip_har.report.pictures import Pictures
 
-EXPLANATIONS_LIMIT = 24
-PROMPTS_SHOWN = 5
-NEIGHBOURS_SHOWN = 4
 UNREADABLE_SHOWN = 20
 ENVIRONMENT_KEYS = {
     "device": "Device",
@@ -66,54 +58,6 @@ def corruption_rows(robustness: Robustness | None) -> dict[str, Any] | None:
 def _with_mean(values: list[float | None]) -> dict[str, Any]:
     known = [value for value in values if value is not None]
     return {"values": values, "mean": sum(known) / len(known) if known else None}
-
-
-def explanations(found: tuple[Explanation, ...], pictures: Pictures, folder: Path | None) -> list[dict[str, Any]]:
-    """Each explained image with its overlay, closest sentences and closest training images."""
-    return [_explanation(entry, pictures, folder) for entry in found[:EXPLANATIONS_LIMIT]]
-
-
-def _explanation(entry: Explanation, pictures: Pictures, folder: Path | None) -> dict[str, Any]:
-    best = max((similarity for _, similarity in entry.prompts), default=1.0)
-    least = min((similarity for _, similarity in entry.prompts), default=0.0)
-    span = max(best - least, 1e-9)
-    return {
-        "true": entry.true,
-        "answer": entry.predicted,
-        "right": entry.true == entry.predicted,
-        "confidence": wording.percent(entry.confidence, 0),
-        **photograph(entry.path, pictures),
-        "overlay": _overlay(entry, pictures, folder),
-        "prompts": [
-            {
-                "text": text,
-                "similarity": f"{similarity:.3f}",
-                "width": f"{15 + 85 * (similarity - least) / span:.0f}",
-            }
-            for text, similarity in entry.prompts[:PROMPTS_SHOWN]
-        ],
-        "neighbours": [
-            {
-                "label": neighbour.label,
-                "similarity": f"{neighbour.similarity:.2f}",
-                "same": neighbour.label == entry.predicted,
-                **photograph(neighbour.path, pictures),
-            }
-            for neighbour in entry.neighbours[:NEIGHBOURS_SHOWN]
-        ],
-    }
-
-
-def _overlay(entry: Explanation, pictures: Pictures, folder: Path | None) -> dict[str, Any] | None:
-    """The relevance map laid over the picture, read from beside the results."""
-    if entry.overlay is None or folder is None or not pictures.wanted or pictures.full:
-        return None
-    try:
-        with Image.open(folder / entry.overlay) as image:
-            picture = pictures.add(f"overlay:{entry.overlay}", image)
-    except OSError:
-        return None
-    return {"path": entry.path, "picture": picture, "state": "shown"}
 
 
 def data_summary(summary: DataSummary | None, said: Sequence[str] = ()) -> dict[str, Any] | None:

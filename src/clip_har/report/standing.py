@@ -66,7 +66,7 @@ def reading_notes(rows: Sequence[ComparisonRow]) -> list[str]:
         notes.append(
             "Of several seeds, accuracy and macro F1 are means, ± is their sample standard deviation, the interval "
             "is a bootstrap over images and seeds, and p is of a sign-flip test over images on the seeds’ mean "
-            "answers, which does not cover the spread of seeds."
+            "predictions, which does not cover the variation across seeds."
         )
     if single:
         notes.append(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
 from clip_har.audit.records import Audit
 from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, PairedTest
+from clip_har.evaluation.findings import ExplainResult
 from clip_har.files import write_atomically
 from clip_har.report import (
     audit_page,
@@ -18,6 +21,7 @@ from clip_har.report import (
     comparison_tables,
     contact_sheet,
     evaluation_page,
+    explanations,
     finding_plots,
     plots,
     result_documents,
@@ -46,6 +50,7 @@ def write_evaluation(
     *,
     facts: Mapping[str, Any],
     history: Sequence[EpochRecord] = (),
+    validation_level: float | None = None,
     interpolation: Sequence[tuple[float, float]] | None = None,
     chosen_share: float | None = None,
     hard_pairs: Mapping[str, Any] | None = None,
@@ -60,7 +65,8 @@ def write_evaluation(
         out: made if it does not exist; files of the same names are replaced.
         facts: facts about the run; `html.fact_rows` lists the known keys, and `versions` maps packages to
             versions.
-        history: the training, epoch by epoch, for its curve.
+        history: the training, epoch by epoch or candidate by candidate, for its curve.
+        validation_level: zero-shot's accuracy on the same validation images, drawn through the curve if it is known.
         interpolation: share of the tuned weights in [0, 1] and validation accuracy, for WiSE-FT's curve.
         chosen_share: the share that was taken; the most accurate one unless it is given.
         hard_pairs: what was mined for training, {"class_pairs": [{"true", "answered", "count"}, ...],
@@ -77,7 +83,7 @@ def write_evaluation(
     Returns:
         The files written, tables first and report.html last.
     """
-    figures = _evaluation_figures(result, history)
+    figures = _evaluation_figures(result, history, validation_level)
     if interpolation:
         figures["interpolation"] = plots.interpolation_plot(interpolation, chosen_share)
     figures |= finding_plots.finding_plots(findings, result.best.name)
@@ -102,6 +108,21 @@ def write_evaluation(
         *(_write(out / EVALUATION_PLOTS[key], plot.png) for key, plot in figures.items()),
         _write(out / "report.html", page),
     ]
+
+
+def write_explanations(
+    result: ExplainResult, out: Path, *, command: str, load_thumbnail: ThumbnailLoader | None
+) -> Path:
+    """Writes report.html, one file that needs nothing beside it, into the folder `out`, and returns it.
+
+    Args:
+        result: what was explained.
+        out: where the overlays are.
+        command: the command line that makes it again.
+        load_thumbnail: a path from the result -> image, or None if it cannot be read.
+    """
+    page = explanations.explanation_page(result, out, command=command, load_thumbnail=load_thumbnail)
+    return _write(out / "report.html", page)
 
 
 def write_audit(
@@ -133,6 +154,7 @@ def write_comparison(
     *,
     facts: Mapping[str, Any],
     pairwise: Sequence[PairedTest] = (),
+    reports: Mapping[str, Mapping[int, Path]] | None = None,
     command: str,
     load_thumbnail: ThumbnailLoader | None = None,
 ) -> list[Path]:
@@ -144,6 +166,7 @@ def write_comparison(
         out: made if it does not exist; files of the same names are replaced.
         facts: facts that all methods share, as for `write_evaluation`.
         pairwise: tests between the methods on the same images, corrected for their number; one for each pair.
+        reports: a row's name -> seed -> the page of that run alone; the comparison's page links to those that exist.
         command: the command line that makes these files again.
         load_thumbnail: as for `write_evaluation`.
 
@@ -163,6 +186,7 @@ def write_comparison(
         facts=facts,
         figures=figures,
         pairwise=pairwise,
+        reports=_addresses(reports or {}, out),
         command=command,
         load_thumbnail=load_thumbnail,
     )
@@ -190,14 +214,15 @@ def write_contact_sheet(
     return _write(out, contact_sheet.png_bytes(contact_sheet.contact_sheet(items, predictions)))
 
 
-def _evaluation_figures(result: EvalResult, history: Sequence[EpochRecord]) -> dict[str, Plot]:
+def _evaluation_figures(
+    result: EvalResult, history: Sequence[EpochRecord], validation_level: float | None
+) -> dict[str, Plot]:
     figures = {"confusion": plots.confusion_plot(result, result.best, name="confusion")}
     if result.finetuned is not None:
         figures["confusion_baseline"] = plots.confusion_plot(result, result.baseline, name="confusion-baseline")
     figures["per_class"] = plots.per_class_plot(result)
     if history:
-        level = result.baseline.metrics.accuracy
-        figures["training"] = plots.training_plot(history, level, split_word(result.split))
+        figures["training"] = plots.training_plot(history, validation_level)
     return figures
 
 
@@ -205,6 +230,19 @@ def _comparison_figures(rows: Sequence[ComparisonRow], level: float | None, spli
     figures = {"accuracy": comparison_plots.accuracy_plot(rows, level, split)}
     cost = comparison_plots.cost_plot(rows, level, split)
     return figures if cost is None else {**figures, "cost": cost}
+
+
+def _addresses(reports: Mapping[str, Mapping[int, Path]], out: Path) -> dict[str, dict[int, str]]:
+    """Row -> seed -> the report as seen from a page in `out`, of those that exist."""
+    found = {
+        name: {
+            seed: quote(Path(os.path.relpath(path.resolve(), out.resolve())).as_posix())
+            for seed, path in by_seed.items()
+            if path.is_file()
+        }
+        for name, by_seed in reports.items()
+    }
+    return {name: by_seed for name, by_seed in found.items() if by_seed}
 
 
 def _write(path: Path, content: str | bytes) -> Path:
