@@ -77,7 +77,7 @@ def test_help_does_not_import_torch() -> None:
         (["compare", "--data", "d", "--methods", "lora,lora"], "names a method twice"),
         (["predict"], "RUN"),
         (["predict", "run"], "No image is named"),
-        (["train", "--data", "/no/such/folder"], "The dataset folder /no/such/folder does not exist"),
+        (["train", "--data", "/no/such/folder"], "Dataset not found: /no/such/folder"),
     ],
 )
 def test_a_wrong_command_line_is_one_helpful_line(

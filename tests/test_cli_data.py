@@ -145,7 +145,7 @@ def test_an_audit_with_a_model_finds_planted_label_errors(
     ("argv", "said"),
     [
         (["audit"], "data"),
-        (["audit", "/no/such"], "The dataset folder /no/such does not exist"),
+        (["audit", "/no/such"], "Dataset not found: /no/such"),
         (["audit", "d", "--distance", "40"], "--distance must be in [0, 16], not 40"),
         (["audit", "d", "--max-leaks", "-1"], "--max-leaks must be at least 0, or none for any number, not -1"),
         (["audit", "d", "--max-leak", "1"], "--max-leaks"),
@@ -188,7 +188,7 @@ def test_a_plan_is_written_then_applied(leaking: Path, tmp_path: Path, capsys: p
     assert code == 0 and "drop 2, keep 12" in out
     assert len(read_manifest(clean)) == 12
     assert refused(capsys, "clean", leaking, "--plan", plan, "--out", clean).endswith(
-        f"{clean} exists. Name a new file for --out, or delete it."
+        f"{clean} exists. Pass a new file with --out, or delete this one."
     )
     assert f"The plan {plan} exists" in refused(capsys, "clean", leaking, "--plan", plan)
 

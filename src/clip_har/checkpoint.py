@@ -205,7 +205,7 @@ class Run:
         name = self.card.method
         known = METHODS[name].weights_file  # a property where it depends on the settings
         weights = self.folder / known if isinstance(known, str) else self.folder
-        return RunError(f"{weights} does not hold the weights of the method {name!r}", remedy="Train the run again.")
+        return RunError(f"{weights} does not contain the weights of the method {name!r}", remedy="Train the run again.")
 
 
 def resolve_run(path: Path) -> Path:
@@ -217,13 +217,13 @@ def resolve_run(path: Path) -> Path:
     historic = path.name in HISTORIC_FILES and path.parent.is_dir()
     folder = path.parent if path.is_file() or (historic and not path.exists()) else path
     if not folder.exists():
-        raise RunError(f"There is no run folder {path}", remedy="Train one first: clip-har train --help.")
+        raise RunError(f"Run folder {path} not found", remedy="Train one first: clip-har train --help.")
     if not (folder / "card.json").is_file():
         begun = (folder / "config.json").is_file()
-        said = "is a run that was not finished" if begun else "is not a run folder (it has no card.json)"
-        remedy = "Finish it with clip-har train --resume." if begun else "Give the folder that clip-har train wrote."
+        said = "is an unfinished run" if begun else "is not a run folder (it has no card.json)"
+        remedy = "Finish it with clip-har train --resume." if begun else "Pass a folder written by clip-har train."
         if is_checkpoint_file(path):
-            remedy = f"Make a run of the checkpoint with clip-har import {path}."
+            remedy = f"Convert the checkpoint with clip-har import {path}."
         raise RunError(f"{folder} {said}", remedy=remedy)
     return folder
 
@@ -250,20 +250,20 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
     """Refuse a run folder that may not be written to, before anything slow happens. Writes nothing.
 
     Raises:
-        RunError: a run is there and `resume` is not asked, or it was made with other settings.
+        RunError: a run is there and `resume` is not asked, or it was trained with other settings.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"--out {folder} is a file", remedy="Give a folder.")
+        raise RunError(f"--out {folder} is a file", remedy="Pass a folder with --out.")
     if not has_run(folder):
         return
     if not resume:
-        remedy = "Choose another --out, or continue it with --resume."
-        raise RunError(f"{folder} already holds a run", remedy=remedy)
+        remedy = "Choose another --out, or resume it with --resume."
+        raise RunError(f"{folder} already contains a run", remedy=remedy)
     differing = differing_settings(_read_json(folder / "config.json"), config)
     if differing:
         raise RunError(
-            f"The run in {folder} was made with other settings: {', '.join(differing)}",
-            remedy="Give the same settings to resume it, or choose another --out.",
+            f"The run in {folder} was trained with other settings: {', '.join(differing)}",
+            remedy="Pass the same settings to resume it, or choose another --out.",
         )
 
 
@@ -285,7 +285,7 @@ def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_
     """
     tensors = method.tensors(classifier)
     if not tensors and method.has_weights:
-        raise ValueError(f"{method.name}: `tensors` gives nothing to save (buffers are not saved by themselves)")
+        raise ValueError(f"{method.name}: `tensors` returns nothing to save (buffers are not saved automatically)")
     if not tensors:
         return ()
     write_atomically(folder / method.weights_file, save(tensors, {"format": "pt"}))

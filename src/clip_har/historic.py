@@ -110,9 +110,7 @@ def evaluate_lora_clip(
     lora = run.settings.lora
     for name, given, trained in (("rank", rank, lora.rank), ("alpha", alpha, lora.alpha)):
         if given is not None and given != trained:
-            raise RunError(
-                f"{run.folder} was trained with {name} {trained}, not {given}", remedy=f"Leave out --{name}."
-            )
+            raise RunError(f"{run.folder} was trained with {name} {trained}, not {given}", remedy=f"Remove --{name}.")
     code = _evaluate(data_dir, run.folder, config, model_name, run.folder / "eval")
     _copy_tables(run.folder / "eval", output_csv)
     return code

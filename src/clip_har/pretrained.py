@@ -159,7 +159,7 @@ def _parse(name: str) -> tuple[str, str | None]:
             f"{architecture} has no weights {pretrained!r}" if pretrained else f"{architecture} has no default weights"
         )
         raise ModelError(
-            said, remedy=f"Known for it: {', '.join(tags) or 'none'}; or give a file as {architecture}:FILE."
+            said, remedy=f"Known for it: {', '.join(tags) or 'none'}; or pass a file as {architecture}:FILE."
         )
     return architecture, pretrained
 
@@ -193,8 +193,8 @@ def _checked_local(name: str) -> str:
     folder = Path(name.partition(":")[2])
     if name.startswith("local-dir:") and not (folder / model_files.CONFIG).is_file():
         raise ModelError(
-            f"{folder} holds no open_clip model (no open_clip_config.json)",
-            remedy="Give the folder that holds open_clip_config.json and the weights.",
+            f"{folder} contains no open_clip model (no open_clip_config.json)",
+            remedy="Pass the folder that contains open_clip_config.json and the weights.",
         )
     return name
 
@@ -285,7 +285,7 @@ def _open_file(name: str, architecture: str, path: Path, files_sha256: str) -> O
     if not architecture and weights is None:
         raise ModelError(
             f"{path} does not say which architecture its weights are for",
-            remedy=f"Name it too, for example --model ViT-B-32:{path}.",
+            remedy=f"Specify it too, for example --model ViT-B-32:{path}.",
         )
     if not architecture:
         assert weights is not None

@@ -100,7 +100,7 @@ def place_best(folder: Path, method: Method, best: BestWeights | None) -> None:
         source.replace(target)
     if not _has(target, best.sha256):
         raise RunError(
-            f"{target} cannot be read back as it was trained",
+            f"{target} cannot be read back unchanged",
             remedy="Check the disk, then train again into another --out.",
         )
 
@@ -177,7 +177,7 @@ def _saved_state(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Sav
     start = json.loads(metadata.get("start", "{}"))  # a state of an earlier version recorded neither of these
     best = json.loads(metadata.get("best", "null"))
     if best is not None and not re.fullmatch(r"best-\d+\.safetensors", best["file"]):
-        raise ValueError("a path that leads elsewhere")
+        raise ValueError("a path outside the run folder")
     return SavedState(
         snapshot=Snapshot(tensors=tensors, values=json.loads(metadata["values"])),
         start=Start(

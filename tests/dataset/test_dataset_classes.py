@@ -35,7 +35,7 @@ def test_a_test_class_that_was_not_trained_on_is_left_out_and_said(tmp_path: Pat
     )
     assert dataset.classes == ("running", "sitting")
     assert class_counts(dataset, "test") == {"running": 3, "sitting": 3}
-    assert dataset.warnings == ("Images of classes that were not trained on are left out: flying (5)",)
+    assert dataset.warnings == ("Images of classes that were not trained on are excluded: flying (5)",)
 
 
 def test_a_training_class_without_test_images_stays_and_is_said(tmp_path: Path) -> None:

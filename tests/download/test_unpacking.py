@@ -204,5 +204,5 @@ def test_a_tar_without_end_is_left_at_the_first_file_too_many(tmp_path: Path) ->
 def test_what_is_no_archive_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     assert said in refused(tmp_path / "x", tmp_path / "out")
-    with pytest.raises(DataError, match="There is no archive"):
+    with pytest.raises(DataError, match=r"Archive .* not found"):
         unpack(tmp_path / "gone", tmp_path / "out")

@@ -37,7 +37,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
     run = checkpoint.load_run(config.checkpoint) if config.checkpoint else None
     out = config.out or (run.folder / "eval" if run else Path("eval"))
     if config.explain and run is None:
-        raise ConfigError("--explain explains a run, and there is none", remedy="Name one with --checkpoint.")
+        raise ConfigError("--explain requires a run", remedy="Pass one with --checkpoint.")
     checks = read_checks(config.audit) if config.audit else ()
     with exclusive(out):
         return _evaluate(config, run, out, checks, progress, command), out

@@ -166,11 +166,11 @@ def _validate(config: SplitConfig) -> None:
     """Refuse settings that cannot work, all of them at once."""
     problems = list(range_problems(config))
     if config.near_distance is not None and NEAR_DUPLICATES not in config.group_by:
-        problems.append("--near-distance needs --group-by near-duplicates")
+        problems.append("--near-distance requires --group-by near-duplicates")
     if NO_GROUPS in config.group_by and len(config.group_by) > 1:
-        problems.append("--group-by none stands alone")
+        problems.append("--group-by none cannot be combined with other groups")
     if not config.group_by:
-        problems.append("--group-by names nothing")
+        problems.append("--group-by is empty")
     problems += [
         f"--group-by {source} is neither {NEAR_DUPLICATES} nor {NO_GROUPS} nor a file"
         for source in config.group_by
@@ -183,7 +183,9 @@ def _validate(config: SplitConfig) -> None:
 def _refuse_other_split(path: Path, dataset: ActionDataset) -> None:
     """A manifest is kept once it is made: runs refer to it."""
     if path.is_file() and path.read_bytes() != dataset.manifest_csv().encode():
-        raise RunError(f"{path} is there and holds another split", remedy="Choose another --out, or remove that file.")
+        raise RunError(
+            f"{path} already exists and contains a different split", remedy="Choose another --out, or remove that file."
+        )
 
 
 def _uneven_warnings(dataset: ActionDataset, config: SplitConfig) -> list[str]:
@@ -200,8 +202,9 @@ def _uneven_warnings(dataset: ActionDataset, config: SplitConfig) -> list[str]:
         far = [label for label in off if abs(off[label]) > max(UNEVEN, 1 / totals[label])]
         if far:
             warnings.append(
-                f"Groups are too large for an even {name} split: {len(far)} of {len(off)} classes are more than "
-                f"{UNEVEN:.0%} off the {wanted:.1%} asked for, {worst} most with {counts[worst] / totals[worst]:.1%}"
+                f"Groups are too large for an even {name} split: {len(far)} of {len(off)} classes differ by more than "
+                f"{UNEVEN:.0%} from the requested {wanted:.1%}. The largest deviation is {worst} with "
+                f"{counts[worst] / totals[worst]:.1%}"
             )
         totals.subtract(counts)
         totals = +totals

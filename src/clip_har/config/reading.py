@@ -64,7 +64,7 @@ def load_config_file(
             values[name] = value
     values.pop("resume", None)
     if problems:
-        raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Fix or remove what is named here.")
+        raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Fix or remove these entries.")
     if ignored:
         note(ignored_line(str(path), ignored))
     return values
@@ -87,7 +87,7 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid {kind}: {error}", remedy="Fix the file.") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds no settings", remedy="Write an object of names and values.")
+        raise ConfigError(f"{path} contains no settings", remedy="Write an object of option names and values.")
     return raw
 
 

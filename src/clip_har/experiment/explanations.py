@@ -83,7 +83,7 @@ class Explainer:
                 self._progress.warn(f"cannot read {record.name}: {encoding.unreadable[record.sha256]}")
         records = [record for record in records if record.sha256 not in encoding.unreadable]
         if not records:
-            raise DataError("None of the images can be read", remedy="Name image files such as photo.jpg.")
+            raise DataError("None of the images can be read", remedy="Pass image files such as photo.jpg.")
         first = self._experiment.dataset.classes[0]  # a label that is only needed to make a split of them
         dataset = dataclasses.replace(
             self._experiment.dataset, records=tuple(dataclasses.replace(record, label=first) for record in records)
@@ -186,7 +186,7 @@ class Explainer:
     def _plane(self, images: LabelledImages) -> EmbeddingMap | None:
         if self._config.embedding_map == "none":
             return None
-        self._progress.note("Laying the test images out on a plane")  # UMAP takes its time
+        self._progress.note("Projecting the test images to two dimensions")  # UMAP takes its time
         method, before = neighbours.plane(images.table.embedding, self._config.embedding_map, self._config.seed)
         if self._answering.run is None:
             return EmbeddingMap(method=method, baseline=before, finetuned=None)
@@ -216,7 +216,7 @@ class Explainer:
                     answers_B = classes_N[list(part)].to(device)
                     maps.append(relevance_maps(logits_of, visual, images_BCHW.to(device), answers_B))
                 if maps[0] is None or maps[1] is None:
-                    self._progress.warn("This image tower has neither attention nor feature maps: no overlays")
+                    self._progress.warn("This image encoder has neither attention nor feature maps: no overlays")
                     return names
                 self._map_method = maps[0][0]
                 for row, index in enumerate(part):
@@ -261,11 +261,11 @@ class Explainer:
 
 def _hash(path: Path) -> str:
     if path.exists() and not path.is_file():  # a device or a pipe may have no end
-        raise DataError(f"The image {path} is not a regular file", remedy="Name an image file such as photo.jpg.")
+        raise DataError(f"The image {path} is not a regular file", remedy="Pass an image file such as photo.jpg.")
     try:
         return content_hash(path)
     except OSError as error:
-        raise DataError(f"The image {path} cannot be read: {error.strerror}", remedy="Name a file.") from error
+        raise DataError(f"The image {path} cannot be read: {error.strerror}", remedy="Pass an image file.") from error
 
 
 def explanations_csv(result: ExplainResult) -> str:

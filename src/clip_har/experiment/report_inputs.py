@@ -20,7 +20,7 @@ from clip_har.experiment.setup import Experiment
 from clip_har.files import read_text
 
 LARGEST_AUDIT_BYTES = 1_000_000_000
-_AUDIT_REMEDY = "Write one with clip-har data audit DATA --json FILE."
+_AUDIT_REMEDY = "Create one with clip-har data audit DATA --json FILE."
 
 
 def data_summary(dataset: ActionDataset, checks: tuple[Check, ...] = ()) -> report.DataSummary:

@@ -182,9 +182,11 @@ def scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:
     if counts["test"]:
         return "test", warnings
     if counts["val"]:
-        warnings.append("There is no test split: these are validation images, on which the weights were chosen")
+        warnings.append(
+            "There is no test split: metrics are on the validation images, which were also used for model selection"
+        )
         return "val", warnings
-    raise DataError(f"{dataset.root} has no test images of these classes", remedy="Give a folder with a test/ split.")
+    raise DataError(f"{dataset.root} has no test images of these classes", remedy="Pass a dataset with a test split.")
 
 
 def few_shot(labels_N: Tensor, shots: int, seed: int) -> list[int]:
@@ -256,7 +258,7 @@ def _without_held_out(
         held_out = novel_class_names(whole.classes, hold_out, data.split_seed)
     if not held_out:
         return whole, None
-    progress.note(f"Held out of training: {', '.join(held_out)}")
+    progress.note(f"Excluded from training: {', '.join(held_out)}")
     return split_novel(whole, held_out)
 
 
@@ -294,7 +296,7 @@ def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress
         write_unreadable(dataset, out / "unreadable.csv")
     first = dataset.unreadable[0]
     progress.warn(
-        f"{len(dataset.unreadable)} images cannot be read and are left out, such as {first.name} ({first.reason}); "
+        f"{len(dataset.unreadable)} images cannot be read and are skipped, such as {first.name} ({first.reason}); "
         f"all in {out / 'unreadable.csv'}"
     )
     counts = dataset.counts()
@@ -305,7 +307,7 @@ def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress
             raise DataError(
                 f"{bad} of {bad + counts[split]} {split} images ({share:.0%}) cannot be read, "
                 f"above the limit of {limit:.0%}",
-                remedy=f"Mend or remove those listed in {out / 'unreadable.csv'}, or raise --unreadable-limit.",
+                remedy=f"Fix or remove the files listed in {out / 'unreadable.csv'}, or raise --unreadable-limit.",
             )
 
 
@@ -315,7 +317,7 @@ def _require_training_images(dataset: ActionDataset) -> None:
         if not counts[split]:
             raise DataError(
                 f"{dataset.root} has no {split} images",
-                remedy="Training needs a train/ folder with at least two images in some class.",
+                remedy="Add a train/ folder with at least two images in one class.",
             )
     trained = {record.label for record in dataset.split("train")}
     lacking = [name for name in dataset.classes if name not in trained]

@@ -43,7 +43,7 @@ def load_pyarrow(file: Path, module: str = "pyarrow") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"Reading {file} needs the package pyarrow, which is not installed",
+            f"Reading {file} requires the package pyarrow, which is not installed",
             remedy="pip install 'clip-har[parquet]'",
         ) from error
 

@@ -62,7 +62,7 @@ class Preprocessing:
         ]
         if problems:
             values = ", ".join(f"{name} = {getattr(self, name)!r}" for name in problems)
-            raise ConfigError(f"preprocessing cannot use {values}", remedy="Take the values of the backbone's card.")
+            raise ConfigError(f"preprocessing cannot use {values}", remedy="Use the values of the backbone's card.")
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as what `json.dumps` takes."""

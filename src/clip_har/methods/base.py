@@ -281,8 +281,8 @@ class Method(ABC):
         """
         del frame, tensors
         raise ConfigError(
-            f"wise-ft cannot mix a run of {self.name!r} with zero-shot weights",
-            remedy="Start it from a run of lora, full or two-tier.",
+            f"wise-ft cannot interpolate a run of {self.name!r} with zero-shot weights",
+            remedy="Pass a run of lora, full or two-tier.",
         )
 
 

@@ -61,7 +61,7 @@ def find_targets(
         if not any(tower_of(name) == tower for name in targets.called + targets.read):
             other = "image" if tower == "text" else "text"
             raise ConfigError(
-                f"The {tower} tower has no layer that --placement {placement} --layers {layers} could adapt",
+                f"The {tower} encoder has no layer that --placement {placement} --layers {layers} can adapt",
                 remedy=f"Use --towers {other}, or --placement embedding, which fits every model.",
             )
     return targets
@@ -112,7 +112,7 @@ def _within(layers: str, names: list[str], order: list[str], tower: str) -> list
     count = int(layers.removeprefix("last:")) if re.fullmatch(r"last:\d+", layers) else 0
     if not 1 <= count <= len(known):
         raise ConfigError(
-            f"--layers {layers} does not fit: the {tower} tower has {len(known)} layers",
+            f"--layers {layers} does not fit: the {tower} encoder has {len(known)} layers",
             remedy=f"Use all, or last:K with K from 1 to {len(known)}." if known else "Use --layers all.",
         )
     kept = known[-count:]

@@ -161,7 +161,7 @@ class TowerLora(GradientMethod):
         merged = [n for n in targets.called if isinstance(classifier.model.get_submodule(n), nn.MultiheadAttention)]
         if self.settings.lora.dora and (merged or targets.read):
             name = (merged + targets.read)[0]
-            raise ConfigError(f"PEFT has no DoRA for layers such as {name}", remedy="Leave --dora out.")
+            raise ConfigError(f"PEFT has no DoRA for layers such as {name}", remedy="Remove --dora.")
         return classifier, targets
 
     def _require_fitting_rank(self, model: nn.Module, targets: Targets) -> None:
