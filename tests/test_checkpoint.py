@@ -118,7 +118,7 @@ def test_what_is_no_run_is_refused_with_a_remedy(tmp_path: Path) -> None:
         checkpoint.resolve_run(finished(tmp_path / "run") / "clip_lora_bset.pt")
     begun = tmp_path / "begun"
     checkpoint.write_json(begun / "config.json", {})
-    with pytest.raises(RunError, match=r"not finished\. Finish it with"):
+    with pytest.raises(RunError, match=r"an unfinished run\. Finish it with"):
         checkpoint.resolve_run(begun)
 
 
@@ -203,7 +203,7 @@ def test_a_pickle_under_the_weights_name_is_not_executed(tmp_path: Path) -> None
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     checkpoint.check_folder(tmp_path / "new", given(), resume=False)
     run = finished(tmp_path / "run")
-    with pytest.raises(RunError, match=r"already holds a run.*--resume"):
+    with pytest.raises(RunError, match=r"already contains a run.*--resume"):
         checkpoint.check_folder(run, given(), resume=False)
     checkpoint.check_folder(run, given(epochs=15, rank=16, workers=7, data="elsewhere"), resume=True)
     with pytest.raises(RunError, match=r"other settings: epochs 15 -> 3, rank 16 -> 8"):

@@ -104,7 +104,7 @@ def test_an_evaluation_scores_base_and_novel_as_by_hand(five: Path, run: checkpo
     assert result.classes == found.base_classes == BASE
     assert found.novel_classes == NOVEL
     assert result.n == 18
-    assert not any("left out" in warning for warning in result.warnings)
+    assert not any("excluded" in warning for warning in result.warnings)
     before, after = novel_by_hand(run, five)
     assert (found.baseline.novel, found.finetuned.novel) == pytest.approx((before, after))
     assert found.finetuned.base == pytest.approx(result.finetuned.metrics.accuracy)
@@ -170,7 +170,7 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
         assert unseen.novel == zero_shot.novel
         assert unseen.base == pytest.approx(rows[name].accuracy)
         assert "cannot predict the unseen classes" in rows[name].note
-    assert "no answer" not in rows["zero-shot"].note and rows["coop"].unseen is not None
+    assert "cannot predict" not in rows["zero-shot"].note and rows["coop"].unseen is not None
     written = {row["method"]: row for row in json.loads((tmp_path / "comparison.json").read_text())}
     assert set(written["zero-shot"]["unseen"]) == {"base", "novel", "harmonic"}
     with (tmp_path / "comparison.csv").open() as stream:

@@ -285,7 +285,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
         patch.setattr(fitting, "save_state", dying)
         with pytest.raises(SystemExit):
             commands.train(train_config(photos, tiny_model, tmp_path / "killed"))
-    with pytest.raises(RunError, match="not finished"):
+    with pytest.raises(RunError, match="unfinished run"):
         checkpoint.load_run(tmp_path / "killed")
     resumed = commands.train(train_config(photos, tiny_model, tmp_path / "killed", resume=True))
     expected = load_file(whole.folder / "adapter_model.safetensors")

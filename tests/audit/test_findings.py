@@ -59,7 +59,7 @@ def test_odd_images_are_found_by_size_shape_and_colour(tmp_path: Path) -> None:
             "330 x 80 pixels: the model sees only its centre, or at low resolution",
         ),
         ("greyscale", "train/running/grey.jpg"): ("note", "without colour"),
-        ("one-tone", "train/running/flat.jpg"): ("warning", "of one tone all over: it shows nothing"),
+        ("one-tone", "train/running/flat.jpg"): ("warning", "a single colour: it shows nothing"),
     }
     wider = audited(root, min_side=63, max_aspect=5.0)
     assert {finding.kind for finding in wider.of("odd")} == {"greyscale", "one-tone"}
@@ -173,7 +173,7 @@ def test_the_json_holds_everything_that_was_found(tmp_path: Path) -> None:
     assert leak == {
         "kind": "leak",
         "severity": "error",
-        "why": "The same file in test and train: scores on test flatter",
+        "why": "The same file in test and train: metrics on test are too optimistic",
         "action": "Drop the copy outside test.",
         "count": 1,
         "files": [
@@ -255,11 +255,11 @@ def test_an_audit_leaves_the_dataset_as_it_is(tmp_path: Path) -> None:
 
 
 def test_folders_without_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="Dataset not found"):
         audited(tmp_path / "none")
     put(tmp_path, "cycling/page.jpg", b"<html>")
     put(tmp_path, "running/page.jpg", b"<html>")
-    with pytest.raises(DataError, match="holds no readable image"):
+    with pytest.raises(DataError, match="contains no readable image"):
         audited(tmp_path)
 
 

@@ -279,7 +279,7 @@ def test_what_the_manifest_still_lacks_or_leaks_is_warned_of(root: Path, tmp_pat
     assert cleaned.warnings == (
         "1 files that are not images cannot be listed, such as test/running/empty.jpg",
         "1 images still are in several splits",
-        "No image is left of running",
+        "No image remains of running",
     )
 
 

@@ -259,7 +259,7 @@ def test_names_that_are_not_utf_8_can_still_be_written(tmp_path: Path) -> None:
     [
         (b"", "empty file"),
         (b"<!DOCTYPE html><html>404", "not an image but an HTML page"),
-        (b"\x00\x00\x00\x18ftypheic", "not an image but a HEIC photograph (convert it to JPEG first)"),
+        (b"\x00\x00\x00\x18ftypheic", "not an image but a HEIC image (convert it to JPEG first)"),
         (b"version https://git-lfs.github.com/spec/v1", "not an image but a Git LFS pointer"),
         (b"\x00" * 20, "not an image but unknown data"),
     ],
@@ -338,7 +338,7 @@ def test_all_copies_of_an_unreadable_image_leave(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_dataset_are_refused(tmp_path: Path) -> None:
-    assert "does not exist" in refusal(tmp_path / "missing").what
+    assert "Dataset not found" in refusal(tmp_path / "missing").what
     (tmp_path / "har.zip").write_bytes(b"PK\x03\x04")
     assert "is a file, not a folder" in refusal(tmp_path / "har.zip").what
     (tmp_path / "empty").mkdir()

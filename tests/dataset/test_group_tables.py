@@ -49,7 +49,7 @@ def test_images_without_a_group_and_strange_paths_are_said(tmp_path: Path) -> No
     together, warnings = groups(tmp_path, text)
     assert together == []
     assert warnings == [
-        "1 paths in TABLE are no images of the dataset: else.jpg",
+        "1 paths in TABLE are not images of the dataset: else.jpg",
         "2 images have no line in TABLE and are in no group: train/sit/1.jpg, test/sit/3.jpg",
     ]
 
@@ -77,7 +77,7 @@ def test_malformed_tables_are_refused(tmp_path: Path, text: str | bytes, said: s
     path = table(tmp_path, text)
     with pytest.raises(DataError) as caught:
         read_groups(path, RECORDS)
-    assert str(caught.value) == f"{path} {said}. Give a CSV whose first line is path,group."
+    assert str(caught.value) == f"{path} {said}. Write a CSV whose first line is path,group."
 
 
 def test_ambiguous_and_wholly_foreign_paths_are_refused(tmp_path: Path) -> None:

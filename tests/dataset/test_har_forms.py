@@ -31,7 +31,7 @@ def test_the_flat_form_takes_its_test_split_out_of_the_labelled_images(tmp_path:
     root = write_kaggle_flat(tmp_path / "Human Action Recognition")
     dataset = load_dataset(tmp_path, test_fraction=0.25, val_fraction=0.25)
     assert dataset.root == root.resolve() and dataset.classes == HAR
-    assert dataset.form == "Kaggle's flat form (Training_set.csv with the columns filename, label)"
+    assert dataset.form == "Kaggle's flat format (Training_set.csv with the columns filename, label)"
     assert dataset.own_splits == frozenset()
     assert names(dataset) == {f"train/Image_{number}.jpg" for number, _ in labelled(HAR, 4, start=1)}
     assert class_counts(dataset, "test") == dict.fromkeys(HAR, 1)
@@ -74,7 +74,7 @@ def test_the_hub_form_trains_with_its_test_split_set_aside(tmp_path: Path) -> No
     assert len(dataset.records) == 60 and dataset.classes == HAR
     assert class_counts(dataset, "test") == dict.fromkeys(HAR, 1)
     assert not any("test-0000" in name for name in names(dataset))
-    assert dataset.warnings == ("The data's own test split is set aside (6 images)",)
+    assert dataset.warnings == ("The dataset's own test split is ignored (6 images)",)
     assert dataset.form == "a Hugging Face dataset, 3 Parquet files (image: image, label: labels)"
 
 

@@ -57,7 +57,7 @@ def test_a_tables_paths_outside_are_said(tmp_path: Path, form: str) -> None:
         source = find_source(given)
         said = [warning for warning in source.warnings if "outside" in warning]
         assert len(source.files) == 25 and len(said) == 1
-        assert said[0].startswith(f"1 of 25 images lie outside {data}") and str(tmp_path / "secret") in said[0]
+        assert said[0].startswith(f"1 of 25 images are outside {data}") and str(tmp_path / "secret") in said[0]
 
 
 def test_a_table_apart_from_its_images_says_where_they_lie(tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ def test_fetched_data_with_images_outside_is_refused(tmp_path: Path) -> None:
 def test_what_is_fetched_just_now_is_refused_before_it_is_remembered(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="13 images of"):
         find_source(with_links(tmp_path), fetched=True)
-    assert "folder" in refusal(tmp_path / "elsewhere" / "nothing").what
+    assert "Dataset not found" in refusal(tmp_path / "elsewhere" / "nothing").what

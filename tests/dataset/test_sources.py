@@ -108,7 +108,7 @@ def test_files_that_do_not_exist_are_counted_and_the_first_three_named(tmp_path:
         (tmp_path / "images" / f"Image_{number}.jpg").unlink()
     error = refusal(table)
     assert error.what == (
-        f"{table.resolve()} names 4 files of 12 that do not exist: images/Image_3.jpg, images/Image_4.jpg, "
+        f"{table.resolve()} lists 4 files of 12 that do not exist: images/Image_3.jpg, images/Image_4.jpg, "
         f"images/Image_5.jpg and 1 more (looked for in {tmp_path.resolve()})"
     )
     assert refusal(tmp_path).what == error.what
@@ -118,7 +118,7 @@ def test_files_that_do_not_exist_are_counted_and_the_first_three_named(tmp_path:
     ("text", "said"),
     [
         ("id,label\n1,a\n", "has no column of image paths (its columns are id, label)"),
-        ("filename,width\nimages/Image_0.jpg,3\n", "has no column of classes (of paths: filename)"),
+        ("filename,width\nimages/Image_0.jpg,3\n", "has no class column (path column: filename)"),
         ("filename,label\nimages/Image_0.jpg,\n", "has a class (of 1 listed)"),
         ("filename,label,split\nimages/Image_0.jpg,a,blue\n", "has in its column split 'blue', which is not a split"),
         (
@@ -182,7 +182,7 @@ def test_class_folders_win_over_a_table_whose_images_are_elsewhere(tmp_path: Pat
     dataset = load_dataset(tmp_path)
     assert dataset.classes == CLASSES and dataset.form == "class folders"
     assert dataset.warnings == (
-        "log.csv names images that are not there and was not read; the classes are those of the folders",
+        "log.csv lists images that do not exist and was not read; the classes are those of the folders",
     )
 
 
@@ -251,7 +251,9 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr("clip_har.images.parquet.importlib.import_module", missing)
     error = refusal(tmp_path / "train.parquet")
-    assert error.what == f"Reading {tmp_path.resolve()}/train.parquet needs the package pyarrow, which is not installed"
+    assert (
+        error.what == f"Reading {tmp_path.resolve()}/train.parquet requires the package pyarrow, which is not installed"
+    )
     assert error.remedy == "pip install 'clip-har[parquet]'"
 
 

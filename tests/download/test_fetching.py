@@ -198,8 +198,8 @@ def test_where_there_are_no_hard_links_images_are_copied_and_the_unpacked_ones_g
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
-        (("cats", "dogs"), "is not HAR: it lacks calling, clapping, cycling and 12 more and it has cats, dogs"),
-        (HAR[1:], "is not HAR: it lacks calling"),
+        (("cats", "dogs"), "is not HAR: it has no calling, clapping, cycling and 12 more and it has cats, dogs"),
+        (HAR[1:], "is not HAR: it has no calling"),
         ((*HAR, "skiing"), "is not HAR: it has skiing"),
     ],
 )

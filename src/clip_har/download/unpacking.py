@@ -207,7 +207,7 @@ def _copy(source: IO[bytes], target: IO[bytes], member: _Member, archive: Path) 
     while chunk := source.read(min(_CHUNK, member.size - written + 1)):
         written += len(chunk)
         if written > member.size:
-            raise _too_much(archive, f"{member.name} is larger than it says", f"{member.size:,} bytes")
+            raise _too_much(archive, f"{member.name} is larger than its declared size", f"{member.size:,} bytes")
         target.write(chunk)
     if written < member.size:
         raise DataError(f"The archive {archive} ends in the middle of {member.name}", remedy="Download it again.")

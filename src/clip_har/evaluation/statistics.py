@@ -67,7 +67,7 @@ def sign_flip_p(correct_a_N: BoolArray, correct_b_SN: BoolArray) -> float:
     """
     n_seeds = len(correct_b_SN)
     if correct_b_SN.shape[1:] != correct_a_N.shape:
-        raise ValueError(f"paired answers differ in shape: {correct_a_N.shape} and {correct_b_SN.shape}")
+        raise ValueError(f"paired predictions differ in shape: {correct_a_N.shape} and {correct_b_SN.shape}")
     return flip_p(correct_b_SN.sum(axis=0, dtype=np.int64) - n_seeds * correct_a_N.astype(np.int64))
 
 
@@ -114,7 +114,7 @@ def _fair_coin(tosses: int) -> FloatArray:
 def _discordant(correct_a_N: BoolArray, correct_b_N: BoolArray) -> tuple[int, int]:
     """How many images only b answers rightly, and how many only a does."""
     if correct_a_N.shape != correct_b_N.shape:
-        raise ValueError(f"paired answers differ in shape: {correct_a_N.shape} and {correct_b_N.shape}")
+        raise ValueError(f"paired predictions differ in shape: {correct_a_N.shape} and {correct_b_N.shape}")
     a, b = correct_a_N.astype(bool), correct_b_N.astype(bool)
     return int((b & ~a).sum()), int((a & ~b).sum())
 

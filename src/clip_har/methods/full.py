@@ -88,7 +88,7 @@ class TwoTier(FullFineTuning):
     """
 
     name = "two-tier"
-    source = "the historic project's config files"
+    source = "the predecessor project's config files"
 
     @classmethod
     def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
