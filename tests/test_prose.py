@@ -16,7 +16,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "clip_har"
 DOCUMENTS = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG")]
-HELP = {f"config/{name}.py" for name in ("groups", "commands", "data_commands")} | {"cli/app.py", "cli/data.py"}
+HELP = {f"config/{name}.py" for name in ("groups", "commands", "data_commands")} | {
+    "cli/app.py",
+    "cli/data.py",
+    "historic.py",
+}
 """Modules whose docstrings are help texts."""
 DISPLAYS = {"report", "cli", "console", "demo"}
 """Packages whose strings are headings and labels, not messages; of cli, the help texts are checked."""

@@ -31,7 +31,7 @@ from clip_har.protocol import Protocol, hash_prompts
 from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
-"""File names that the historic commands give as a checkpoint; they mean the run folder they would lie in."""
+"""File names that the predecessor's commands give as a checkpoint; they mean the run folder they would lie in."""
 _RECORDED = ("config.json", "prompts.safetensors", "manifest.csv", "unreadable.csv", "log.jsonl", "hard_pairs.json")
 
 
@@ -278,7 +278,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> tuple[str, ...]:
-    """Write a classifier's weights and what other tools need beside them; returns the other files' names.
+    """Write a classifier's weights and what other tools need next to them; returns the other files' names.
 
     Raises:
         ValueError: the method has weights, but gives none.
@@ -293,7 +293,7 @@ def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_
 
 
 def save_extra_files(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> tuple[str, ...]:
-    """Write what other tools need beside the weights, and return the files' names."""
+    """Write what other tools need next to the weights, and return the files' names."""
     contents = method.extra_files(classifier, backbone_name)
     for name, content in contents.items():
         write_json(folder / name, content)
@@ -301,7 +301,7 @@ def save_extra_files(folder: Path, method: Method, classifier: Classifier, backb
 
 
 def save_prompts(folder: Path, prompts_CD: Tensor) -> None:
-    """Write the class prompts' embeddings, so that the run answers without its text tower."""
+    """Write the class prompts' embeddings, so that the run answers without its text encoder."""
     write_atomically(folder / "prompts.safetensors", save({"prompts_CD": prompts_CD.contiguous()}))
 
 

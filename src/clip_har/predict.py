@@ -100,7 +100,7 @@ class Predictor:
         run: run folder, or a file in it; a path as text will do.
         model: where the backbone is now, if not where the run's card says; it must be the same weights.
         device: "auto", or anything torch.device takes.
-        precision: arithmetic of the image tower.
+        precision: arithmetic of the image encoder.
 
     Raises:
         RunError: no finished run, or the backbone is not the one it was trained on.

@@ -30,7 +30,7 @@ HISTORIC_NAMES = {
     "RN50": "RN50:openai",
     "RN101": "RN101:openai",
 }
-"""The historic model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
+"""The original model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
 
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -90,7 +90,7 @@ def fingerprint(name: str) -> str:
     """SHA-256 over all files that the named model is read from: relative paths and contents.
 
     Returns:
-        "" for a model that its name identifies: demo, a historic name, or one of open_clip's.
+        "" for a model that its name identifies: demo, an original name, or one of open_clip's.
 
     Raises:
         ModelError: the model is not on this machine.

@@ -1,4 +1,4 @@
-"""Class names -> sentences for the text tower. Embedding them is the backbone's job."""
+"""Class names -> sentences for the text encoder. Embedding them is the backbone's job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTION_TEMPLATES: tuple[str, ...] = (
     "a video frame of someone {}",
     "footage of a person {}",
 )
-"""The seven templates of the historic project; the embeddings of the seven sentences are averaged."""
+"""The seven templates of the predecessor project; the embeddings of the seven sentences are averaged."""
 WHOLE_TEMPLATES: tuple[str, ...] = (
     "a photo of {}",
     "{}",

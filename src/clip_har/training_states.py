@@ -77,7 +77,7 @@ def prompts_sha256(prompts_CD: Tensor) -> str:
 
 
 def save_best(folder: Path, method: Method, classifier: Classifier, step: int) -> BestWeights | None:
-    """Write weights that are the best so far, beside those of the saved states; None where there is nothing to save."""
+    """Write the best weights so far next to those of the saved states; None where there is nothing to save."""
     tensors = method.tensors(classifier)
     if not tensors:
         return None
@@ -115,7 +115,7 @@ def save_state(
     best: BestWeights | None = None,
     hard_pairs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write all that `fit` needs to continue from here; the state before it is kept beside it."""
+    """Write all that `fit` needs to continue from here; the state before it is kept next to it."""
     metadata = {
         "weights_hash": start.weights,
         "start": json.dumps({"manifest": start.manifest, "prompts": start.prompts}),

@@ -1,4 +1,4 @@
-"""Every file of a dataset as it lies there, before anything is left out: what an audit looks at.
+"""Every file of a dataset as it lies there, before anything is omitted: what an audit looks at.
 
 What a training would make of the same files is in dataset/loading.py.
 """

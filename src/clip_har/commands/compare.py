@@ -1,4 +1,4 @@
-"""`compare`: several methods on the same splits, prompts and seed. `quickstart`: the same on drawn scenes."""
+"""`compare`: several methods on the same splits, prompts and seed. `quickstart`: the same on synthetic images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from clip_har.protocol import require_same
 
 UNSEEN_NOTE = "cannot predict the unseen classes: their accuracy is that of the zero-shot model"
 SMALL_EPOCHS = 8
-"""Epochs inside the towers with --budget small."""
+"""Epochs of training the encoders with --budget small."""
 SMALL_VIEWS = 160 / 224
 """Side of the training views with --budget small, as a share of the model's own; rounded to 32 pixels."""
 

@@ -1,4 +1,4 @@
-"""`evaluate`: a run beside the zero-shot baseline on the test images, each read once."""
+"""`evaluate`: a run and the zero-shot baseline on the test images, each read once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clip_har.progress import SILENT, Progress
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: str = "") -> tuple[EvalResult, Path]:
-    """Score a run beside the zero-shot baseline, or the baseline alone, and write tables, plots and the report.
+    """Evaluate a run and the zero-shot baseline, or the baseline alone, and write tables, plots and the report.
 
     Returns:
         What was measured, and the folder the files are in.

@@ -1,4 +1,4 @@
-"""`explain`: why a run answers as it does, for images that are named or for the most telling ones of a split."""
+"""`explain`: why a run answers as it does, for images that are named or for the most informative ones of a split."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Fetched:
 
 
 def fetch(name: str, source: str, out: Path, *, archive: Path | None = None, progress: Progress = SILENT) -> Fetched:
-    """Fetch a dataset into a folder; the same call again goes on where an earlier one stopped.
+    """Fetch a dataset into a folder; the same call again continues where an earlier one stopped.
 
     Args:
         name: the dataset: har.

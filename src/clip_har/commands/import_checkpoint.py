@@ -180,7 +180,7 @@ def _save(
     tensors: Mapping[str, Tensor],
     experiment: Experiment,
 ) -> tuple[RunCard, tuple[str, ...]]:
-    """Write the weights; what the card says of them, and the names of the files beside them."""
+    """Write the weights; what the card says of them, and the names of the files next to them."""
     frame = ClassifierContext(
         classes=experiment.dataset.classes,
         templates=experiment.model.templates,

@@ -35,7 +35,7 @@ from clip_har.images.workers import worker_count
 from clip_har.progress import SILENT, Progress
 
 UNEVEN = 0.05
-"""A class's share in a split that is further off than this is said."""
+"""A class's share in a split that is further off than this is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A JSON or TOML file of settings, in today's flat form or the historic nested one."""
+"""A JSON or TOML file of settings, in the current flat format or the predecessor's nested format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LARGEST_BYTES = 10_000_000
 def load_config_file(
     path: Path, config_type: type, *, note: Callable[[str], None] = lambda _line: None
 ) -> dict[str, Any]:
-    """Read a JSON or TOML file of settings, in today's flat form or the historic nested one.
+    """Read a JSON or TOML file of settings, in the current flat format or the predecessor's nested format.
 
     Hyphens and underscores are the same. A null counts as not given, and so does `resume`, which a run's own
     config.json holds but which is for the command line to say. Of a predecessor project's file, what has no meaning
@@ -109,7 +109,7 @@ def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _unknown_key(key: str, known: set[str]) -> str:
-    """What is wrong with a key, and the key of today or of the historic files that was probably meant."""
+    """What is wrong with a key, and the key of clip-har or of the predecessor's files that was probably meant."""
     last = key.rpartition(".")[2].replace("-", "_")
     last = HISTORIC_KEYS.get(last, last)
     candidates = sorted(known | {old for old, new in HISTORIC_KEYS.items() if new in known})

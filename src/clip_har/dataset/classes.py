@@ -1,6 +1,6 @@
 """Which classes a dataset has, what is odd about them, and the images that fit them.
 
-What a class is called towards the text tower is decided in prompts.py.
+What a class is called towards the text encoder is decided in prompts.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def settle_classes(
 
 
 def refuse_empty_classes(source: Source, images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage]) -> None:
-    """A training class folder in which nothing is an image is a mistake to be mended, not a class.
+    """A training class folder in which nothing is an image is a mistake to be fixed, not a class.
 
     Raises:
         DataError: there is one.
@@ -67,7 +67,7 @@ def refuse_empty_classes(source: Source, images: Sequence[FoundFile], unreadable
 
 
 def class_warnings(records: Sequence[ImageRecord], names: Sequence[str]) -> list[str]:
-    """Images that stand under several classes, and classes that a held-out split lacks."""
+    """Images that stand under several classes, and classes missing from a held-out split."""
     warnings = []
     labels: dict[str, set[str]] = defaultdict(set)
     first: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""Labels that cannot be true, which are refused, and classes of which a held-out split has too few, which is said.
+"""Labels that cannot be true, which are refused, and classes of which a held-out split has few images, with a warning.
 
-Classes that a held-out split lacks altogether are said in classes.py.
+Classes missing from a held-out split are reported in classes.py.
 """
 
 from __future__ import annotations

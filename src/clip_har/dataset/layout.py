@@ -155,7 +155,7 @@ def _class_folders(split_folder: Path) -> list[Path]:
 
 
 def _outside_warnings(root: Path, split_folders: Mapping[SplitName, Path]) -> tuple[str, ...]:
-    """What lies beside the class folders and is not read."""
+    """What is next to the class folders and is not read."""
     loose = [path for folder in (root, *split_folders.values()) for path in _loose_images(folder)]
     beside = [folder for folder in _subfolders(root) if split_folders and _split_of(folder) is None]
     warnings = []

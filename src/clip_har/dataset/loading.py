@@ -52,7 +52,7 @@ def load_dataset(
         classes: the classes to score, where a trained run names them; else those of the training images.
         manifest: decides which images there are, their classes and splits, whatever the folders say.
         pooled: set the folders' own splits aside and cut test and val out of all images.
-        set_aside: splits of the data to leave out, images and all, as if they were not there.
+        set_aside: splits of the data to omit, images and all, as if they were not there.
 
     Raises:
         DataError: no images, fewer than two classes, an empty class folder, labels that cannot be true, or an

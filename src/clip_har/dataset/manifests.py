@@ -37,7 +37,7 @@ def write_manifest(dataset: ActionDataset, path: Path) -> None:
 
 
 def write_unreadable(dataset: ActionDataset, path: Path) -> None:
-    """Write the list of images left out (path, split, reason), whole or not at all."""
+    """Write the list of images omitted (path, split, reason), whole or not at all."""
     rows = ((item.name, item.split, item.reason) for item in dataset.unreadable)
     write_atomically(path, csv_text(("path", "split", "reason"), rows))
 

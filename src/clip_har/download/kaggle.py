@@ -17,7 +17,7 @@ from clip_har.errors import DataError, first_line
 from clip_har.progress import SILENT, Progress
 
 ATTEMPTS = 5
-"""Connections that may be cut before it is given up, for now: the same command goes on from there."""
+"""Connections that may be cut before it is given up, for now: the same command continues from there."""
 
 
 def download_kaggle(

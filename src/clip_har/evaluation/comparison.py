@@ -1,6 +1,6 @@
 """One method's evaluations, over one seed or several -> its row in a comparison.
 
-What the numbers mean beside zero-shot's is put into words in `report.standing`.
+What the numbers mean compared with zero-shot's is put into words in `report.standing`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def flip_p(differences_N: IntArray) -> float:
     """Two-sided p that whole-numbered differences of images could as well have the other sign, each for itself.
 
     Exact: the distribution of their sum over all flips, as `sign_flip_p` explains. Only chances below 1e-100 at both
-    ends are left out, so that the work grows with the images and not with their square; a p below about 1e-98 is 0.
+    ends are omitted, so that the work grows with the images and not with their square; a p below about 1e-98 is 0.
     """
     sizes_N = np.abs(differences_N)
     chances: FloatArray = np.ones(1)  # of each sum of the positive differences, about the middle one

@@ -1,4 +1,4 @@
-"""`explain`: why a run answers as it does, for the telling test images of a dataset or for photographs named.
+"""`explain`: why a run answers as it does, for the informative test images of a dataset or for photographs named.
 
 How each thing is found is in explain/; this reads, ties together and writes.
 """
@@ -49,13 +49,13 @@ def explain_dataset(
     seed: int,
     progress: Progress,
 ) -> ExplainResult:
-    """The most telling test images explained, with overlays in `out`; training images must be encoded."""
+    """The most informative test images explained, with overlays in `out`; training images must be encoded."""
     config = ExplainConfig(limit=limit, seed=seed, embedding_map="pca")
     return Explainer(run, answering, experiment, config, out, progress).of_dataset()
 
 
 class Explainer:
-    """What is asked of a run, for images or for a split's most telling ones; the run's weights are loaded once."""
+    """What is asked of a run, for images or for a split's most informative ones; the run's weights are loaded once."""
 
     def __init__(
         self,

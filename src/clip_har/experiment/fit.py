@@ -173,7 +173,7 @@ class TrainingRun:
         }
 
     def _close_epoch(self, state: TrainState, rate: float) -> Mapping[str, Any]:
-        """Validate, keep the weights if they are the best so far, mine anew, log, and save the state."""
+        """Validate, keep the weights if they are the best so far, mine again, log, and save the state."""
         with state.kept_weights():
             entry = self._entry(state, rate)
             if entry["best"]:

@@ -1,4 +1,4 @@
-"""Unseen actions: what training on some classes did to those held out of it, beside zero-shot.
+"""Unseen classes: the effect of training on classes held out of it, against zero-shot.
 
 Which classes are held out is settled in prepare; the split of their images is that of the whole dataset.
 """

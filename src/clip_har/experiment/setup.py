@@ -126,7 +126,7 @@ def prepare(
         out: where the list of unreadable images goes.
         run: a trained run, whose model, templates, classes and splits are then used.
         for_training: whether train and val must have images.
-        hold_out: classes to leave out, as --hold-out names them; a run names its own.
+        hold_out: classes to omit, as --hold-out names them; a run names its own.
         encoded: the splits whose images are needed. Default: all for training, else val and test.
 
     Raises:
@@ -235,7 +235,7 @@ def _read_dataset(
 
 
 def _set_aside(data: DataConfig, folder: Path, run: checkpoint.Run | None) -> tuple[SplitName, ...]:
-    """The splits to leave out: those asked for, else on the same data those that the run was trained without."""
+    """The splits to omit: those asked for, else on the same data those that the run was trained without."""
     if data.set_aside is not None or run is None:
         return data.set_aside or ()
     try:
@@ -289,7 +289,7 @@ def _say_encoding(encoding: Encoding, progress: Progress) -> None:
 
 
 def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress: Progress) -> None:
-    """Say which images are left out, write the list, and stop where they are too many of a split."""
+    """Say which images are omitted, write the list, and stop where they are too many of a split."""
     if not dataset.unreadable:
         return
     if distributed.is_main():

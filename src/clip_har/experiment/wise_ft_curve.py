@@ -124,7 +124,7 @@ def _source_run(run: checkpoint.Run) -> checkpoint.Run:
     """The run that was mixed, if it still has the weights that it had then: only its path is known.
 
     Raises:
-        RunError: it is gone, or trained anew.
+        RunError: it is gone, or trained again.
     """
     start_from, then = run.settings.start_from, run.settings.source
     assert start_from is not None and then is not None  # of an interpolated run

@@ -42,7 +42,7 @@ def find_targets(
 
     Placement "attention" means the attention layers; in a convolutional tower all convolutions, and in one without any
     attention also the linear layers between them. "all" adds every other linear layer, squeeze-and-excite and the
-    projection. Grouped and depthwise convolutions are left out: PEFT cannot merge an update into them. So are
+    projection. Grouped and depthwise convolutions are omitted: PEFT cannot merge an update into them. So are
     embeddings, a transformer's patch embedding among them.
 
     Args:

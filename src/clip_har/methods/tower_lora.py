@@ -1,4 +1,4 @@
-"""LoRA inside the towers (--placement attention or all), through PEFT: training it, and PEFT's own files of it.
+"""LoRA in the encoders (--placement attention or all), through PEFT: training it, and PEFT's own files of it.
 
 Which layers get it is in lora_targets.py, their faster forward pass in lora_attention.py, and LoRA on the output
 embeddings in embedding_lora.py.

@@ -39,7 +39,7 @@ class Engine:
         method, classifier, task: what is trained; the classifier is moved to `device`.
         device: where this process computes.
         precision: "float32", "bfloat16" or "float16" (with loss scaling): the autocast around float32 weights; or
-            "fp16-pure": float16 weights under the optimizer, which breaks, kept for the record.
+            "fp16-pure": float16 weights under the optimizer, to reproduce the original results.
         compiled: run the objective through torch.compile.
     """
 

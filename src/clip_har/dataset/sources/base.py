@@ -57,7 +57,7 @@ class Row:
 def source_of_rows(
     root: Path, form: str, rows: Sequence[Row], *, class_names: Sequence[str] = (), warnings: Sequence[str] = ()
 ) -> Source:
-    """Make a source of listed images: classes by name, those without a class left out and said.
+    """Make a source of listed images: classes by name, those without a class omitted and said.
 
     Args:
         rows: the images; an image may be listed twice, but not under two classes.
