@@ -150,7 +150,7 @@ def test_an_audit_with_a_model_finds_planted_label_errors(
         (["audit", "d", "--max-leaks", "-1"], "--max-leaks must be at least 0, or none for any number, not -1"),
         (["audit", "d", "--max-leak", "1"], "--max-leaks"),
         (["clean", "d"], "--plan"),
-        (["clean", "d", "--plan", "no.csv", "--out", "o.csv"], "There is no plan no.csv"),
+        (["clean", "d", "--plan", "no.csv", "--out", "o.csv"], "Plan no.csv not found"),
         (
             ["clean", "d", "--plan", "p.csv", "--out", "o.csv", "--distance", "3"],
             "--out applies a plan as it is, so settings of the audit mean nothing. Leave them out.",
@@ -190,7 +190,7 @@ def test_a_plan_is_written_then_applied(leaking: Path, tmp_path: Path, capsys: p
     assert refused(capsys, "clean", leaking, "--plan", plan, "--out", clean).endswith(
         f"{clean} exists. Pass a new file with --out, or delete this one."
     )
-    assert f"The plan {plan} exists" in refused(capsys, "clean", leaking, "--plan", plan)
+    assert f"The plan {plan} already exists" in refused(capsys, "clean", leaking, "--plan", plan)
 
 
 def test_suspects_are_relabelled_where_asked(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,7 @@ def test_phrases_come_from_a_json_file(tmp_path: Path) -> None:
     [
         ("[1]", "is not a JSON object"),
         ("{", "is neither names, har nor a readable JSON file"),
-        ('{"running": ""}', "the class 'running' has no phrase"),
+        ('{"running": ""}', "the class 'running' has no description"),
         ('{"swimming": "a swimmer"}', "describes none of the classes"),
     ],
 )

@@ -174,7 +174,7 @@ def test_another_split_is_not_overwritten_and_the_same_one_is_no_fault(tmp_path:
     )
     assert out.read_bytes() == before
     (tmp_path / "f-fold-2.csv").write_text("mine")
-    with pytest.raises(RunError, match=r"f-fold-2\.csv is there"):
+    with pytest.raises(RunError, match=r"f-fold-2\.csv already exists"):
         split(root, tmp_path / "f.csv", replace(NO_GROUPS, folds=2))
     assert not (tmp_path / "f-fold-1.csv").exists()
 
