@@ -13,7 +13,7 @@ help: ## list the targets
 
 venv: $(VENV)/.installed-dev ## set up .venv for development
 
-quickstart: $(VENV)/.installed ## compare LoRA with zero-shot on drawn scenes, offline: a minute after the set-up
+quickstart: $(VENV)/.installed ## compare a linear probe and LoRA with zero-shot on synthetic images: a minute after the set-up, offline
 	$(BIN)/clip-har quickstart --out quickstart
 
 test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
@@ -26,23 +26,23 @@ test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
 fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
 	$(BIN)/pytest -m fuzz
 
-benchmark-methods: $(VENV)/.installed ## compare every method on the drawn scenes, offline
+benchmark-methods: $(VENV)/.installed ## compare every method on the synthetic images, offline
 	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods
 
-format: $(VENV)/.installed-dev ## format the code and mend what lint can
+format: $(VENV)/.installed-dev ## format the code and apply the linter's fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## remove what quickstart and the tools wrote, but keep .venv
+clean: ## remove the output of quickstart and the tools, but keep .venv
 	rm -rf quickstart benchmark-methods build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
-	  echo "clip-har needs Python 3.10 or later, and '$(PYTHON)' is not. Name one: make PYTHON=/path/to/python3.12" >&2; \
+	  echo "clip-har needs Python 3.10 or later, and '$(PYTHON)' is not. Pass one: make PYTHON=/path/to/python3.12" >&2; \
 	  exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-	  echo "'$(PYTHON)' cannot make a virtual environment. On Debian or Ubuntu: sudo apt install python3-venv" >&2; \
+	  echo "'$(PYTHON)' cannot create a virtual environment. On Debian or Ubuntu: sudo apt install python3-venv" >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 

@@ -184,7 +184,7 @@ def test_an_openai_archive_is_read_when_named(tmp_path: Path) -> None:
         ("ViT-B/33", r"Unknown model 'ViT-B/33'\. Did you mean .*ViT-B-32"),
         ("nonsense", r"Unknown model 'nonsense'\. Use ViT-B/32"),
         ("ViT-B-32:nothing", r"no weights 'nothing'\. Known for it: openai"),
-        ("local-dir:/does/not/exist", r"holds no open_clip model"),
+        ("local-dir:/does/not/exist", r"contains no open_clip model"),
     ],
 )
 def test_a_name_that_means_nothing_is_refused_with_the_nearest(name: str, message: str) -> None:

@@ -110,15 +110,15 @@ def test_a_run_is_found_by_its_folder_a_file_in_it_or_its_historic_name(tmp_path
 
 
 def test_what_is_no_run_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="There is no run folder"):
+    with pytest.raises(RunError, match=r"Run folder .* not found"):
         checkpoint.resolve_run(tmp_path / "missing")
     with pytest.raises(RunError, match="not a run folder"):
         checkpoint.resolve_run(tmp_path)
-    with pytest.raises(RunError, match="There is no run folder"):
+    with pytest.raises(RunError, match=r"Run folder .* not found"):
         checkpoint.resolve_run(finished(tmp_path / "run") / "clip_lora_bset.pt")
     begun = tmp_path / "begun"
     checkpoint.write_json(begun / "config.json", {})
-    with pytest.raises(RunError, match=r"not finished\. Finish it with"):
+    with pytest.raises(RunError, match=r"an unfinished run\. Finish it with"):
         checkpoint.resolve_run(begun)
 
 
@@ -163,7 +163,7 @@ def test_damaged_missing_or_foreign_weights_are_refused(tmp_path: Path) -> None:
         run.classifier()
     weights.write_bytes((tmp_path / "prompts.safetensors").read_bytes())
     write_card(tmp_path, run.card, ["adapter_model.safetensors"])  # whole, but of something else
-    with pytest.raises(RunError, match="does not hold the weights of the method 'lora'"):
+    with pytest.raises(RunError, match="does not contain the weights of the method 'lora'"):
         checkpoint.load_run(tmp_path).classifier()
 
 
@@ -203,7 +203,7 @@ def test_a_pickle_under_the_weights_name_is_not_executed(tmp_path: Path) -> None
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     checkpoint.check_folder(tmp_path / "new", given(), resume=False)
     run = finished(tmp_path / "run")
-    with pytest.raises(RunError, match=r"already holds a run.*--resume"):
+    with pytest.raises(RunError, match=r"already contains a run.*--resume"):
         checkpoint.check_folder(run, given(), resume=False)
     checkpoint.check_folder(run, given(epochs=15, rank=16, workers=7, data="elsewhere"), resume=True)
     with pytest.raises(RunError, match=r"other settings: epochs 15 -> 3, rank 16 -> 8"):
@@ -230,7 +230,7 @@ def test_a_method_that_gives_nothing_to_save_is_told_so(tmp_path: Path, monkeypa
     task = make_task()
     method = METHODS["linear-probe"](settings())
     monkeypatch.setattr(type(method), "tensors", lambda *_: {})
-    with pytest.raises(ValueError, match="linear-probe: `tensors` gives nothing to save"):
+    with pytest.raises(ValueError, match="linear-probe: `tensors` returns nothing to save"):
         checkpoint.save_weights(tmp_path, method, method.build(task), "demo")
     zero_shot = METHODS["zero-shot"](settings())
     assert checkpoint.save_weights(tmp_path, zero_shot, zero_shot.build(task), "demo") == ()

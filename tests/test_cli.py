@@ -80,10 +80,10 @@ def test_help_does_not_import_torch() -> None:
         (["train", "--data", "d", "--method", "loar"], "loar"),
         (["train", "--data", "d", "--loss", "mse"], "cross-entropy"),
         (["compare", "--data", "d", "--methods", "lora,zeroshot"], "did you mean 'zero-shot'?"),
-        (["compare", "--data", "d", "--methods", "lora,lora"], "names a method twice"),
+        (["compare", "--data", "d", "--methods", "lora,lora"], "lists a method twice"),
         (["predict"], "RUN"),
         (["predict", "run"], "No image is named"),
-        (["train", "--data", "/no/such/folder"], "The dataset folder /no/such/folder does not exist"),
+        (["train", "--data", "/no/such/folder"], "Dataset not found: /no/such/folder"),
     ],
 )
 def test_a_wrong_command_line_is_one_helpful_line(
@@ -133,7 +133,7 @@ def test_a_run_folder_is_not_overwritten(
 ) -> None:
     capsys.readouterr()
     line = refused(capsys, "train", "--data", str(photos), "--model", tiny_model, "--out", str(run))
-    assert "already holds a run" in line and "--resume" in line
+    assert "already contains a run" in line and "--resume" in line
 
 
 def test_a_folder_that_may_not_be_written_to_is_one_line(

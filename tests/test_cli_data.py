@@ -145,12 +145,12 @@ def test_an_audit_with_a_model_finds_planted_label_errors(
     ("argv", "said"),
     [
         (["audit"], "data"),
-        (["audit", "/no/such"], "The dataset folder /no/such does not exist"),
+        (["audit", "/no/such"], "Dataset not found: /no/such"),
         (["audit", "d", "--distance", "40"], "--distance must be in [0, 16], not 40"),
         (["audit", "d", "--max-leaks", "-1"], "--max-leaks must be at least 0, or none for any number, not -1"),
         (["audit", "d", "--max-leak", "1"], "--max-leaks"),
         (["clean", "d"], "--plan"),
-        (["clean", "d", "--plan", "no.csv", "--out", "o.csv"], "There is no plan no.csv"),
+        (["clean", "d", "--plan", "no.csv", "--out", "o.csv"], "Plan no.csv not found"),
         (["split", "d", "--folds", "1"], "--folds must be at least 2, not 1"),
         (["split", "d", "--group-by", "no.csv"], "--group-by no.csv is neither near-duplicates nor none nor a file"),
         (["verify", "d"], "--manifest"),
@@ -183,9 +183,9 @@ def test_a_plan_is_written_then_applied(leaking: Path, tmp_path: Path, capsys: p
     assert code == 0 and "drop 2, keep 12" in out
     assert len(read_manifest(clean)) == 12
     assert refused(capsys, "clean", leaking, "--plan", plan, "--out", clean).endswith(
-        f"{clean} exists. Name a new file for --out, or delete it."
+        f"{clean} exists. Pass a new file with --out, or delete this one."
     )
-    assert f"The plan {plan} exists" in refused(capsys, "clean", leaking, "--plan", plan)
+    assert f"The plan {plan} already exists" in refused(capsys, "clean", leaking, "--plan", plan)
 
 
 def test_settings_of_the_audit_are_accepted_where_a_plan_is_applied(

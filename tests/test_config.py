@@ -386,8 +386,8 @@ def test_a_setting_of_another_command_is_called_so(write: Callable[..., Path]) -
         ("lr = 1\nlr = 2", "a.toml", "is not valid TOML"),
         ('{"batch-size": 1, "batch_size": 2}', "a.json", "'batch_size' is given twice"),
         ('{"lr": 1, "learning_rate": 2}', "a.json", "'learning_rate' is given twice"),
-        ("[1, 2]", "a.json", "holds no settings"),
-        ("null", "a.json", "holds no settings"),
+        ("[1, 2]", "a.json", "contains no settings"),
+        ("null", "a.json", "contains no settings"),
         ("[" * 100_000, "a.json", "is not valid JSON"),
     ],
 )
@@ -550,9 +550,9 @@ def test_all_problems_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("zero-shot,lorra", "there is no method 'lorra': did you mean 'lora'?"),
+        ("zero-shot,lorra", "unknown method 'lorra': did you mean 'lora'?"),
         ("magic", "choose from zero-shot, lora, linear-probe"),
-        (" , ", "no method is named"),
+        (" , ", "no method is given"),
     ],
 )
 def test_methods_that_do_not_exist(given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -686,7 +686,7 @@ def test_seeds_are_separated_by_commas(
     ("settings", "said"),
     [
         ({"mixup": 0.2, "hard_pairs": 0.5}, "--mixup and --hard-pairs cannot be combined"),
-        ({"mixup": 0.2, "loss": "supcon"}, "--mixup needs --loss cross-entropy"),
+        ({"mixup": 0.2, "loss": "supcon"}, "--mixup requires --loss cross-entropy"),
         ({"placement": "all", "renormalise": False}, "--no-renormalise requires --placement embedding, not all"),
         ({"towers": ("image", "audio")}, "--towers must be image, text or both"),
         ({"batch_size": "large"}, None),

@@ -173,7 +173,7 @@ def test_a_missing_file_of_a_run_is_one_line(finished: Path, data: Path, tmp_pat
     shutil.copytree(finished, tmp_path / "copy")
     (tmp_path / "copy" / "run" / name).unlink()
     found = evaluated(tmp_path / "copy", data)
-    assert (name in found.error or "was not finished" in found.error) and "\n" not in found.error
+    assert (name in found.error or "is an unfinished run" in found.error) and "\n" not in found.error
 
 
 @pytest.mark.parametrize(

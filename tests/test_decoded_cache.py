@@ -149,7 +149,7 @@ def test_the_size_is_said_before_and_a_full_disk_is_refused(
         cache.fill(files, workers=0, progress=notes)
     assert str(caught.value) == (
         f"The decoded cache does not fit: 15 images take about 0.00 GB in {cache.folder}, where 0.50 GB are free. "
-        "Free some space, name another folder with --cache, or train without --decoded-cache."
+        "Free some space, pass another folder with --cache, or train without --decoded-cache."
     )
     assert (list(cache.folder.iterdir()), notes.said) == ([], [])
     cache.fill(files, workers=0, progress=notes)

@@ -116,10 +116,10 @@ def test_a_collapse_of_any_seed_is_in_the_row() -> None:
     sound = result_of(random_bools(1, 0.8, 100), before)
     collapsed = result_of(before, before, finetuned_NC=np.eye(N_CLASSES)[[2] * 95 + [1] * 5])
     assert row_of(collapsed).collapsed
-    assert row_of(collapsed).note == "answers c for 95% of the images"
+    assert row_of(collapsed).note == "predicts c for 95% of the images"
     both = row_of(sound, collapsed)
     assert both.collapsed
-    assert both.note.startswith("1 of 2 seeds answer one class for over 90% of the images (c)")
+    assert both.note.startswith("1 of 2 seeds predict one class for over 90% of the images (c)")
     assert not row_of(sound, sound).collapsed
 
 

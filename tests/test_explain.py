@@ -221,7 +221,7 @@ def test_umap_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(neighbours, "find_spec", lambda name: None)
     points = F.normalize(torch.randn(40, 6), dim=-1)
     assert neighbours.plane(points, "auto", 0)[0] == "pca"
-    with pytest.raises(ConfigError, match=r'needs umap-learn. pip install "clip-har\[explain\]"'):
+    with pytest.raises(ConfigError, match=r'requires umap-learn. pip install "clip-har\[explain\]"'):
         neighbours.plane(points, "umap", 0)
 
 
@@ -342,7 +342,7 @@ def test_photographs_are_explained_without_a_dataset(
     assert (item["path"], item["true"], item["neighbours"]) == (str(photo), None, [])
     assert (tmp_path / "why" / item["overlay"]).is_file()
     assert cli.main(["explain", str(run.folder)]) == 2
-    assert "Nothing to explain. Give a dataset with --data, or name image files." in capsys.readouterr().err
+    assert "Nothing to explain. Pass a dataset with --data, or image files." in capsys.readouterr().err
 
 
 # --- in the report of an evaluation -----------------------------------------------------------------------
@@ -376,10 +376,10 @@ def test_a_file_that_is_no_audit_is_one_line(
     wrong.write_text(content)
     assert cli.main(["evaluate", "--data", str(photos), "--audit", str(wrong)]) == 2
     assert capsys.readouterr().err == (
-        f"clip-har: {wrong} is not the JSON of an audit. Write one with clip-har data audit DATA --json FILE.\n"
+        f"clip-har: {wrong} is not the JSON of an audit. Create one with clip-har data audit DATA --json FILE.\n"
     )
 
 
 def test_explaining_needs_a_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "--data", str(photos), "--explain", "3"]) == 2
-    assert "--explain explains a run, and there is none. Name one with --checkpoint." in capsys.readouterr().err
+    assert "--explain requires a run. Pass one with --checkpoint." in capsys.readouterr().err

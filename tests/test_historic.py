@@ -69,7 +69,7 @@ def test_training_again_continues_instead_of_failing(
 ) -> None:
     argv = ["--data_dir", str(photos), "--model_name", tiny_model, *SMALL]
     assert main(train_clip_lora, [*argv, "--checkpoint_dir", str(checkpoint_dir)]) == 0
-    assert "finished already" in capsys.readouterr().err
+    assert "already finished" in capsys.readouterr().err
 
 
 def test_main_trains_then_evaluates(photos: Path, tiny_model: str, tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ def test_a_script_runs_on_its_own_and_refuses_in_one_line() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("clip-har: The dataset folder /no/such/folder does not exist")
+    assert done.stderr.splitlines()[-1].startswith("clip-har: Dataset not found: /no/such/folder")

@@ -147,7 +147,7 @@ def test_the_scripts_take_the_file(
     assert (run.card.settings["rank"], run.card.settings["alpha"]) == (16, 32.0)
     table = tmp_path / "results.csv"
     assert historic.main(historic.main_clip, [*argv, "--output_csv", str(table)]) == 0
-    assert "finished already" in capsys.readouterr().err
+    assert "already finished" in capsys.readouterr().err
     assert table.is_file()
     assert len(seen["clip"]) == len(run.history()) * (len(seen["clip"]) // 3)  # nothing was trained a second time
 

@@ -176,7 +176,7 @@ def test_a_wished_accuracy_takes_the_threshold_that_promises_it(
     predictor = Predictor(sure_of(selective=steps), precision="float32")
     assert all(item.unsure for item in predictor.predict(images, caution=AbstentionPolicy(accuracy=0.95)))
     assert not any(item.unsure for item in predictor.predict(images, caution=AbstentionPolicy(accuracy=0.7)))
-    with pytest.raises(RunError, match=r"No confidence of .* promises an accuracy of 0\.999, judging by its 6 val"):
+    with pytest.raises(RunError, match=r"Cannot guarantee accuracy 0\.999 for .* with 6 val"):
         list(predictor.predict(images, caution=AbstentionPolicy(accuracy=0.999)))
 
 
@@ -189,7 +189,7 @@ def test_a_run_without_confidence_on_its_card_answers_but_promises_nothing(run: 
     predictor = Predictor(bare, precision="float32")
     (answer,) = predictor.predict(images[:1])
     assert answer.label in CLASSES and set(answer.to_json()) == {"image", "label", "probability", "top"}
-    with pytest.raises(RunError, match="does not say how far") as caught:
+    with pytest.raises(RunError, match="has no calibration data") as caught:
         list(predictor.predict(images, caution=AbstentionPolicy(coverage=0.9)))
     assert "clip-har evaluate" in caught.value.remedy
 
@@ -207,7 +207,7 @@ def test_a_damaged_card_is_refused(sure_of: Callable[..., Path], images: list[Pa
         ({"coverage": 95.0}, "--coverage 95.0 is not between 0 and 1"),
         ({"accuracy": 1.0}, "--accuracy 1.0 is not between"),
         ({"abstain_below": -0.1}, "--abstain-below -0.1 is not between"),
-        ({"accuracy": 0.9, "abstain_below": 0.5}, "Give one of them"),
+        ({"accuracy": 0.9, "abstain_below": 0.5}, "cannot be combined"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(changes: dict[str, float], message: str) -> None:
@@ -284,5 +284,5 @@ def test_a_broken_pillow_image_is_an_error_of_its_own(run: Path, photos: Path) -
 
 @pytest.mark.parametrize("given", [7, None, [3.5], [[b"a"]]])
 def test_what_is_no_image_is_a_clear_type_error(run: Path, given: Any) -> None:
-    with pytest.raises(TypeError, match=r"not iterable|give a path, the bytes of an image file, or a PIL\.Image"):
+    with pytest.raises(TypeError, match=r"not iterable|pass a path, the bytes of an image file, or a PIL\.Image"):
         list(Predictor(run, precision="float32").predict(given))

@@ -140,8 +140,8 @@ def test_phrases_come_from_a_json_file(tmp_path: Path) -> None:
     [
         ("[1]", "is not a JSON object"),
         ("{", "is neither names, har nor a readable JSON file"),
-        ('{"running": ""}', "the class 'running' has no phrase"),
-        ('{"swimming": "a swimmer"}', "has a phrase for none of the classes"),
+        ('{"running": ""}', "the class 'running' has no description"),
+        ('{"swimming": "a swimmer"}', "describes none of the classes"),
     ],
 )
 def test_phrases_that_cannot_be_used_are_refused(content: str, said: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """README.md says nothing that is not so: the paths, commands, flags and make targets that it names exist.
 
-So do the paths of CONTRIBUTING.md. The same checks must notice made-up sentences that are wrong.
+So do the paths of CONTRIBUTING.md, and the links and commands of docs. The same checks must notice made-up sentences
+that are wrong.
 """
 
 from __future__ import annotations
@@ -189,6 +190,14 @@ def test_every_path_in_a_document_exists(document: str) -> None:
 def test_every_command_and_flag_in_the_readme_exists() -> None:
     text = README.read_text(encoding="utf-8")
     assert {"clip-har", "make"} <= {Path(words[0]).name for words in command_lines(text)}
+    assert command_problems(text) == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_every_link_and_command_in_a_page_of_docs_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [match[1].partition("#")[0] for match in LINK.finditer(FENCE.sub("", text)) if match[1]]
+    assert [link for link in links if ":" not in link and not (page.parent / link).exists()] == []
     assert command_problems(text) == []
 
 

@@ -162,7 +162,7 @@ def test_a_shift_without_shared_classes_is_refused(
     (other / "running").rmdir()
     argv = ["evaluate", "--data", str(photos), "--checkpoint", str(run.folder), "--shift", str(other)]
     assert cli.main([*argv, "--workers", "0", "--precision", "float32"]) == 2
-    assert f"--shift {other} has 1 of the 3 classes with images to score." in capsys.readouterr().err
+    assert f"--shift {other} has 1 of the 3 classes with images to evaluate." in capsys.readouterr().err
 
 
 # --- the command line -----------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_the_folders_own_test_is_kept_unless_pooled(pictures: Path, tmp_path: Pa
         f"test/{label}/{name}" for label in ("running", "sitting") for name in ("0 taken.jpg", "small 1.jpg")
     }
     assert len(dataset.records) == 40  # the eight other pictures of those four scenes are left out
-    assert any("8 images of train or val are in a group with images held out" in said for said in heard.warnings)
+    assert any("8 images of train or val are in a group with held-out images" in said for said in heard.warnings)
     pooled = split(root, tmp_path / "pooled.csv", SplitConfig(pool=True))[0]
     assert len(pooled) == 48 and not any("left out" in path.name for path in tmp_path.iterdir())
     assert len({(scene_of(name.split("/", 1)[1]), row.split) for name, row in pooled.items()}) == 16
@@ -192,10 +192,13 @@ def test_another_split_is_not_overwritten_and_the_same_one_is_no_fault(tmp_path:
     before = out.read_bytes()
     with pytest.raises(RunError) as caught:
         split(root, out, replace(NO_GROUPS, seed=1))
-    assert str(caught.value) == f"{out} is there and holds another split. Choose another --out, or remove that file."
+    assert (
+        str(caught.value)
+        == f"{out} already exists and contains a different split. Choose another --out, or remove that file."
+    )
     assert out.read_bytes() == before
     (tmp_path / "f-fold-2.csv").write_text("mine")
-    with pytest.raises(RunError, match=r"f-fold-2\.csv is there"):
+    with pytest.raises(RunError, match=r"f-fold-2\.csv already exists"):
         split(root, tmp_path / "f.csv", replace(NO_GROUPS, folds=2))
     assert not (tmp_path / "f-fold-1.csv").exists()
 
@@ -209,20 +212,21 @@ def test_settings_that_cannot_work_are_refused_all_at_once(tmp_path: Path) -> No
     assert str(caught.value) == (
         "--folds must be at least 2, not 1; --val-fraction must be in (0, 0.5], not 0; "
         "--test-fraction must be in (0, 0.5], not 0.6; --seed must be from 0 to 4294967295, not -1; "
-        "--near-distance must be from 0 to 64 bits, not 65; --near-distance needs --group-by near-duplicates; "
-        "--group-by none stands alone; --group-by no.csv is neither near-duplicates nor none nor a file. "
+        "--near-distance must be from 0 to 64 bits, not 65; --near-distance requires --group-by near-duplicates; "
+        "--group-by none cannot be combined with other groups; "
+        "--group-by no.csv is neither near-duplicates nor none nor a file. "
         "See clip-har data split --help."
     )
-    with pytest.raises(ConfigError, match="--group-by names nothing"):
+    with pytest.raises(ConfigError, match="--group-by is empty"):
         split(tmp_path, tmp_path / "m.csv", SplitConfig(group_by=()))
 
 
 def test_nothing_is_written_into_the_dataset(tmp_path: Path) -> None:
     root = fill_classes(tmp_path / "data", {"a": 9, "b": 9})
-    with pytest.raises(ConfigError, match=r"--out .* lies in the dataset's folder, into which nothing is written"):
+    with pytest.raises(ConfigError, match=r"--out .* is in the dataset directory, which is never modified"):
         split(root, root / "m.csv", NO_GROUPS)
     split(root, tmp_path / "m.csv", NO_GROUPS)
-    with pytest.raises(ConfigError, match="lies in the dataset's folder"):
+    with pytest.raises(ConfigError, match="is in the dataset directory"):
         commands.verify_manifest(root, tmp_path / "m.csv", out=root / "a" / "differs.csv")
     assert {path.suffix for path in root.rglob("*") if path.is_file()} == {".jpg"}
 
@@ -234,7 +238,7 @@ def test_nothing_is_written_into_a_dataset_that_is_named_or_a_file(
     root = fill_classes(tmp_path / "data", {"a": 9, "b": 9})
     before = set(root.rglob("*"))
     remember("har", root)
-    outside = re.escape(f"into which nothing is written. Give a path outside {root}.")
+    outside = re.escape(f"which is never modified. Pass a path outside {root}.")
     with pytest.raises(ConfigError, match=outside):
         split(Path("har"), root / "m.csv", NO_GROUPS)
     assert set(root.rglob("*")) == before
@@ -345,7 +349,7 @@ def test_evaluate_needs_no_training_images_of_the_manifest(
         out=tmp_path / "eval",
     )
     commands.evaluate(config, command="clip-har evaluate", progress=heard)
-    assert f"1 images are not in {manifest} and were left out: running/unknown.jpg" in heard.warnings
+    assert f"1 images are not in {manifest} and were skipped: running/unknown.jpg" in heard.warnings
     assert len(evaluated_paths(None, tmp_path / "eval")) == sum(row.split == "test" for row in held_out)
     with pytest.raises(DataError, match=r"are not in the data .*: train \d+, such as"):
         commands.train(train_config(part, tiny_model, tmp_path / "run", manifest), command="clip-har train")

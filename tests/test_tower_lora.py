@@ -283,9 +283,9 @@ def test_last_layers_alone(model: str) -> None:
 
 def test_settings_that_do_not_fit_say_what_to_do(vit: str) -> None:
     task = task_of(vit)
-    with pytest.raises(ConfigError, match=r"the image tower has 2 layers. Use all, or last:K with K from 1 to 2"):
+    with pytest.raises(ConfigError, match=r"the image encoder has 2 layers. Use all, or last:K with K from 1 to 2"):
         TowerLora(settings(layers="last:3")).build(task)
-    with pytest.raises(ConfigError, match=r"no DoRA for layers such as visual.*attn. Leave --dora out"):
+    with pytest.raises(ConfigError, match=r"no DoRA for layers such as visual.*attn. Remove --dora"):
         TowerLora(settings(dora=True)).build(task)
 
 

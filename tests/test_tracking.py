@@ -31,7 +31,7 @@ def test_tensorboard_reads_the_steps_and_the_epochs(photos: Path, tiny_model: st
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
     logged = [event.value for event in events.Scalars("val_loss")]
     assert logged == pytest.approx([entry["val_loss"] for entry in run.history()])
-    with pytest.raises(Exception, match="already holds a run"):
+    with pytest.raises(Exception, match="already contains a run"):
         commands.train(replace(config, engine=EngineConfig()))
 
 

@@ -104,7 +104,7 @@ def test_an_evaluation_scores_base_and_novel_as_by_hand(five: Path, run: checkpo
     assert result.classes == found.base_classes == BASE
     assert found.novel_classes == NOVEL
     assert result.n == 18
-    assert not any("left out" in warning for warning in result.warnings)
+    assert not any("excluded" in warning for warning in result.warnings)
     before, after = novel_by_hand(run, five)
     assert (found.baseline.novel, found.finetuned.novel) == pytest.approx((before, after))
     assert found.finetuned.base == pytest.approx(result.finetuned.metrics.accuracy)
@@ -130,7 +130,7 @@ def test_a_number_draws_classes_by_the_split_seed() -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (("drinkin", "eating"), "the class 'drinkin', which the dataset does not have. Did you mean 'drinking'?"),
+        (("drinkin", "eating"), "the class 'drinkin', which is not in the dataset. Did you mean 'drinking'?"),
         (("drinking",), "--hold-out drinking holds out 1 of 5 classes"),
         (("4",), "--hold-out 4 leaves 1 of 5 classes"),
         (("0",), "--hold-out 0 holds out 0 of 5 classes"),
@@ -169,8 +169,8 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
         assert unseen is not None
         assert unseen.novel == zero_shot.novel
         assert unseen.base == pytest.approx(rows[name].accuracy)
-        assert "no answer for the actions held out" in rows[name].note
-    assert "no answer" not in rows["zero-shot"].note and rows["coop"].unseen is not None
+        assert "cannot predict the unseen classes" in rows[name].note
+    assert "cannot predict" not in rows["zero-shot"].note and rows["coop"].unseen is not None
     written = {row["method"]: row for row in json.loads((tmp_path / "comparison.json").read_text())}
     assert set(written["zero-shot"]["unseen"]) == {"base", "novel", "harmonic"}
     with (tmp_path / "comparison.csv").open() as stream:
@@ -282,6 +282,6 @@ def test_no_curve_is_drawn_from_a_run_that_was_trained_anew(
     (result, *_) = commands.evaluate(config, progress=Heard())
     assert result.findings.wise_curve is None and result.findings.unseen is not None
     assert [text for text in heard if "WiSE-FT" in text] == [
-        f"No WiSE-FT curve: the run that it mixes cannot be used ({folder} does not hold the weights that "
-        f"{mixed.folder} was mixed from. Train the wise-ft run again.)"
+        f"No WiSE-FT curve: the run it interpolates cannot be used ({folder} does not contain the weights that "
+        f"{mixed.folder} was interpolated from. Train the wise-ft run again.)"
     ]

@@ -62,7 +62,7 @@ def test_a_killed_worker_is_one_clear_line(paths: list[Path]) -> None:
     with pytest.raises(DataError) as caught:
         list(batches)
     assert str(caught.value) == (
-        "A process that decodes images was killed by SIGKILL, most often because memory ran out. "
+        "A process that decodes images was killed by SIGKILL, usually because it ran out of memory. "
         "Use fewer --workers, or 0 to decode in the main process."
     )
     assert multiprocessing.active_children() == []

@@ -287,7 +287,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
         patch.setattr(fitting, "save_state", dying)
         with pytest.raises(SystemExit):
             commands.train(train_config(photos, tiny_model, tmp_path / "killed"))
-    with pytest.raises(RunError, match="not finished"):
+    with pytest.raises(RunError, match="unfinished run"):
         checkpoint.load_run(tmp_path / "killed")
     resumed = commands.train(train_config(photos, tiny_model, tmp_path / "killed", resume=True))
     expected = load_file(whole.folder / "adapter_model.safetensors")
@@ -305,7 +305,7 @@ def test_resuming_after_the_images_changed_is_refused(
         with pytest.raises(SystemExit):
             commands.train(train_config(data, tiny_model, tmp_path / "run"))
     write_image(data / "train" / "running" / "new.jpg", HUES["running"], seed=12345)
-    with pytest.raises(RunError, match="not those that the run"):
+    with pytest.raises(RunError, match="not those the run"):
         commands.train(train_config(data, tiny_model, tmp_path / "run", resume=True))
 
 
@@ -449,5 +449,5 @@ def test_a_job_script_with_resume_starts_the_run_and_later_finds_it_finished(
     run = commands.train(config, progress=first)
     assert any("Nothing to resume in" in line and "the training starts" in line for line in first.notes)
     assert commands.train(config, progress=second).weights_sha256() == run.weights_sha256()
-    assert any("is finished already" in line for line in second.notes)
+    assert any("is already finished" in line for line in second.notes)
     assert not any("Nothing to resume" in line for line in second.notes)

@@ -1,4 +1,4 @@
-"""clip-har: fine-tune CLIP to recognise human actions, always measured against zero-shot.
+"""clip-har: fine-tune CLIP for action recognition in still images, evaluated against zero-shot CLIP.
 
 The public API; what it names is imported when it is first used, since torch takes seconds.
 """

@@ -39,7 +39,7 @@ class BackboneInfo:
     weights_hash: str
     """SHA-256 over all parameters and buffers in their stored precision, by name."""
     activation: str
-    """Activation of the towers: "QuickGELU", "GELU", or the image tower's own."""
+    """Activation of the towers: "QuickGELU", "GELU", or the image encoder's own."""
     embed_dim: int
     """Width D of the shared embedding space."""
     parameters: int
@@ -53,7 +53,7 @@ class BackboneInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFeatures:
-    """What the image tower says of B images."""
+    """What the image encoder says of B images."""
 
     embedding_BD: Tensor
     """Unit-length float32 embeddings."""
@@ -62,13 +62,13 @@ class ImageFeatures:
 
 
 class Backbone:
-    """A frozen image tower and text tower.
+    """A frozen image encoder and text encoder.
 
     Args:
-        model: an open_clip model, on its device; its image tower may be in half precision.
+        model: an open_clip model, on its device; its image encoder may be in half precision.
         tokenizer: open_clip's tokenizer for it: list of sentences -> int64 [T, context].
         info: what identifies it.
-        precision: arithmetic of the image tower: "float32", "bfloat16" or "float16".
+        precision: arithmetic of the image encoder: "float32", "bfloat16" or "float16".
         notes: what was assumed on loading and the user should see; a line each.
     """
 
@@ -127,10 +127,10 @@ def load_backbone(
     """Load a pretrained model by name.
 
     Args:
-        name: a historic name, an open_clip NAME or NAME:PRETRAINED, NAME:FILE, "hf-hub:REPO", "local-dir:FOLDER",
+        name: an original name, an open_clip NAME or NAME:PRETRAINED, NAME:FILE, "hf-hub:REPO", "local-dir:FOLDER",
             "demo", or the path of OpenAI's weights.
         device: "auto", or anything torch.device takes.
-        precision: arithmetic of the image tower; "auto" asks the hardware.
+        precision: arithmetic of the image encoder; "auto" asks the hardware.
         local_only: whether only files on this machine are read, and the network is never asked.
         expected_files: the `pretrained.fingerprint` that the model's files must have, compared before they are read.
 
@@ -253,7 +253,7 @@ def _activation(visual: nn.Module) -> str:
 
 @contextlib.contextmanager
 def capture_hidden(visual: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Catch the features before the image tower's projection during one forward pass.
+    """Catch the features before the image encoder's projection during one forward pass.
 
     open_clip projects in two ways: a ViT multiplies by the parameter `visual.proj`, a timm tower ends in the linear
     module `visual.head.proj`. A ModifiedResNet projects inside its attention pool and has nothing to catch.

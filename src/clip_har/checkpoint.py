@@ -32,7 +32,7 @@ from clip_har.protocol import Protocol, hash_prompts
 from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
-"""File names that the historic commands give as a checkpoint; they mean the run folder they would lie in."""
+"""File names that the predecessor's commands give as a checkpoint; they mean the run folder they would lie in."""
 _RECORDED = ("config.json", "prompts.safetensors", "manifest.csv", "unreadable.csv", "log.jsonl", "hard_pairs.json")
 
 
@@ -206,7 +206,7 @@ class Run:
         name = self.card.method
         known = METHODS[name].weights_file  # a property where it depends on the settings
         weights = self.folder / known if isinstance(known, str) else self.folder
-        return RunError(f"{weights} does not hold the weights of the method {name!r}", remedy="Train the run again.")
+        return RunError(f"{weights} does not contain the weights of the method {name!r}", remedy="Train the run again.")
 
 
 def resolve_run(path: Path) -> Path:
@@ -218,15 +218,15 @@ def resolve_run(path: Path) -> Path:
     historic = path.name in HISTORIC_FILES and path.parent.is_dir()
     folder = path.parent if path.is_file() or (historic and not path.exists()) else path
     if not folder.exists():
-        raise RunError(f"There is no run folder {path}", remedy="Train one first: clip-har train --help.")
+        raise RunError(f"Run folder {path} not found", remedy="Train one first: clip-har train --help.")
     if not (folder / "card.json").is_file():
         begun = (folder / "config.json").is_file()
-        said = "is a run that was not finished" if begun else "is not a run folder (it has no card.json)"
-        remedy = "Give the folder that clip-har train wrote."
+        said = "is an unfinished run" if begun else "is not a run folder (it has no card.json)"
+        remedy = "Pass a folder written by clip-har train."
         if begun:
             remedy = "Finish it with clip-har train --resume, or end it now with the best epoch so far: add --epochs 1."
         if is_checkpoint_file(path):
-            remedy = f"Make a run of the checkpoint with clip-har import {path}."
+            remedy = f"Convert the checkpoint with clip-har import {path}."
         raise RunError(f"{folder} {said}", remedy=remedy)
     return folder
 
@@ -253,20 +253,20 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
     """Refuse a run folder that may not be written to, before anything slow happens. Writes nothing.
 
     Raises:
-        RunError: a run is there and `resume` is not asked, or it was made with other settings.
+        RunError: a run is there and `resume` is not asked, or it was trained with other settings.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"--out {folder} is a file", remedy="Give a folder.")
+        raise RunError(f"--out {folder} is a file", remedy="Pass a folder with --out.")
     if not has_run(folder):
         return
     if not resume:
-        remedy = "Choose another --out, or continue it with --resume."
-        raise RunError(f"{folder} already holds a run", remedy=remedy)
+        remedy = "Choose another --out, or resume it with --resume."
+        raise RunError(f"{folder} already contains a run", remedy=remedy)
     differing = differing_settings(_read_json(folder / "config.json"), config)
     if differing:
         raise RunError(
-            f"The run in {folder} was made with other settings: {', '.join(differing)}",
-            remedy="Give the same settings to resume it, or choose another --out.",
+            f"The run in {folder} was trained with other settings: {', '.join(differing)}",
+            remedy="Pass the same settings to resume it, or choose another --out.",
         )
 
 
@@ -295,14 +295,14 @@ def is_finished(folder: Path) -> bool:
 
 
 def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> tuple[str, ...]:
-    """Write a classifier's weights and what other tools need beside them; returns the other files' names.
+    """Write a classifier's weights and what other tools need next to them; returns the other files' names.
 
     Raises:
         ValueError: the method has weights, but gives none.
     """
     tensors = method.tensors(classifier)
     if not tensors and method.has_weights:
-        raise ValueError(f"{method.name}: `tensors` gives nothing to save (buffers are not saved by themselves)")
+        raise ValueError(f"{method.name}: `tensors` returns nothing to save (buffers are not saved automatically)")
     if not tensors:
         return ()
     write_atomically(folder / method.weights_file, save(tensors, {"format": "pt"}))
@@ -310,7 +310,7 @@ def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_
 
 
 def save_extra_files(folder: Path, method: Method, classifier: Classifier, backbone_name: str) -> tuple[str, ...]:
-    """Write what other tools need beside the weights, and return the files' names."""
+    """Write what other tools need next to the weights, and return the files' names."""
     contents = method.extra_files(classifier, backbone_name)
     for name, content in contents.items():
         write_json(folder / name, content)
@@ -318,7 +318,7 @@ def save_extra_files(folder: Path, method: Method, classifier: Classifier, backb
 
 
 def save_prompts(folder: Path, prompts_CD: Tensor) -> None:
-    """Write the class prompts' embeddings, so that the run answers without its text tower."""
+    """Write the class prompts' embeddings, so that the run answers without its text encoder."""
     write_atomically(folder / "prompts.safetensors", save({"prompts_CD": prompts_CD.contiguous()}))
 
 

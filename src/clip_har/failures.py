@@ -14,7 +14,7 @@ from clip_har.errors import MachineError
 
 _SPACE = "Free some space, or choose another folder (--out, --cache)."
 _PERMISSION = "Change its permissions, or choose another folder (--out, --cache)."
-_FOLDER_WANTED = "A file of that name is in the way: choose another path."
+_FOLDER_WANTED = "A file with that name exists: choose another path."
 _LOOP = "Remove the symbolic link that leads to itself."
 _DISK = "Check the disk or the network share, then run the same command again."
 _FILES = "Raise the limit (ulimit -n 4096), or use fewer --workers."
@@ -26,20 +26,20 @@ _MEMORY = (
 _REMEDIES: dict[str, str] = {
     "EACCES": _PERMISSION,
     "EPERM": _PERMISSION,
-    "EROFS": "Choose a folder that can be written to (--out, --cache).",
+    "EROFS": "Choose a writable folder (--out, --cache).",
     "ENOSPC": _SPACE,
     "EDQUOT": _SPACE,
     "EFBIG": "Raise the limit on a file's size (ulimit -f), or choose another file system (--out, --cache).",
     "ENOTDIR": _FOLDER_WANTED,
     "EEXIST": _FOLDER_WANTED,
-    "EISDIR": "A folder of that name is in the way: choose another path.",
+    "EISDIR": "A folder with that name exists: choose another path.",
     "ENOTEMPTY": "Choose another path.",
     "ENAMETOOLONG": "Choose a shorter path.",
     "ELOOP": _LOOP,
     "ENOENT": "It is missing, or was moved or deleted meanwhile: restore it, then run the same command again.",
-    "ENXIO": "Give a regular file.",
-    "ENODEV": "Give a regular file.",
-    "ESPIPE": "Give a regular file.",
+    "ENXIO": "Pass a regular file.",
+    "ENODEV": "Pass a regular file.",
+    "ESPIPE": "Pass a regular file.",
     "EINVAL": "Choose another file system (--out, --cache).",
     "ENOTSUP": "Choose another file system (--out, --cache).",
     "ENOLCK": "Choose another file system (--out, --cache).",
@@ -78,7 +78,7 @@ def machine_failure(error: BaseException) -> MachineError | None:
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return MachineError("No thread can be started", remedy=_PROCESSES)
     if isinstance(error, BrokenProcessPool):
-        return MachineError("A worker process ended, most often because memory ran out", remedy=_PROCESSES)
+        return MachineError("A worker process ended, usually because it ran out of memory", remedy=_PROCESSES)
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # Path.resolve before 3.13
         return MachineError(str(error), remedy=_LOOP)
     if isinstance(error, FileNotFoundError) and _is_without_folder():

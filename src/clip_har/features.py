@@ -49,7 +49,7 @@ class Encoding:
     """What one call of `encode` had to do."""
 
     encoded: int
-    """Images that went through the image tower."""
+    """Images that went through the image encoder."""
     reused: int
     """Images found in the store."""
     seconds: float
@@ -238,7 +238,7 @@ class FeatureStore:
 
     @contextmanager
     def _allowing_read_only(self) -> Iterator[None]:
-        """Go on without the cache, with one warning, if nothing can be written there and no other process needs it."""
+        """Continue without the cache, with one warning, if it cannot be written to and no other process needs it."""
         if distributed.world_size() > 1:
             yield
             return

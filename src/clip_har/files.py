@@ -95,7 +95,7 @@ def is_utf8(path: Path) -> bool:
 
 @contextmanager
 def unless_unwritable(warn: Callable[[str], None], said: str) -> Iterator[None]:
-    """Go on, with a warning, where the block fails because a place can be read but not written to."""
+    """Continue, with a warning, where the block fails because a place can be read but not written to."""
     try:
         yield
     except OSError as error:

@@ -111,7 +111,8 @@ class HardPairs:
             _ = pairs.rivals
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
-                f"The list of hard pairs is damaged ({error!r})", remedy="Start the run again without --resume."
+                f"The list of hard-negative pairs is damaged ({error!r})",
+                remedy="Start the run again without --resume.",
             ) from error
         return pairs
 

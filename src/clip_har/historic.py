@@ -1,4 +1,4 @@
-"""The historic project's commands, with their flags unchanged, on today's. scripts/ holds their names."""
+"""The predecessor project's commands with their flags, mapped to clip-har's; scripts/ has their entry points."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train_clip_lora(
     alpha: float | None = None,
     checkpoint_dir: Path | None = None,
 ) -> int:
-    """Train LoRA on the embeddings; started again, it continues where it was.
+    """Train LoRA on the embeddings. Started again, it resumes.
 
     Example: python scripts/train_clip_lora.py --data_dir data --epochs 15 --checkpoint_dir checkpoints/clip_lora
 
@@ -62,7 +62,7 @@ def train_clip_augmented(
     lr: float | None = None,
     checkpoint_dir: Path | None = None,
 ) -> int:
-    """Train LoRA on augmented views, random prompt templates and hard pairs; started again, it continues.
+    """Train LoRA on augmented views, random prompt templates and hard negatives. Started again, it resumes.
 
     Example: python scripts/train_clip_augmented.py --data_dir data --epochs 15 --checkpoint_dir checkpoints/augmented
 
@@ -90,7 +90,7 @@ def evaluate_lora_clip(
     alpha: float | None = None,
     output_csv: Path = Path("lora_clip_results.csv"),
 ) -> int:
-    """Score a LoRA run beside zero-shot and write the historic tables.
+    """Evaluate a LoRA run and zero-shot CLIP and write the predecessor's tables.
 
     Example: python scripts/evaluate_lora_clip.py --data_dir data --checkpoint checkpoints/clip_lora/clip_lora_best.pt
 
@@ -102,7 +102,7 @@ def evaluate_lora_clip(
         model_name: Backbone the run was trained on. Default: the run's own.
         rank: Rank the run was trained with; checked.
         alpha: Alpha the run was trained with; checked.
-        output_csv: Table to write (Metric,Value,Type); NAME_confusion_matrix.csv is written beside it.
+        output_csv: Table to write (Metric,Value,Type); NAME_confusion_matrix.csv is written next to it.
     """
     from clip_har.checkpoint import load_run
 
@@ -110,9 +110,7 @@ def evaluate_lora_clip(
     lora = run.settings.lora
     for name, given, trained in (("rank", rank, lora.rank), ("alpha", alpha, lora.alpha)):
         if given is not None and given != trained:
-            raise RunError(
-                f"{run.folder} was trained with {name} {trained}, not {given}", remedy=f"Leave out --{name}."
-            )
+            raise RunError(f"{run.folder} was trained with {name} {trained}, not {given}", remedy=f"Remove --{name}.")
     code = _evaluate(data_dir, run.folder, config, model_name, run.folder / "eval")
     _copy_tables(run.folder / "eval", output_csv)
     return code
@@ -126,7 +124,7 @@ def evaluate_clip_har(
     checkpoint: Path | None = None,
     save_dir: Path = Path("results"),
 ) -> int:
-    """Score a run beside zero-shot; without --checkpoint, zero-shot alone.
+    """Evaluate a run and zero-shot CLIP; without --checkpoint, zero-shot alone.
 
     Example: python scripts/evaluate_clip_har.py --data_dir data --save_dir results/baseline
 
@@ -151,7 +149,7 @@ def main_clip(
     checkpoint_dir: Path | None = None,
     output_csv: Path = Path("results/lora_clip_15e_results.csv"),
 ) -> int:
-    """Train LoRA, then evaluate it: the historic pipeline from end to end.
+    """Train LoRA, then evaluate it: the predecessor's full pipeline.
 
     Example: python scripts/main_clip.py --data_dir data
 
@@ -161,7 +159,7 @@ def main_clip(
         model_name: Backbone, as for clip-har train --model. Default: ViT-B/32.
         epochs: Passes over the training images. Default: 15.
         checkpoint_dir: Run folder to write. Default: checkpoints/clip_lora_15e.
-        output_csv: Table to write; NAME_confusion_matrix.csv is written beside it.
+        output_csv: Table to write; NAME_confusion_matrix.csv is written next to it.
     """
     folder = checkpoint_dir or _out_of(config) or Path("checkpoints/clip_lora_15e")
     code = train_clip_lora(
@@ -175,7 +173,7 @@ def main_clip(
 
 
 def main(command: Callable[..., int], argv: Sequence[str] | None = None) -> int:
-    """Run one historic command line with today's errors and exit codes."""
+    """Run one command line of the predecessor with clip-har's errors and exit codes."""
     name = command.__name__
     app = App(
         name=f"python scripts/{name}.py",
@@ -189,7 +187,7 @@ def main(command: Callable[..., int], argv: Sequence[str] | None = None) -> int:
 def _train(
     what: str, data_dir: Path, config: Path | None, given: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> int:
-    """Train by a method or preset; a setting that is not given is the config file's, else the historic default."""
+    """Train by a method or preset; a setting that is not given is the config file's, else the predecessor's default."""
     from clip_har.checkpoint import has_run
 
     in_file = {} if config is None else load_config_file(config, TrainConfig)

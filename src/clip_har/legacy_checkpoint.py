@@ -152,7 +152,7 @@ class LegacyCheckpoint:
         return next((self.config[key] for key in keys if self.config.get(key) is not None), None)
 
 
-_OTHER_FILE = "Give a checkpoint of the predecessor project, such as clip_lora_best.pt."
+_OTHER_FILE = "Pass a checkpoint of the predecessor project, such as clip_lora_best.pt."
 
 
 def is_checkpoint_file(path: Path) -> bool:
@@ -169,7 +169,9 @@ def read_legacy_checkpoint(path: Path) -> LegacyCheckpoint:
     content = _load(path)
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, Mapping):
-        raise RunError(f"{path} is no checkpoint of the predecessor project: no model_state_dict", remedy=_OTHER_FILE)
+        raise RunError(
+            f"{path} is not a checkpoint of the predecessor project: no model_state_dict", remedy=_OTHER_FILE
+        )
     clip: dict[str, Tensor] = {}
     adapters: dict[tuple[str, str], Tensor] = {}
     scales: list[Tensor] = []
@@ -203,7 +205,7 @@ def read_legacy_checkpoint(path: Path) -> LegacyCheckpoint:
 
 def _load(path: Path) -> Any:
     if not path.is_file():
-        raise RunError(f"There is no checkpoint file {path}", remedy=_OTHER_FILE)
+        raise RunError(f"Checkpoint file {path} not found", remedy=_OTHER_FILE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -212,8 +214,8 @@ def _load(path: Path) -> Any:
         text = str(error)
         if "weights_only" in text.lower() or "unsupported" in text.lower():
             found = re.search(r"GLOBAL ([\w.]+)", text)
-            what = f"{path} has more in it than tensors and plain values" + (f": {found[1]}" if found else "")
-            remedy = "It is not read, because that could run code. Save it again without, if you trust it."
+            what = f"{path} contains more than tensors and plain values" + (f": {found[1]}" if found else "")
+            remedy = "It is not read, because that could run code. If you trust it, save it again with tensors only."
             raise RunError(what, remedy=remedy) from error
         lines = text.strip().splitlines()
         reason = textwrap.shorten(lines[0], 120, placeholder=" ...") if lines else type(error).__name__
@@ -253,7 +255,9 @@ def _log_scale(path: Path, scales: list[Tensor]) -> float:
         raise RunError(f"{path} {what}", remedy=_OTHER_FILE)
     value = float(scales[0].reshape(()))
     if not math.isfinite(value) or abs(value) > _LARGEST_LOG_SCALE:
-        raise RunError(f"temp_scale in {path} is {value:g}, which is no logarithm of a logit scale", remedy=_OTHER_FILE)
+        raise RunError(
+            f"temp_scale in {path} is {value:g}, which is not the logarithm of a logit scale", remedy=_OTHER_FILE
+        )
     return value
 
 

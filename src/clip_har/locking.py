@@ -45,7 +45,7 @@ def exclusive(folder: Path) -> Iterator[None]:
             problem = error
     problem = distributed.gather_objects(problem)[0]
     if isinstance(problem, (FileExistsError, NotADirectoryError)):
-        raise RunError(f"--out {folder} is a file", remedy="Give a folder.") from problem
+        raise RunError(f"--out {folder} is a file", remedy="Pass a folder with --out.") from problem
     if isinstance(problem, OSError):
         raise problem
     if problem is not None:

@@ -1,4 +1,4 @@
-"""Losses between image and text embeddings: class-aware ones, and the naive one for the record.
+"""Losses between image and text embeddings: class-aware ones, and the original InfoNCE loss.
 
 Shapes: B images of a batch, A images of all processes' batches, C classes, D embedding width. Embeddings are
 unit-length, `scale` is the logit scale. Where several processes train together, every image is contrasted with the
@@ -41,9 +41,9 @@ def infonce(
 ) -> Tensor:
     """CLIP's own batch loss (arXiv 2103.00020, figure 3): the image's caption against all others of the batch.
 
-    Kept for the record. Captions of the image's own class count as negatives: with 15 classes and batches of 64, about
-    four in every row. Where all captions of a class are the same sentence this equals `supcon`; where they are worded
-    differently it trains images to prefer one wording over another.
+    Kept to reproduce the original results. Captions of the image's own class count as negatives: with 15 classes and
+    batches of 64, about four in every row. Where all captions of a class are the same sentence this equals `supcon`;
+    where they are worded differently it trains images to prefer one wording over another.
     """
     del labels_B  # that it cannot see them is the point
     count = len(image_BD)

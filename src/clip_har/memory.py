@@ -49,7 +49,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Let glibc keep freed memory for the next allocation in place of giving it back to the system.
 
-    By default every tensor above 32 MB is mapped anew and its pages are zeroed one by one, which more than halves the
+    By default every tensor above 32 MB is mapped again and its pages are zeroed one by one, which more than halves the
     speed of training a convolutional tower on a CPU in batches of 64 (benchmarks/tower_step.py). Elsewhere than on
     glibc nothing is done.
 

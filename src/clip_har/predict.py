@@ -88,13 +88,13 @@ class AbstentionPolicy:
     def __post_init__(self) -> None:
         for flag, value in (("--coverage", self.coverage), ("--accuracy", self.accuracy)):
             if value is not None and not 0 < value < 1:
-                raise ConfigError(f"{flag} {value} is not between 0 and 1", remedy="Give a share such as 0.95.")
+                raise ConfigError(f"{flag} {value} is not between 0 and 1", remedy="Pass a fraction such as 0.95.")
         if self.abstain_below is not None and not 0 <= self.abstain_below <= 1:
             raise ConfigError(
-                f"--abstain-below {self.abstain_below} is not between 0 and 1", remedy="Give a share such as 0.5."
+                f"--abstain-below {self.abstain_below} is not between 0 and 1", remedy="Pass a fraction such as 0.5."
             )
         if self.accuracy is not None and self.abstain_below is not None:
-            raise ConfigError("--accuracy and --abstain-below both say when to abstain", remedy="Give one of them.")
+            raise ConfigError("--accuracy and --abstain-below cannot be combined", remedy="Remove one of the two.")
 
     def asks(self) -> bool:
         """Whether anything is asked."""
@@ -108,7 +108,7 @@ class Predictor:
         run: run folder, or a file in it; a path as text will do.
         model: where the backbone is now, if not where the run's card says; it must be the same weights.
         device: "auto", or anything torch.device takes.
-        precision: arithmetic of the image tower.
+        precision: arithmetic of the image encoder.
 
     Raises:
         RunError: no finished run, or the backbone is not the one it was trained on.
@@ -211,8 +211,8 @@ class _Abstention:
         self._calibration = recorded_calibration(run)
         if self._calibration is None and caution.asks():
             raise RunError(
-                f"The card of {run.folder} does not say how far its confidence can be trusted",
-                remedy="Let clip-har evaluate --checkpoint measure it on the data it was trained on.",
+                f"{run.folder} has no calibration data",
+                remedy=f"Run: clip-har evaluate --checkpoint {run.folder} --data DATA (the data it was trained on).",
             )
         self._sets_up_to: float | None = None
         self._answers_from = caution.abstain_below or 0.0
@@ -245,9 +245,8 @@ def _promised(run: Run, calibration: Calibration, accuracy: float) -> float:
     threshold = calibration.abstain_threshold(accuracy)
     if threshold is None:
         raise RunError(
-            f"No confidence of {run.folder} promises an accuracy of {accuracy:g}, judging by its {calibration.images} "
-            "validation images",
-            remedy="Ask for less, or give a threshold of your own with --abstain-below.",
+            f"Cannot guarantee accuracy {accuracy:g} for {run.folder} with {calibration.images} validation images",
+            remedy="Lower --accuracy, or set a fixed threshold with --abstain-below.",
         )
     return threshold
 
@@ -268,7 +267,7 @@ def recorded_calibration(run: Run) -> Calibration | None:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f'"confidence" in {run.folder / "card.json"} is not what clip-har writes',
-            remedy="Remove it there and let clip-har evaluate measure it anew.",
+            remedy="Remove it there and run clip-har evaluate again.",
         ) from error
 
 

@@ -30,7 +30,7 @@ HISTORIC_NAMES = {
     "RN50": "RN50:openai",
     "RN101": "RN101:openai",
 }
-"""The historic model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
+"""The original model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
 
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -93,7 +93,7 @@ def fingerprint(name: str) -> str:
     """SHA-256 over all files that the named model is read from: relative paths and contents.
 
     Returns:
-        "" for a model that its name identifies: demo, a historic name, or one of open_clip's.
+        "" for a model that its name identifies: demo, an original name, or one of open_clip's.
 
     Raises:
         ModelError: the model is not on this machine.
@@ -162,7 +162,7 @@ def _parse(name: str) -> tuple[str, str | None]:
             f"{architecture} has no weights {pretrained!r}" if pretrained else f"{architecture} has no default weights"
         )
         raise ModelError(
-            said, remedy=f"Known for it: {', '.join(tags) or 'none'}; or give a file as {architecture}:FILE."
+            said, remedy=f"Known for it: {', '.join(tags) or 'none'}; or pass a file as {architecture}:FILE."
         )
     return architecture, pretrained
 
@@ -196,8 +196,8 @@ def _checked_local(name: str) -> str:
     folder = Path(name.partition(":")[2])
     if name.startswith("local-dir:") and not (folder / model_files.CONFIG).is_file():
         raise ModelError(
-            f"{folder} holds no open_clip model (no open_clip_config.json)",
-            remedy="Give the folder that holds open_clip_config.json and the weights.",
+            f"{folder} contains no open_clip model (no open_clip_config.json)",
+            remedy="Pass the folder that contains open_clip_config.json and the weights.",
         )
     return name
 
@@ -312,7 +312,7 @@ def _open_file(name: str, architecture: str, path: Path, files_sha256: str) -> O
     if not architecture and weights is None:
         raise ModelError(
             f"{path} does not say which architecture its weights are for",
-            remedy=f"Name it too, for example --model ViT-B-32:{path}.",
+            remedy=f"Specify it too, for example --model ViT-B-32:{path}.",
         )
     if not architecture:
         assert weights is not None

@@ -14,7 +14,7 @@ class Bar(Protocol):
     """One job with a known length."""
 
     def advance(self, count: int = 1, **fields: str) -> None:
-        """`count` more are done; `fields` are shown beside the bar (loss, learning rate, ...)."""
+        """`count` more are done; `fields` are shown next to the bar (loss, learning rate, ...)."""
 
 
 class Progress(Protocol):

@@ -1,4 +1,4 @@
-"""Class names -> sentences for the text tower. Embedding them is the backbone's job."""
+"""Class names -> sentences for the text encoder. Embedding them is the backbone's job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTION_TEMPLATES: tuple[str, ...] = (
     "a video frame of someone {}",
     "footage of a person {}",
 )
-"""The seven templates of the historic project; the embeddings of the seven sentences are averaged."""
+"""The seven templates of the predecessor project; the embeddings of the seven sentences are averaged."""
 WHOLE_TEMPLATES: tuple[str, ...] = (
     "a photo of {}",
     "{}",
@@ -90,7 +90,7 @@ def resolve_phrases(given: str | None, classes: Sequence[str]) -> dict[str, str]
         classes: the dataset's. Case and separators do not matter; one that has no phrase keeps its name's words.
 
     Raises:
-        ConfigError: the file cannot be used, or has a phrase for none of the classes.
+        ConfigError: the file cannot be used, or describes none of the classes.
     """
     if given in (None, "names"):
         return {name: class_phrase(name) for name in classes}
@@ -98,8 +98,8 @@ def resolve_phrases(given: str | None, classes: Sequence[str]) -> dict[str, str]
     known = {_spelling(name): phrase for name, phrase in phrases.items()}
     if not any(_spelling(name) in known for name in classes):
         raise ConfigError(
-            f"--phrasings {given} has a phrase for none of the classes ({', '.join(classes[:3])}, ...)",
-            remedy='Give a JSON file such as {"calling": "a person making a phone call"}.',
+            f"--phrasings {given} describes none of the classes ({', '.join(classes[:3])}, ...)",
+            remedy='Pass a JSON file such as {"calling": "a person making a phone call"}.',
         )
     return {name: known.get(_spelling(name), class_phrase(name)) for name in classes}
 
@@ -124,7 +124,7 @@ def resolve_templates(given: Sequence[str], phrasings: str | None = None) -> tup
 
 
 def _read_phrases(path: Path) -> dict[str, str]:
-    remedy = 'Write class and phrase as JSON, such as {"calling": "a person making a phone call"}.'
+    remedy = 'Write classes and their descriptions as JSON, such as {"calling": "a person making a phone call"}.'
     try:
         content = json.loads(read_text(path, largest=LARGEST_BYTES))
     except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
@@ -135,7 +135,7 @@ def _read_phrases(path: Path) -> dict[str, str]:
         raise ConfigError(f"--phrasings {path} is not a JSON object", remedy=remedy)
     bad = [name for name, phrase in content.items() if not isinstance(phrase, str) or not phrase.strip()]
     if bad:
-        raise ConfigError(f"--phrasings {path}: the class {bad[0]!r} has no phrase", remedy=remedy)
+        raise ConfigError(f"--phrasings {path}: the class {bad[0]!r} has no description", remedy=remedy)
     return {name: " ".join(phrase.split()) for name, phrase in content.items()}
 
 
@@ -145,7 +145,7 @@ def _spelling(name: str) -> str:
 
 
 def _read_templates(path: Path) -> list[str]:
-    remedy = 'Write a sentence such as "a photo of a person {}", or name a text file with one per line.'
+    remedy = 'Write a sentence such as "a photo of a person {}", or pass a text file with one per line.'
     try:
         lines = [line.strip() for line in read_text(path, largest=LARGEST_BYTES).splitlines()]
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name

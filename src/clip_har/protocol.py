@@ -22,10 +22,10 @@ _TRAINED: Mapping[Aspect, str] = {
     "prompts": "was trained with other prompts",
 }
 _REMEDIES: Mapping[Aspect, str] = {
-    "model": "Name the model the run was trained on with --model, or train a run on this one.",
-    "images": "Give the --data and split it was trained on.",
-    "classes": "Give the --data and --hold-out it was trained with.",
-    "prompts": "Give the --templates and --phrasings it was trained with.",
+    "model": "Pass the model the run was trained on with --model, or train a run on this one.",
+    "images": "Pass the --data and split it was trained on.",
+    "classes": "Pass the --data and --hold-out it was trained with.",
+    "prompts": "Pass the --templates and --phrasings it was trained with.",
 }
 
 

@@ -71,7 +71,7 @@ class RunCard:
     preprocessing: Mapping[str, Any]
     """As `Preprocessing.to_json` writes it."""
     precision: str = ""
-    """Of the image tower when the run was trained."""
+    """Of the image encoder when the run was trained."""
     settings: Mapping[str, Any]
     """Flat, as the version that trained the run knew them."""
     seed: int
@@ -98,7 +98,7 @@ class RunCard:
     """File of the run -> its SHA-256. None before format 2."""
 
     def to_json(self) -> dict[str, Any]:
-        """The card as JSON holds it; what does not apply is left out."""
+        """The card as JSON holds it; what does not apply is omitted."""
         content = dataclasses.asdict(self)
         return {key: value for key, value in content.items() if value not in (None, {}) or key in _ALWAYS_WRITTEN}
 

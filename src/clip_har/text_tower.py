@@ -1,6 +1,6 @@
-"""Sentences through a text tower without their trailing padding, with gradients.
+"""Sentences through a text encoder without their trailing padding, with gradients.
 
-Most class sentences fill a tenth of the context. Where the tower cannot see the padding, leaving it out changes nothing
+Most class sentences fill a tenth of the context. Where the tower cannot see the padding, omitting it changes nothing
 and saves most of the work.
 """
 
@@ -23,7 +23,7 @@ def mean_prompts(captions_CTD: Tensor) -> Tensor:
 
 
 def trimmed_tokens(model: nn.Module, tokens_ML: Tensor) -> Tensor:
-    """Tokens without the columns that are padding in every row, if the model's text tower does not see those."""
+    """Tokens without the columns that are padding in every row, if the model's text encoder does not see those."""
     text = getattr(model, "text", None)
     if _is_hugging_face(text):
         padding = text.config.pad_token_id  # type: ignore[union-attr]  # masked in attention and in pooling
@@ -55,7 +55,7 @@ def encode_tokens(model: nn.Module, tokens_ML: Tensor) -> Tensor:
 
 
 def token_embedding(model: nn.Module) -> nn.Module:
-    """The module that turns tokens into vectors, of any kind of text tower."""
+    """The module that turns tokens into vectors, of any kind of text encoder."""
     text: Any = getattr(model, "text", None)
     if _is_hugging_face(text):
         return text.transformer.get_input_embeddings()  # type: ignore[no-any-return]
@@ -72,7 +72,7 @@ def _pool_type(tower: Any) -> str | None:
 
 
 def _causal_tower(model: nn.Module) -> Any:
-    """What holds the layers of open_clip's own causal text tower, or None for any other kind.
+    """What holds the layers of open_clip's own causal text encoder, or None for any other kind.
 
     Every token sees only those before it and the end token's output is taken, so what comes after does not matter.
     """

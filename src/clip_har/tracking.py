@@ -80,7 +80,7 @@ def require(config: EngineConfig) -> None:
     """
     for name, wanted in (("tensorboard", config.tensorboard), ("wandb", config.wandb)):
         if wanted and importlib.util.find_spec(name) is None:
-            raise ConfigError(f"--{name} needs the package {name}", remedy=f"pip install {name}")
+            raise ConfigError(f"--{name} requires the package {name}", remedy=f"pip install {name}")
 
 
 def trackers(folder: Path, settings: Settings, *, from_step: int) -> list[Tracker]:

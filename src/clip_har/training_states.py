@@ -77,7 +77,7 @@ def prompts_sha256(prompts_CD: Tensor) -> str:
 
 
 def save_best(folder: Path, method: Method, classifier: Classifier, step: int) -> BestWeights | None:
-    """Write weights that are the best so far, beside those of the saved states; None where there is nothing to save."""
+    """Write the best weights so far next to those of the saved states; None where there is nothing to save."""
     tensors = method.tensors(classifier)
     if not tensors:
         return None
@@ -100,7 +100,7 @@ def place_best(folder: Path, method: Method, best: BestWeights | None) -> None:
         source.replace(target)
     if not _has(target, best.sha256):
         raise RunError(
-            f"{target} cannot be read back as it was trained",
+            f"{target} cannot be read back unchanged",
             remedy="Check the disk, then train again into another --out.",
         )
 
@@ -115,7 +115,7 @@ def save_state(
     best: BestWeights | None = None,
     hard_pairs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write all that `fit` needs to continue from here; the state before it is kept beside it."""
+    """Write all that `fit` needs to continue from here; the state before it is kept next to it."""
     metadata = {
         "weights_hash": start.weights,
         "start": json.dumps({"manifest": start.manifest, "prompts": start.prompts}),
@@ -177,7 +177,7 @@ def _saved_state(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Sav
     start = json.loads(metadata.get("start", "{}"))  # a state of an earlier version recorded neither of these
     best = json.loads(metadata.get("best", "null"))
     if best is not None and not re.fullmatch(r"best-\d+\.safetensors", best["file"]):
-        raise ValueError("a path that leads elsewhere")
+        raise ValueError("a path outside the run folder")
     return SavedState(
         snapshot=Snapshot(tensors=tensors, values=json.loads(metadata["values"])),
         start=Start(

@@ -136,7 +136,7 @@ def one_line(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """At most `length` characters on one line, the middle left out where there are more."""
+    """At most `length` characters on one line, the middle omitted where there are more."""
     line = one_line(text)
     if len(line) <= length:
         return line

@@ -29,15 +29,15 @@ def test_unreadable_files_are_told_from_truncated_ones(tmp_path: Path) -> None:
     (root / "train/running/notes.txt").write_text("no image, and not one by its name")
     result = audited(root)
     assert [(f.kind, names(f), f.severity, f.why, f.action) for f in result.findings] == [
-        ("unreadable", ["test/running/empty.jpg"], "error", "empty file", "Mend or drop it."),
+        ("unreadable", ["test/running/empty.jpg"], "error", "empty file", "Repair or drop it."),
         (
             "truncated",
             ["train/running/cut.jpg"],
             "error",
             "ends early (truncated JPEG)",
-            "Fetch it again or drop it.",
+            "Download it again or drop it.",
         ),
-        ("unreadable", ["train/running/page.jpg"], "error", "not an image but an HTML page", "Mend or drop it."),
+        ("unreadable", ["train/running/page.jpg"], "error", "not an image but an HTML page", "Repair or drop it."),
     ]
     assert len(result.files) == 15
     assert result.counts()["train"] == {"cycling": 3, "running": 5}
@@ -56,10 +56,10 @@ def test_odd_images_are_found_by_size_shape_and_colour(tmp_path: Path) -> None:
         ("tiny", "train/running/tiny.jpg"): ("warning", "63 x 90 pixels, less than 64 on a side"),
         ("shape", "train/running/wide.jpg"): (
             "warning",
-            "330 x 80 pixels: a model sees only its middle, or little of it",
+            "330 x 80 pixels: the model sees only its centre, or at low resolution",
         ),
         ("greyscale", "train/running/grey.jpg"): ("note", "without colour"),
-        ("one-tone", "train/running/flat.jpg"): ("warning", "of one tone all over: it shows nothing"),
+        ("one-tone", "train/running/flat.jpg"): ("warning", "a single colour: it shows nothing"),
     }
     wider = audited(root, min_side=63, max_aspect=5.0)
     assert {finding.kind for finding in wider.of("odd")} == {"greyscale", "one-tone"}
@@ -143,8 +143,8 @@ def test_labels_that_were_not_examined_are_within_no_limit(tmp_path: Path) -> No
     with pytest.raises(ConfigError) as caught:
         audited(root, limits=AuditLimits(max_label_errors=0))
     assert str(caught.value) == (
-        "--max-label-errors cannot be held with --no-embeddings: labels are examined with a model. "
-        "Leave out one of the two."
+        "--max-label-errors cannot be combined with --no-embeddings: label errors are detected from embeddings. "
+        "Remove one of the two."
     )
 
 
@@ -173,7 +173,7 @@ def test_the_json_holds_everything_that_was_found(tmp_path: Path) -> None:
     assert leak == {
         "kind": "leak",
         "severity": "error",
-        "why": "The same file in test and train: scores on test flatter",
+        "why": "The same file in test and train: metrics on test are too optimistic",
         "action": "Drop the copy outside test.",
         "count": 1,
         "files": [
@@ -225,7 +225,7 @@ def test_given_features_find_what_looks_alike_and_doubt_labels(tmp_path: Path) -
     assert duplicate.why == "Images that look alike to the model 2 times"
     (suspect,) = found(result, "label")
     assert names(suspect) == ["cycling/07.jpg"] and suspect.doubt is not None
-    assert suspect.action == "Look at it: keep, relabel as running, or drop."
+    assert suspect.action == "Review it: keep, relabel as running, or drop."
     assert suspect.why == (
         f"cycling has probability {suspect.doubt.given_probability:.2f}, "
         f"running {suspect.doubt.suggested_probability:.2f}"
@@ -255,11 +255,11 @@ def test_an_audit_leaves_the_dataset_as_it_is(tmp_path: Path) -> None:
 
 
 def test_folders_without_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="Dataset not found"):
         audited(tmp_path / "none")
     put(tmp_path, "cycling/page.jpg", b"<html>")
     put(tmp_path, "running/page.jpg", b"<html>")
-    with pytest.raises(DataError, match="holds no readable image"):
+    with pytest.raises(DataError, match="contains no readable image"):
         audited(tmp_path)
 
 
@@ -271,7 +271,7 @@ def test_settings_out_of_range_are_refused_all_at_once() -> None:
         "--encode-batch-size must be from 1 to 1000000, not 0; --distance must be in [0, 16], not 17; "
         "--similarity must be in (0, 1], not 0; --min-side must be in [1, 128], not 129; "
         "--max-aspect must be at least 1, not 0.5; --workers must be from -1 to 256, not -2. "
-        "See --help for what each flag means."
+        "See --help for the allowed values."
     )
 
 
@@ -281,13 +281,13 @@ def test_limits_below_zero_are_refused() -> None:
         validate(AuditLimits(max_leaks=-1, max_odd=-2))
     assert str(caught.value) == (
         "--max-leaks must be at least 0, or none for any number, not -1; "
-        "--max-odd must be at least 0, or none for any number, not -2. See --help for what each flag means."
+        "--max-odd must be at least 0, or none for any number, not -2. See --help for the allowed values."
     )
 
 
 def test_outputs_in_the_datasets_folder_are_refused(tmp_path: Path) -> None:
     root = fill(tmp_path)
-    refused = "lies in the dataset's folder, into which nothing is written"
+    refused = "is in the dataset directory, which is never modified"
     with pytest.raises(ConfigError, match=refused):
         audit_data(root, settings=NO_MODEL, json_file=root / "train" / "a.json")
     with pytest.raises(ConfigError, match=refused):

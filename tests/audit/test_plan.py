@@ -226,7 +226,7 @@ HEADER = ",".join(PLAN_COLUMNS)
 )
 def test_a_row_that_cannot_be_carried_out_is_named(root: Path, row: str, said: str) -> None:
     assert refusal(root, f"{HEADER}\n{row}\n") == (
-        f"PLAN cannot be applied: line 2: {said}. Mend these lines; nothing was written."
+        f"PLAN cannot be applied: line 2: {said}. Fix these lines; nothing was written."
     )
 
 
@@ -235,15 +235,18 @@ def test_all_bad_rows_are_named_together_up_to_a_number(root: Path) -> None:
     assert text == (
         "PLAN cannot be applied: line 2: train/cycling/0.jpg is listed 2 times; "
         "line 3: train/cycling/0.jpg is listed 2 times; line 4: the dataset has no 'x'; "
-        "line 4: move needs a new_split. Mend these lines; nothing was written."
+        "line 4: move needs a new_split. Fix these lines; nothing was written."
     )
     many = refusal(root, HEADER + "\n" + "".join(f"{number},,,,keep,,,\n" for number in range(25)))
     assert "line 21: the dataset has no '19'; and 5 more." in many
 
 
 def test_files_that_are_no_plan_are_refused(root: Path) -> None:
-    assert refusal(root, "path,sha256\na,b\n") == "PLAN has no column 'action'. Make it anew: delete it and run again."
-    assert refusal(root, "") == "PLAN has no column 'path'. Make it anew: delete it and run again."
+    assert (
+        refusal(root, "path,sha256\na,b\n")
+        == "PLAN has no column 'action'. Delete it and run the command again to create a new one."
+    )
+    assert refusal(root, "") == "PLAN has no column 'path'. Delete it and run the command again to create a new one."
     plan = root.parent / "plan.csv"
     plan.write_bytes(b"path,sha256,action\n\xff\xfe,,keep\n")
     with pytest.raises(DataError, match=r"is not a plan: .*Save it as CSV in UTF-8\."):
@@ -262,7 +265,7 @@ def test_a_plan_that_drops_everything_is_refused(root: Path) -> None:
     drop = [
         PlanRow(path=image.name, sha256="", label="", split="", action="drop", reason="") for image in inventory.images
     ]
-    with pytest.raises(DataError, match=r"The plan drops every image\. Keep some of them\."):
+    with pytest.raises(DataError, match=r"The plan drops every image\. Keep some images\."):
         apply_plan(drop, inventory)
 
 
@@ -274,28 +277,28 @@ def test_what_the_manifest_still_lacks_or_leaks_is_warned_of(root: Path, tmp_pat
     plan.write_text("\n".join(lines))
     cleaned = apply_cleaning(root, plan, tmp_path / "clean.csv")
     assert cleaned.warnings == (
-        "1 files that are no images cannot be listed, such as test/running/empty.jpg",
+        "1 files that are not images cannot be listed, such as test/running/empty.jpg",
         "1 images still are in several splits",
-        "No image is left of running",
+        "No image remains of running",
     )
 
 
 def test_nothing_is_overwritten_or_written_into_the_dataset(root: Path, tmp_path: Path) -> None:
     plan, out = tmp_path / "plan.csv", tmp_path / "clean.csv"
-    with pytest.raises(ConfigError, match=r"There is no plan .*Make it first: the same command without --out\."):
+    with pytest.raises(ConfigError, match=r"Plan .* not found\. Create it first: run the same command without --out\."):
         apply_cleaning(root, plan, out)
     write_plan([], plan)
     with pytest.raises(
-        ConfigError, match=r"exists\. Apply it with --out MANIFEST\.csv, or delete it to make it anew\."
+        ConfigError, match=r"exists\. Apply it with --out MANIFEST\.csv, or delete it to create a new one\."
     ):
         propose_cleaning(root, plan, settings=NO_MODEL)
-    inside = r"lies in the dataset's folder, into which nothing is written\. Give a path outside /.+/data\."
+    inside = r"is in the dataset directory, which is never modified\. Pass a path outside /.+/data\."
     with pytest.raises(ConfigError, match=inside):
         propose_cleaning(root, root / "plan.csv", settings=NO_MODEL)
     with pytest.raises(ConfigError, match=inside):
         apply_cleaning(root, plan, root / "clean.csv")
     out.write_text("mine")
-    with pytest.raises(ConfigError, match=r"exists\. Name a new file for --out, or delete it\."):
+    with pytest.raises(ConfigError, match=r"exists\. Pass a new file with --out, or delete this one\."):
         apply_cleaning(root, plan, out)
     assert out.read_text() == "mine"
 

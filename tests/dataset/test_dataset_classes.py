@@ -35,7 +35,7 @@ def test_a_test_class_that_was_not_trained_on_is_left_out_and_said(tmp_path: Pat
     )
     assert dataset.classes == ("running", "sitting")
     assert class_counts(dataset, "test") == {"running": 3, "sitting": 3}
-    assert dataset.warnings == ("Images of classes that were not trained on are left out: flying (5)",)
+    assert dataset.warnings == ("Images of classes that were not trained on are excluded: flying (5)",)
 
 
 def test_a_training_class_without_test_images_stays_and_is_said(tmp_path: Path) -> None:
@@ -44,14 +44,14 @@ def test_a_training_class_without_test_images_stays_and_is_said(tmp_path: Path) 
     )
     assert dataset.classes == ("flying", "running", "sitting")
     (warning,) = dataset.warnings
-    assert warning.startswith("flying has no images in the test split: ")
+    assert warning.startswith("flying has no images in the test split and is excluded from macro averages")
 
 
 def test_an_empty_class_folder_in_test_is_a_class_without_test_images(tmp_path: Path) -> None:
     write_splits(tmp_path, {"cycling": 4, "running": 4, "sitting": 4}, {"cycling": 3, "running": 3})
     (tmp_path / "test" / "sitting").mkdir()
     (warning,) = load_dataset(tmp_path).warnings
-    assert warning.startswith("sitting has no images in the test split: ")
+    assert warning.startswith("sitting has no images in the test split and is excluded from macro averages")
 
 
 @pytest.mark.parametrize(

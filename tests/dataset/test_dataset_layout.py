@@ -123,7 +123,7 @@ def test_folders_of_images_beside_the_splits_are_said(tmp_path: Path) -> None:
     fill(tmp_path / "unlabelled", range(500, 503))
     (tmp_path / "docs").mkdir()
     dataset = load_dataset(tmp_path)
-    assert dataset.warnings == ("Images outside the splits were left out: unlabelled/",)
+    assert dataset.warnings == ("Images outside the splits were skipped: unlabelled/",)
     assert dataset.counts()["test"] == 40
 
 
@@ -142,7 +142,7 @@ def test_images_directly_under_a_split_are_refused(flat: str, tmp_path: Path) ->
     fill(tmp_path / flat, range(100, 103))
     (tmp_path / "Training_set.csv").write_text("filename,label\n")
     error = refusal(tmp_path)
-    assert error.what == f"{(tmp_path / flat).resolve()} holds images but no class folders"
+    assert error.what == f"{(tmp_path / flat).resolve()} contains images but no class folders"
     assert "one subfolder per class" in error.remedy
 
 
@@ -152,7 +152,7 @@ def test_loose_images_beside_class_folders_are_said(tmp_path: Path) -> None:
     fill(tmp_path / "train", [700])
     fill(tmp_path, range(800, 804), pattern="{:05d}.JPG")
     (warning,) = load_dataset(tmp_path).warnings
-    assert warning.startswith("5 images lie in no class folder and were left out: 00800.JPG, ")
+    assert warning.startswith("5 images are in no class folder and were skipped: 00800.JPG, ")
     assert warning.endswith(" and 2 more")
 
 
@@ -259,7 +259,7 @@ def test_names_that_are_not_utf_8_can_still_be_written(tmp_path: Path) -> None:
     [
         (b"", "empty file"),
         (b"<!DOCTYPE html><html>404", "not an image but an HTML page"),
-        (b"\x00\x00\x00\x18ftypheic", "not an image but a HEIC photograph (convert it to JPEG first)"),
+        (b"\x00\x00\x00\x18ftypheic", "not an image but a HEIC image (convert it to JPEG first)"),
         (b"version https://git-lfs.github.com/spec/v1", "not an image but a Git LFS pointer"),
         (b"\x00" * 20, "not an image but unknown data"),
     ],
@@ -338,13 +338,13 @@ def test_all_copies_of_an_unreadable_image_leave(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_dataset_are_refused(tmp_path: Path) -> None:
-    assert "does not exist" in refusal(tmp_path / "missing").what
+    assert "Dataset not found" in refusal(tmp_path / "missing").what
     (tmp_path / "har.zip").write_bytes(b"PK\x03\x04")
     assert "is a file, not a folder" in refusal(tmp_path / "har.zip").what
     (tmp_path / "empty").mkdir()
-    assert "holds no class folders" in refusal(tmp_path / "empty").what
+    assert "contains no class folders" in refusal(tmp_path / "empty").what
     fill(tmp_path / "loose", range(3))
-    assert "holds no class folders" in refusal(tmp_path / "loose").what
+    assert "contains no class folders" in refusal(tmp_path / "loose").what
     for part in ("train", "test"):
         (tmp_path / "bare" / part).mkdir(parents=True)
-    assert "holds no class folders" in refusal(tmp_path / "bare").what
+    assert "contains no class folders" in refusal(tmp_path / "bare").what

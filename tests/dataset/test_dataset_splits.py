@@ -185,7 +185,7 @@ def test_a_training_image_that_is_also_in_test_is_left_out_and_said(tmp_path: Pa
     assert sum(dataset.counts().values()) == 53 - 3
     splits_by_content(dataset.records)
     (warning,) = dataset.warnings
-    assert warning.startswith("3 images of train or val are copies of images held out, and were left out: ")
+    assert warning.startswith("3 train or val images are duplicates of held-out images and were excluded: ")
     assert "train/running/00003.jpg" in warning
 
 
@@ -225,7 +225,7 @@ def test_a_copy_under_two_classes_is_said_and_kept_together(tmp_path: Path) -> N
     assert len(dataset.records) == 44
     splits_by_content(dataset.records)
     (warning,) = dataset.warnings
-    assert warning.startswith("4 images stand under more than one class: running/00000.jpg, ")
+    assert warning.startswith("4 images are listed under more than one class: running/00000.jpg, ")
 
 
 # Manifests
@@ -339,8 +339,8 @@ def test_what_a_folder_says_is_above_a_manifest(held_out: SplitName, tmp_path: P
     scored = load_dataset(root, manifests=[tmp_path / "manifest.csv"], classes=first.classes)
     assert scored.records == second.records
     assert scored.warnings == (
-        "3 images held out now were trained or chosen on before, so scores on them flatter: "
-        + ", ".join(f"{held_out}/running/{file_of(record.path).name}" for record in moved),
+        "3 images held out now were previously used for training or model selection, so their metrics "
+        "are too optimistic: " + ", ".join(f"{held_out}/running/{file_of(record.path).name}" for record in moved),
     )
 
 

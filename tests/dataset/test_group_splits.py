@@ -187,7 +187,7 @@ def test_folds_test_every_image_once(drawn: list[tuple[int, str]], folds: int, s
     records, groups = grouped(drawn)
     lone = [label for label, own in groups_of(records, groups).items() if len(own) == 1]
     if lone:
-        with pytest.raises(DataError, match="all images are one group"):
+        with pytest.raises(DataError, match="all images are in one group"):
             cut_folds(records, folds, 0.15, groups, seed)
         return
     cuts = cut_folds(records, folds, 0.15, groups, seed)
@@ -213,8 +213,8 @@ def test_a_class_of_one_group_is_refused_for_folds() -> None:
     with pytest.raises(DataError) as caught:
         cut_folds(records, 2, 0.15, groups, 0)
     assert str(caught.value) == (
-        "b: all images are one group, which cannot be tested and trained on in 2 folds. "
-        "Make a single split (without --folds), leave the class out, or group differently (--group-by)."
+        "b: all images are in one group, which cannot be divided into 2 folds. "
+        "Create a single split (without --folds), remove the class, or group differently (--group-by)."
     )
 
 
@@ -235,7 +235,7 @@ def test_relatives_of_held_out_images_are_left_out_of_train() -> None:
     kept, warnings = leave_out_relatives(records, groups, {"train", "val", "test"})
     assert [item.name for item in kept] == ["a/1.jpg", "a/3.jpg", "a/4.jpg"]
     assert warnings == [
-        "3 images of train or val are in a group with images held out; left out: a/0.jpg, a/2.jpg, a/5.jpg"
+        "3 images of train or val are in a group with held-out images and are excluded: a/0.jpg, a/2.jpg, a/5.jpg"
     ]
     assert leave_out_relatives(records[1:2], groups, {"train"}) == (records[1:2], [])
 
@@ -252,6 +252,6 @@ def test_a_class_whose_training_images_are_all_relatives_is_refused() -> None:
     with pytest.raises(DataError) as caught:
         leave_out_relatives(records, groups, {"train", "test"})
     assert str(caught.value) == (
-        "Every training image of 'a' is in a group held out, such as a/0.jpg. "
-        "Set the folders' splits aside (--pool), or group differently (--group-by)."
+        "Every training image of 'a' is in a held-out group, such as a/0.jpg. "
+        "Ignore the dataset's own splits (--pool), or group differently (--group-by)."
     )

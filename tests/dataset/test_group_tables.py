@@ -49,7 +49,7 @@ def test_images_without_a_group_and_strange_paths_are_said(tmp_path: Path) -> No
     together, warnings = groups(tmp_path, text)
     assert together == []
     assert warnings == [
-        "1 paths in TABLE are no images of the dataset: else.jpg",
+        "1 paths in TABLE are not images of the dataset: else.jpg",
         "2 images have no line in TABLE and are in no group: train/sit/1.jpg, test/sit/3.jpg",
     ]
 
@@ -66,9 +66,9 @@ def test_copies_in_several_groups_join_these(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("path,label\n", "is not a table of groups: its first line does not name the columns path and group"),
-        ("path,group,group\n", "is not a table of groups: its first line does not name the columns path and group"),
-        ("", "is not a table of groups: its first line does not name the columns path and group"),
+        ("path,label\n", "is not a table of groups: its first line does not contain the columns path and group"),
+        ("path,group,group\n", "is not a table of groups: its first line does not contain the columns path and group"),
+        ("", "is not a table of groups: its first line does not contain the columns path and group"),
         ("path,group\n1.jpg\n", "is not a table of groups: line 2 has 1 columns, not 2"),
         (b"path,group\n\xff,x\n", "is not a table of groups: it is not UTF-8 text"),
     ],
@@ -77,7 +77,7 @@ def test_malformed_tables_are_refused(tmp_path: Path, text: str | bytes, said: s
     path = table(tmp_path, text)
     with pytest.raises(DataError) as caught:
         read_groups(path, RECORDS)
-    assert str(caught.value) == f"{path} {said}. Give a CSV whose first line is path,group."
+    assert str(caught.value) == f"{path} {said}. Write a CSV whose first line is path,group."
 
 
 def test_ambiguous_and_wholly_foreign_paths_are_refused(tmp_path: Path) -> None:
@@ -86,12 +86,12 @@ def test_ambiguous_and_wholly_foreign_paths_are_refused(tmp_path: Path) -> None:
         read_groups(path, RECORDS)
     assert str(caught.value) == (
         f"{path} line 3: '1.jpg' may be any of train/run/1.jpg, train/sit/1.jpg. "
-        "Give paths from the dataset's folder on."
+        "Use paths relative to the dataset directory."
     )
     path = table(tmp_path, "path,group\nx.jpg,g\ny.jpg,g\n")
     with pytest.raises(DataError) as caught:
         read_groups(path, RECORDS)
     assert str(caught.value) == (
         f"None of the 2 paths in {path} is an image of the dataset: x.jpg, y.jpg. "
-        "Give paths from the dataset's folder on."
+        "Use paths relative to the dataset directory."
     )

@@ -31,14 +31,14 @@ def test_the_flat_form_takes_its_test_split_out_of_the_labelled_images(tmp_path:
     root = write_kaggle_flat(tmp_path / "Human Action Recognition")
     dataset = load_dataset(tmp_path, test_fraction=0.25, val_fraction=0.25)
     assert dataset.root == root.resolve() and dataset.classes == HAR
-    assert dataset.form == "Kaggle's flat form (Training_set.csv with the columns filename, label)"
+    assert dataset.form == "Kaggle's flat format (Training_set.csv with the columns filename, label)"
     assert dataset.own_splits == frozenset()
     assert names(dataset) == {f"train/Image_{number}.jpg" for number, _ in labelled(HAR, 4, start=1)}
     assert class_counts(dataset, "test") == dict.fromkeys(HAR, 1)
     assert {r.name: r.label for r in dataset.records} == {f"train/Image_{n}.jpg": c for n, c in labelled(HAR, 4, 1)}
     assert dataset.warnings == (
-        "Testing_set.csv gives its 5 images no classes: test/ is for clip-har predict only and never scored; "
-        "the test split is cut out of the labelled images",
+        "Testing_set.csv gives its 5 images no classes: test/ is only for clip-har predict, never for evaluation; "
+        "the test split is created from the labelled images",
     )
 
 
@@ -50,8 +50,9 @@ def test_the_structured_form_loads_and_says_what_its_test_split_lacks(tmp_path: 
     }
     assert dataset.form == "class folders under train/, test/"
     assert dataset.warnings == (
-        "calling has no images in the test split: not measured, and averages over classes run over the other 14.",
-        "The test split is short of texting (1); half of its classes have 6 or more images",
+        "calling has no images in the test split and is excluded from macro averages, which are over the other 14 "
+        "classes.",
+        "The test split has few images of texting (1); half of its classes have 6 or more images",
     )
 
 
@@ -60,10 +61,10 @@ def test_the_hub_forms_placeholder_test_split_is_refused(tmp_path: Path) -> None
     error = refusal(root)
     assert error.what == (
         f"All 6 images of the test split of {root.resolve()} have the class 'calling', while train has 15 classes: "
-        "these look like placeholders, not labels, and must not be scored"
+        "these look like placeholders, not labels, and cannot be used for evaluation"
     )
     assert error.remedy == (
-        "Mend its labels, or add --set-aside test: it is left out, and test is cut out of the training images."
+        "Fix its labels, or pass --set-aside test to ignore it and create a new test split from the training images."
     )
     assert refusal(root, pooled=True).what == error.what
 
@@ -73,7 +74,7 @@ def test_the_hub_form_trains_with_its_test_split_set_aside(tmp_path: Path) -> No
     assert len(dataset.records) == 60 and dataset.classes == HAR
     assert class_counts(dataset, "test") == dict.fromkeys(HAR, 1)
     assert not any("test-0000" in name for name in names(dataset))
-    assert dataset.warnings == ("The data's own test split is set aside (6 images)",)
+    assert dataset.warnings == ("The dataset's own test split is ignored (6 images)",)
     assert dataset.form == "a Hugging Face dataset, 3 Parquet files (image: image, label: labels)"
 
 
@@ -109,12 +110,14 @@ def test_the_commands_refuse_placeholders_and_work_without_them(
     command = ["data", "split", str(root), "--out", str(tmp_path / "manifest.csv"), "--group-by", "none"]
     assert main(command) == 2
     said = capsys.readouterr().err.strip()
-    assert said.count("\n") == 0 and "these look like placeholders, not labels, and must not be scored" in said
+    assert (
+        said.count("\n") == 0 and "these look like placeholders, not labels, and cannot be used for evaluation" in said
+    )
     assert main([*command, "--set-aside", "test"]) == 0
     assert {row.split for row in read_manifest(tmp_path / "manifest.csv")} == {"train", "val", "test"}
     assert "test-00000" not in (tmp_path / "manifest.csv").read_text()
     assert main(["data", "split", str(root), "--set-aside", "train"]) == 2
-    assert "cannot be set aside: choose from test and val" in capsys.readouterr().err
+    assert "cannot be ignored: choose from test and val" in capsys.readouterr().err
 
 
 def test_an_audit_says_that_labels_cannot_be_true(tmp_path: Path) -> None:

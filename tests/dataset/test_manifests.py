@@ -28,7 +28,7 @@ from image_folders import content, fill, fill_classes
 
 DIGEST = "0" * 64
 HEADER = "path,sha256,class,split"
-REMEDY = "Make one with clip-har data split, or get the file anew from where it was published."
+REMEDY = "Create one with clip-har data split, or download the file again."
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_manifest_is_read_as_it_was_written(dataset: ActionDataset, manifest: 
             f"line 3 has the hash '{DIGEST[1:61]}...', which is not a SHA-256",
         ),
         (f"{HEADER}\na.jpg,{DIGEST},run,dev\n", "line 2 has the split 'dev', not train, val, test"),
-        (f"{HEADER}\na.jpg,{DIGEST}, ,train\n", "line 2 names no class"),
+        (f"{HEADER}\na.jpg,{DIGEST}, ,train\n", "line 2 has no class"),
         (f'{HEADER}\n"a.jpg,{DIGEST},run,train\n', "unexpected end of data"),
     ],
 )
@@ -250,7 +250,7 @@ def test_images_that_the_manifest_does_not_have_are_left_out_and_said(
     followed = load_dataset(data, manifest=GivenManifest(path=manifest))
     assert by_content(followed) == by_content(dataset)
     assert followed.warnings == (
-        f"2 images are not in {manifest} and were left out: running/00950.jpg, running/00951.jpg",
+        f"2 images are not in {manifest} and were skipped: running/00950.jpg, running/00951.jpg",
     )
 
 
@@ -278,7 +278,8 @@ def test_too_many_missing_images_stop_a_binding_manifest(data: Path, dataset: Ac
     assert ENOUGH == 0.95
     assert str(caught.value) == (
         f"4 of the 60 images of {manifest} are not in the data (93.3% are, 95% are needed): train 2, test 2, such as "
-        f"{', '.join(names[:3])} and 1 more. Give the --data it was made from; clip-har data verify lists what differs."
+        f"{', '.join(names[:3])} and 1 more. Pass the --data it was created from; "
+        "clip-har data verify lists the differences."
     )
 
 

@@ -33,7 +33,7 @@ def test_images_that_links_lead_to_are_counted_and_said(tmp_path: Path) -> None:
     dataset = load_dataset(data)
     said = [warning for warning in dataset.warnings if "outside" in warning]
     assert len(said) == 1
-    assert said[0].startswith(f"13 of 37 images lie outside {data}, reached by links or a table's paths, in ")
+    assert said[0].startswith(f"13 of 37 images are outside {data}, reached through links or a table's paths, in ")
     assert str(tmp_path / "elsewhere") in said[0] and "eating/00100.jpg" in said[0]
     assert [warning for warning in read_inventory(data).warnings if "13 of 37 images" in warning]
 
@@ -57,7 +57,7 @@ def test_a_tables_paths_outside_are_said(tmp_path: Path, form: str) -> None:
         source = find_source(given)
         said = [warning for warning in source.warnings if "outside" in warning]
         assert len(source.files) == 25 and len(said) == 1
-        assert said[0].startswith(f"1 of 25 images lie outside {data}") and str(tmp_path / "secret") in said[0]
+        assert said[0].startswith(f"1 of 25 images are outside {data}") and str(tmp_path / "secret") in said[0]
 
 
 def test_a_table_apart_from_its_images_says_where_they_lie(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_table_apart_from_its_images_says_where_they_lie(tmp_path: Path) -> No
     table.parent.mkdir()
     table.write_text("\n".join(["filename,label", *lines]) + "\n")
     source = find_source(table)
-    assert source.warnings == () and source.form.endswith(f"; all images lie outside its folder, in {data}")
+    assert source.warnings == () and source.form.endswith(f"; all images are outside its folder, in {data}")
 
 
 def test_fetched_data_with_images_outside_is_refused(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_fetched_data_with_images_outside_is_refused(tmp_path: Path) -> None:
     for given in (data, Path("har")):
         with pytest.raises(DataError, match="outside that folder") as caught:
             find_source(given)
-        assert caught.value.remedy.startswith("Fetched data has no such images")
+        assert caught.value.remedy.startswith("Downloaded data has no such images")
     (data / "eating").unlink()
     (data / "running" / "linked.jpg").unlink()
     assert len(find_source(Path("har")).files) == 24
@@ -86,4 +86,4 @@ def test_fetched_data_with_images_outside_is_refused(tmp_path: Path) -> None:
 def test_what_is_fetched_just_now_is_refused_before_it_is_remembered(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="13 images of"):
         find_source(with_links(tmp_path), fetched=True)
-    assert "folder" in refusal(tmp_path / "elsewhere" / "nothing").what
+    assert "Dataset not found" in refusal(tmp_path / "elsewhere" / "nothing").what

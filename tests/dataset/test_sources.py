@@ -99,7 +99,7 @@ def test_two_tables_of_no_split_are_ambiguous(tmp_path: Path) -> None:
     shutil.copy(table, tmp_path / "other.csv")
     error = refusal(tmp_path)
     assert error.what == f"{tmp_path.resolve()} has several tables of images: labels.csv, other.csv"
-    assert error.remedy == "Name one of them with --data."
+    assert error.remedy == "Pass one of them with --data."
 
 
 def test_files_that_do_not_exist_are_counted_and_the_first_three_named(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_files_that_do_not_exist_are_counted_and_the_first_three_named(tmp_path:
         (tmp_path / "images" / f"Image_{number}.jpg").unlink()
     error = refusal(table)
     assert error.what == (
-        f"{table.resolve()} names 4 files of 12 that do not exist: images/Image_3.jpg, images/Image_4.jpg, "
+        f"{table.resolve()} lists 4 files of 12 that do not exist: images/Image_3.jpg, images/Image_4.jpg, "
         f"images/Image_5.jpg and 1 more (looked for in {tmp_path.resolve()})"
     )
     assert refusal(tmp_path).what == error.what
@@ -118,9 +118,9 @@ def test_files_that_do_not_exist_are_counted_and_the_first_three_named(tmp_path:
     ("text", "said"),
     [
         ("id,label\n1,a\n", "has no column of image paths (its columns are id, label)"),
-        ("filename,width\nimages/Image_0.jpg,3\n", "has no column of classes (of paths: filename)"),
+        ("filename,width\nimages/Image_0.jpg,3\n", "has no class column (path column: filename)"),
         ("filename,label\nimages/Image_0.jpg,\n", "has a class (of 1 listed)"),
-        ("filename,label,split\nimages/Image_0.jpg,a,blue\n", "has in its column split 'blue', which is no split"),
+        ("filename,label,split\nimages/Image_0.jpg,a,blue\n", "has in its column split 'blue', which is not a split"),
         (
             "filename,label\nimages/Image_0.jpg,a\nimages/Image_0.jpg,b\n",
             "lists 1 images under two classes or splits, such as images/Image_0.jpg (a, b)",
@@ -150,7 +150,7 @@ def test_images_without_a_class_are_said_and_left_out(tmp_path: Path) -> None:
     dataset = load_dataset(tmp_path)
     assert names(dataset) == set(expected())
     assert dataset.warnings == (
-        "2 images have no class: they are for clip-har predict and are neither trained on nor scored",
+        "2 images have no class: they are skipped in training and evaluation (use clip-har predict)",
         "1 images are listed more than once: images/Image_0.jpg",
     )
 
@@ -182,7 +182,7 @@ def test_class_folders_win_over_a_table_whose_images_are_elsewhere(tmp_path: Pat
     dataset = load_dataset(tmp_path)
     assert dataset.classes == CLASSES and dataset.form == "class folders"
     assert dataset.warnings == (
-        "log.csv names images that are not there and was not read; the classes are those of the folders",
+        "log.csv lists images that do not exist and was not read; the classes are those of the folders",
     )
 
 
@@ -241,7 +241,7 @@ def test_a_damaged_parquet_file_is_one_line(tmp_path: Path) -> None:
     table = hub_table([(number, number % 2) for number in range(12)], CLASSES)
     path = write_parquet(tmp_path / "train.parquet", table)
     path.write_bytes(path.read_bytes()[:-20])
-    assert refusal(path).remedy == "Fetch the file anew."
+    assert refusal(path).remedy == "Download the file again."
 
 
 def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,9 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr("clip_har.images.parquet.importlib.import_module", missing)
     error = refusal(tmp_path / "train.parquet")
-    assert error.what == f"Reading {tmp_path.resolve()}/train.parquet needs the package pyarrow, which is not installed"
+    assert (
+        error.what == f"Reading {tmp_path.resolve()}/train.parquet requires the package pyarrow, which is not installed"
+    )
     assert error.remedy == "pip install 'clip-har[parquet]'"
 
 

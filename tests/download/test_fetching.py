@@ -120,8 +120,8 @@ def test_a_download_given_up_is_continued_by_the_same_command(
     kaggle.cuts = [1_500_000]
     error = refused("kaggle", tmp_path / "har")
     handle = "meetnagadia/human-action-recognition-har-dataset"
-    assert error.what.startswith(f"Downloading {handle} from Kaggle failed 1 times: the connection was cut")
-    assert "repeat the command, which goes on where it stopped" in error.remedy
+    assert error.what.startswith(f"Downloading {handle} from Kaggle failed 1 times: the connection was interrupted")
+    assert "run the command again; it resumes the download" in error.remedy
     fetch("har", "kaggle", tmp_path / "har")
     assert kaggle.requests[-1] == ("/archive.zip", "bytes=1048576-")
     assert tree(tmp_path / "har") == flat_tree()
@@ -138,7 +138,7 @@ def test_without_credentials_kaggle_says_what_to_do(kaggle: Service, status: int
     kaggle.status = status
     error = refused("kaggle", tmp_path / "har")
     handle = "meetnagadia/human-action-recognition-har-dataset"
-    assert error.what == f"Kaggle wants you to log in for {handle} ({status})"
+    assert error.what == f"Kaggle requires a login for {handle} ({status})"
     page = f"https://www.kaggle.com/datasets/{handle}"
     assert error.remedy == (
         f"Open {page} and accept its terms if asked; on https://www.kaggle.com/settings create an API token and set "
@@ -154,13 +154,13 @@ def test_a_server_that_cannot_be_reached_is_one_line(
 
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, "http://127.0.0.1:9")
     monkeypatch.setattr(kaggle_module, "ATTEMPTS", 1)
-    assert "failed 1 times: the connection was cut" in refused("kaggle", tmp_path / "har").what
+    assert "failed 1 times: the connection was interrupted" in refused("kaggle", tmp_path / "har").what
 
 
 def test_without_kagglehub_the_archive_by_hand_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub.clients", None)
     error = refused("kaggle-structured", tmp_path / "har")
-    assert "needs the package kagglehub" in error.what
+    assert "requires the package kagglehub" in error.what
     assert error.remedy.startswith(
         "pip install 'clip-har[kaggle]'; or download the archive from https://www.kaggle.com"
     )
@@ -198,8 +198,8 @@ def test_where_there_are_no_hard_links_images_are_copied_and_the_unpacked_ones_g
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
-        (("cats", "dogs"), "is not HAR: it lacks calling, clapping, cycling and 12 more and it has cats, dogs"),
-        (HAR[1:], "is not HAR: it lacks calling"),
+        (("cats", "dogs"), "is not HAR: it has no calling, clapping, cycling and 12 more and it has cats, dogs"),
+        (HAR[1:], "is not HAR: it has no calling"),
         ((*HAR, "skiing"), "is not HAR: it has skiing"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     error = refused("kaggle", tmp_path)
     assert isinstance(error, ConfigError) and error.what == f"--out {tmp_path} is not empty"
-    with pytest.raises(ConfigError, match="There is no dataset 'cifar' to fetch"):
+    with pytest.raises(ConfigError, match="Unknown dataset 'cifar'"):
         fetch("cifar", "kaggle", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -256,7 +256,7 @@ def test_the_hub_sends_what_was_cut_or_damaged_again(hub: Service, tmp_path: Pat
 def test_the_hub_wants_a_login(hub: Service, tmp_path: Path) -> None:
     hub.status = 401
     error = refused("hub", tmp_path / "har")
-    assert error.what == "The hub wants you to log in for Bingsu/Human_Action_Recognition (401)"
+    assert error.what == "The Hugging Face Hub requires a login for Bingsu/Human_Action_Recognition (401)"
     assert "run hf auth login with a token from https://huggingface.co/settings/tokens" in error.remedy
 
 
@@ -314,7 +314,8 @@ def test_the_command_says_what_it_did_and_refuses_in_one_line(
     assert main(command) == 2
     said = capsys.readouterr().err.strip()
     assert (
-        said == f"clip-har: --out {tmp_path / 'har'} is not empty. Name a new folder, or delete that one to fetch anew."
+        said
+        == f"clip-har: --out {tmp_path / 'har'} is not empty. Pass a new folder, or delete this one to download again."
     )
 
 

@@ -47,5 +47,7 @@ def test_no_network_is_one_line_at_once(tmp_path: Path, monkeypatch: pytest.Monk
             raise ConnectionError("no") from socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(kaggle, "_Kaggle", lambda source: Offline())
-    with pytest.raises(DataError, match=r"Kaggle cannot be reached: there is no network\. Connect and repeat"):
+    with pytest.raises(
+        DataError, match=r"Kaggle cannot be reached: there is no network\. Connect and run the command again"
+    ):
         kaggle.download_kaggle(SOURCES["kaggle"], tmp_path / "archive.zip", sleep=lambda seconds: pytest.fail("waited"))

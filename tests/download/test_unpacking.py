@@ -84,14 +84,14 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("a.jpg")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/passwd")
-    assert "holds 'a.jpg', which is a link or a device" in refused(tmp_path / "x.zip", tmp_path / "out")
+    assert "contains 'a.jpg', which is a link or a device" in refused(tmp_path / "x.zip", tmp_path / "out")
 
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("a.jpg", "1")
         archive.writestr("a.jpg", "2")
-    assert "holds 'a.jpg', which is there twice" in refused(tmp_path / "x.zip", tmp_path / "out")
+    assert "contains 'a.jpg', which is there twice" in refused(tmp_path / "x.zip", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_member_larger_than_it_says_is_stopped(tmp_path: Path) -> None:
     content = archive.read_bytes()
     archive.write_bytes(content.replace((1000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
     what = refused(archive, tmp_path / "out")
-    assert "is larger than it says" in what or "is damaged" in what
+    assert "is larger than its declared size" in what or "is damaged" in what
     assert not (tmp_path / "out" / "a.bin").exists() or (tmp_path / "out" / "a.bin").stat().st_size <= 10
 
 
@@ -204,5 +204,5 @@ def test_a_tar_without_end_is_left_at_the_first_file_too_many(tmp_path: Path) ->
 def test_what_is_no_archive_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     assert said in refused(tmp_path / "x", tmp_path / "out")
-    with pytest.raises(DataError, match="There is no archive"):
+    with pytest.raises(DataError, match=r"Archive .* not found"):
         unpack(tmp_path / "gone", tmp_path / "out")

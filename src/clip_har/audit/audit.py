@@ -103,8 +103,8 @@ def _likeness_warnings(groups: CopyGroups, model: str | None) -> Iterator[str]:
     alike = sum(sizes[a] > within[h] for a, h in zip(groups.all_N.tolist(), groups.hash_N.tolist(), strict=True))
     if alike > IMPLAUSIBLE_LIKENESS * len(groups.all_N):
         yield (
-            f"{alike:,} of {len(groups.all_N):,} images look like others to {model} though their hashes differ, more "
-            "than copies explain: raise --similarity, or leave the model out with --no-embeddings"
+            f"{alike:,} of {len(groups.all_N):,} images have similar features in {model} but different hashes, more "
+            "than duplicates explain: raise --similarity, or audit without a model with --no-embeddings"
         )
 
 
@@ -153,7 +153,7 @@ def _unreadable_findings(inventory: Inventory, reasons: Mapping[str, str]) -> It
             severity="error",
             files=(file,),
             why=reason,
-            action="Fetch it again or drop it." if truncated else "Mend or drop it.",
+            action="Download it again or drop it." if truncated else "Repair or drop it.",
         )
 
 
@@ -164,7 +164,7 @@ def _label_finding(file: FoundFile, doubt: LabelDoubt) -> Finding:
         files=(file,),
         why=f"{doubt.given} has probability {doubt.given_probability:.2f}, "
         f"{doubt.suggested} {doubt.suggested_probability:.2f}",
-        action=f"Look at it: keep, relabel as {doubt.suggested}, or drop.",
+        action=f"Review it: keep, relabel as {doubt.suggested}, or drop.",
         doubt=doubt,
     )
 
@@ -175,12 +175,12 @@ def _odd_findings(files: Sequence[FoundFile], prints: Fingerprints, settings: Au
         width, height = int(row["width"]), int(row["height"])
         if min(width, height) < settings.min_side:
             why = f"{width} x {height} pixels, less than {settings.min_side} on a side"
-            yield _odd("tiny", file, why, "Find a larger copy or drop it.")
+            yield _odd("tiny", file, why, "Replace it with a larger version or drop it.")
         if max(width, height) > settings.max_aspect * min(width, height):
-            why = f"{width} x {height} pixels: a model sees only its middle, or little of it"
+            why = f"{width} x {height} pixels: the model sees only its centre, or at low resolution"
             yield _odd("shape", file, why, "Crop it to the action or drop it.")
         if flat:
-            yield _odd("one-tone", file, "of one tone all over: it shows nothing", "Drop it.")
+            yield _odd("one-tone", file, "a single colour: it shows nothing", "Drop it.")
         elif row["colour"] <= GREY_SPREAD:
             yield _odd("greyscale", file, "without colour", "Keep it, unless a class is mostly grey.")
 
@@ -204,5 +204,5 @@ def _balance_findings(files: tuple[FoundFile, ...]) -> Iterator[Finding]:
             elif count * IMBALANCE < median:
                 images = "1 image" if count == 1 else f"{count} images"
                 why = f"{label} has {images} in {where}; the median class has {median:g}"
-                action = "Add images, or read per-class figures with care."
+                action = "Add images, or interpret per-class metrics with care."
                 yield Finding(kind="imbalance", severity="note", files=(), why=why, action=action)

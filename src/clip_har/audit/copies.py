@@ -75,7 +75,7 @@ def _leak(files: tuple[FoundFile, ...], notes: tuple[str, ...]) -> Iterator[Find
         files=files,
         notes=notes,
         count=surplus,
-        why=f"{_weakest(notes)} in {' and '.join(splits)}: scores on {splits[0]} flatter",
+        why=f"{_weakest(notes)} in {' and '.join(splits)}: metrics on {splits[0]} are too optimistic",
         action=f"Drop the {'copy' if surplus == 1 else f'{surplus} copies'} outside {splits[0]}.",
     )
 

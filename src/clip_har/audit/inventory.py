@@ -1,4 +1,4 @@
-"""Every file of a dataset as it lies there, before anything is left out: what an audit looks at.
+"""Every file of a dataset as it lies there, before anything is omitted: what an audit looks at.
 
 What a training would make of the same files is in dataset/loading.py.
 """
@@ -39,7 +39,7 @@ def read_inventory(data: Path) -> Inventory:
     files = {file.name: file for file in source.files}
     images, unreadable = read_heads(list(files.values()))
     if not images:
-        raise DataError(f"{source.root} holds no readable image", remedy="Check the path of the dataset.")
+        raise DataError(f"{source.root} contains no readable image", remedy="Check the path of the dataset.")
     return Inventory(
         root=source.root,
         images=tuple(images),

@@ -145,12 +145,14 @@ def read_plan(path: Path, inventory: Inventory) -> list[PlanRow]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a plan: {error}", remedy="Save it as CSV in UTF-8.") from error
     if lacking:
-        raise DataError(f"{path} has no column {lacking[0]!r}", remedy="Make it anew: delete it and run again.")
+        raise DataError(
+            f"{path} has no column {lacking[0]!r}", remedy="Delete it and run the command again to create a new one."
+        )
     problems = list(_problems(numbered, inventory))
     if problems:
         shown = "; ".join(problems[:SHOWN_PROBLEMS])
         more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise DataError(f"{path} cannot be applied: {shown}{more}", remedy="Mend these lines; nothing was written.")
+        raise DataError(f"{path} cannot be applied: {shown}{more}", remedy="Fix these lines; nothing was written.")
     return [row for _, row in numbered]
 
 
@@ -240,7 +242,7 @@ def apply_plan(rows: Sequence[PlanRow], inventory: Inventory) -> Cleaned:
             split = next((split for split in SPLITS if split == row.new_split), file.split)
             left.append(replace(file, label=row.new_class or file.label, split=split))
     if not left:
-        raise DataError("The plan drops every image", remedy="Keep some of them.")
+        raise DataError("The plan drops every image", remedy="Keep some images.")
     return Cleaned(files=tuple(left), done=dict(done), warnings=tuple(_left_over(inventory, planned, left)))
 
 
@@ -249,7 +251,7 @@ def _left_over(inventory: Inventory, planned: Mapping[str, PlanRow], left: Seque
     kept = [file.name for file, _ in inventory.unreadable if file.name in planned]
     kept = [name for name in kept if planned[name].action != "drop"]
     if kept:
-        yield f"{len(kept)} files that are no images cannot be listed, such as {kept[0]}"
+        yield f"{len(kept)} files that are not images cannot be listed, such as {kept[0]}"
     splits: dict[str, set[str | None]] = {}
     for file in left:
         splits.setdefault(file.sha256, set()).add(file.split)
@@ -258,7 +260,7 @@ def _left_over(inventory: Inventory, planned: Mapping[str, PlanRow], left: Seque
         yield f"{leaking} images still are in several splits"
     labels = {file.label for file in inventory.images} - {file.label for file in left}
     if labels:
-        yield f"No image is left of {', '.join(sorted(labels))}"
+        yield f"No image remains of {', '.join(sorted(labels))}"
 
 
 def manifest_csv(files: Sequence[FoundFile], folder: Path) -> str:

@@ -43,7 +43,7 @@ from clip_har.shown_text import shown_json
 app = App(
     name="clip-har",
     version=__version__,
-    help="Fine-tune CLIP to recognise human actions in photographs, always measured against zero-shot.",
+    help="Fine-tune CLIP for action recognition in still images, evaluated against zero-shot CLIP.",
     help_format="plaintext",
     help_formatter=FilledFormatter(),
     default_parameter=NO_EMPTY_FLAGS,
@@ -55,7 +55,7 @@ app.command(data_app)
 def quickstart(
     config: Annotated[QuickstartConfig | None, Parameter(name="*")] = None, *, config_file: ConfigFile = None
 ) -> int:
-    """See the whole job in a minute, without a network: drawn scenes, a tiny CLIP, LoRA against zero-shot.
+    """Run the full pipeline in a minute, offline: synthetic images, a tiny CLIP, a linear probe and LoRA.
 
     Example: clip-har quickstart --out quickstart
     """
@@ -76,7 +76,7 @@ def quickstart(
 
 @app.command
 def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
-    """Train one method on a folder of labelled images and leave a run folder.
+    """Fine-tune CLIP on a labelled image dataset.
 
     Example: clip-har train --data photos --model ViT-B/32 --method lora --epochs 15 --out runs/lora
     """
@@ -107,7 +107,7 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
 
 @app.command
 def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
-    """Score a run beside zero-shot on the test images; without --checkpoint, zero-shot alone.
+    """Evaluate a run and zero-shot CLIP on the test images; without --checkpoint, zero-shot alone.
 
     Example: clip-har evaluate --data photos --checkpoint runs/lora
     """
@@ -127,7 +127,7 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_f
 
 @app.command
 def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
-    """Train and score several methods on the same splits, prompts and seed.
+    """Train and evaluate several methods on the same splits, prompts and seeds.
 
     Example: clip-har compare --data photos --model ViT-B/32 --methods zero-shot,linear-probe,lora --out out
     """
@@ -146,7 +146,7 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
 
 @app.command
 def prompts(config: Annotated[PromptsConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
-    """Try the sentences that describe the classes, on the validation images: template sets and phrasings.
+    """Compare prompt templates and class descriptions on the validation images.
 
     Example: clip-har prompts --data photos --model ViT-B/32
     """
@@ -169,13 +169,13 @@ def explain(
     config: Annotated[ExplainConfig | None, Parameter(name="*")] = None,
     config_file: ConfigFile = None,
 ) -> int:
-    """Show why a run answers as it does: pixels, words, training images, confused classes, what training changed.
+    """Explain predictions: saliency maps, prompts, similar training images, confused classes, changes by training.
 
     Example: clip-har explain runs/lora --data photos
 
     Args:
         run: Run folder.
-        images: Image files to explain, in place of the dataset's most telling test images.
+        images: Image files to explain, instead of the dataset's most informative test images.
     """
     from clip_har import commands
     from clip_har.console import Output
@@ -199,13 +199,13 @@ def predict(
     config: Annotated[PredictConfig | None, Parameter(name="*")] = None,
     config_file: ConfigFile = None,
 ) -> int:
-    """Say which action photographs show, with a finished run.
+    """Classify images with a trained model.
 
     Example: clip-har predict runs/lora photo.jpg holiday/*.jpg
 
     Args:
         run: Run folder.
-        images: Image files, or folders of them.
+        images: Image files, or folders that are searched for images.
 
     In a pipe a line per image is printed: image, action, probability, and the next actions, separated by tabs.
     """
@@ -248,7 +248,7 @@ def import_(
 ) -> int:
     """Convert a LoRA checkpoint of the predecessor project (clip_lora_best.pt) into a run folder.
 
-    evaluate, predict and explain then use it like any run, with the same predictions. No code in the file is run.
+    evaluate, predict and explain then accept it like any run, with the same predictions. Code in the file is not run.
 
     Example: clip-har import clip_lora_best.pt --model ViT-B/32 --data photos --alpha 32 --out runs/imported
 

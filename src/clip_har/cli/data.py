@@ -26,7 +26,7 @@ from clip_har.config import (
 
 data_app = App(
     name="data",
-    help="Fetch HAR, find a dataset's faults, clean and split it; nothing is written into the dataset's folder.",
+    help="Download HAR; audit, clean and split datasets. The dataset directory is never modified.",
     help_format="plaintext",
 )
 
@@ -39,9 +39,9 @@ def fetch(
     *,
     config_file: ConfigFile = None,
 ) -> int:
-    """Fetch the HAR dataset and arrange it as class folders; --data har then finds it.
+    """Download the HAR dataset and arrange it as class folders, for use with --data har.
 
-    A connection that is cut, or a full disk, costs nothing: the same command goes on where it stopped.
+    If the download is interrupted, run the same command again to resume it.
 
     Example: clip-har data fetch har --source kaggle --out har
 
@@ -70,9 +70,9 @@ def audit(
     *,
     config_file: ConfigFile = None,
 ) -> int:
-    """Find what is wrong with a dataset: unreadable and odd images, copies, leaks between splits, doubtful labels.
+    """Find dataset issues: unreadable images, outliers, duplicates, train/test leakage and likely label errors.
 
-    Exit code 0 when nothing is above its limit, 3 when something is.
+    Exit code: 0 if all counts are within their limits, otherwise 3.
 
     Example: clip-har data audit photos --html audit.html --max-duplicates 5
 
@@ -111,9 +111,9 @@ def clean(
     *,
     config_file: ConfigFile = None,
 ) -> int:
-    """Write a plan of what to keep, drop, relabel and move; with --out, apply it to a new manifest.
+    """Write a plan of images to keep, drop, relabel and move; with --out, apply it and write a new manifest.
 
-    No image is ever touched. First without --out, then look through the plan and edit it, then with --out.
+    Image files are never modified. Run it without --out, review and edit the plan, then run it with --out.
 
     Example: clip-har data clean photos --plan plan.csv
              clip-har data clean photos --plan plan.csv --out clean.csv
@@ -156,11 +156,11 @@ def split(
     *,
     config_file: ConfigFile = None,
 ) -> int:
-    """Split a dataset into train, val and test, each class in proportion, and write the manifest that says so.
+    """Create a stratified train, val and test split of a dataset and write it as a manifest.
 
-    The manifest is a CSV of path, SHA-256, class and split: publish it, check a copy of the data against it with
-    data verify, train and evaluate by it with --manifest. A val/ or test/ that the data has is kept. The split depends
-    on the images' content and the seed, not on names or their order.
+    The manifest is a CSV of path, SHA-256, class and split. Publish it, check a copy of the data against it with
+    data verify, and pass it to train and evaluate with --manifest. An existing val or test split is kept. The split
+    depends on the images' content and the seed, not on names or their order.
 
     Example: clip-har data split photos --out manifest.csv
 
@@ -188,9 +188,9 @@ def split(
 def verify(
     data: Path, /, config: Annotated[VerifyConfig, Parameter(name="*")], *, config_file: ConfigFile = None
 ) -> int:
-    """Check a copy of a dataset against a published manifest, image by image, by content.
+    """Check a copy of a dataset against a published manifest, by the content of each image.
 
-    Names may differ. Exit code: 0 if every image of the manifest is there, 3 if some are missing or altered.
+    File names may differ. Exit code: 0 if every image of the manifest is there, 3 if images are missing or altered.
 
     Example: clip-har data verify photos --manifest manifest.csv
 

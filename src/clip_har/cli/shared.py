@@ -16,7 +16,9 @@ from clip_har.progress import SILENT, Progress
 from clip_har.shown_text import shown
 
 EXIT_DONE, EXIT_OUR_FAULT, EXIT_USER_INPUT, EXIT_FINDINGS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
-ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON or TOML file of these settings; flags win.")]
+ConfigFile = Annotated[
+    Path | None, Parameter(name="--config", help="JSON or TOML file with these options. Flags override it.")
+]
 
 _COMMAND_LINE: list[str] = []
 

@@ -58,8 +58,8 @@ def audit_data(
     validate(limits)
     if limits.max_label_errors is not None and not settings.embeddings:
         raise ConfigError(
-            "--max-label-errors cannot be held with --no-embeddings: labels are examined with a model",
-            remedy="Leave out one of the two.",
+            "--max-label-errors cannot be combined with --no-embeddings: label errors are detected from embeddings",
+            remedy="Remove one of the two.",
         )
     require_outside_dataset(data, json=json_file, html=html_file)
     found = _examine(read_inventory(data), settings, limits, progress)
@@ -94,7 +94,8 @@ def propose_cleaning(
     require_outside_dataset(data, plan=plan)
     if plan.exists():
         raise ConfigError(
-            f"The plan {plan} exists", remedy="Apply it with --out MANIFEST.csv, or delete it to make it anew."
+            f"The plan {plan} already exists",
+            remedy="Apply it with --out MANIFEST.csv, or delete it to create a new one.",
         )
     found = _examine(read_inventory(data), settings, AuditLimits(), progress)
     write_plan(proposed_plan(found, relabel_suspects=relabel_suspects), plan)
@@ -108,9 +109,9 @@ def apply_cleaning(data: Path, plan: Path, out: Path) -> Cleaned:
         UserError: the plan is missing, or does not fit the dataset as it is now; the manifest exists.
     """
     if not plan.is_file():
-        raise ConfigError(f"There is no plan {plan}", remedy="Make it first: the same command without --out.")
+        raise ConfigError(f"Plan {plan} not found", remedy="Create it first: run the same command without --out.")
     if out.exists():
-        raise ConfigError(f"{out} exists", remedy="Name a new file for --out, or delete it.")
+        raise ConfigError(f"{out} exists", remedy="Pass a new file with --out, or delete this one.")
     require_outside_dataset(data, out=out)
     inventory = read_inventory(data)
     cleaned = apply_plan(read_plan(plan, inventory), inventory)

@@ -1,4 +1,4 @@
-"""`compare`: several methods on the same splits, prompts and seed. `quickstart`: the same on drawn scenes."""
+"""`compare`: several methods on the same splits, prompts and seed. `quickstart`: the same on synthetic images."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from clip_har.methods.towers import is_convolutional
 from clip_har.progress import SILENT, Progress
 from clip_har.protocol import require_same
 
-UNSEEN_NOTE = "has no answer for the actions held out: zero-shot's stands in its place"
+UNSEEN_NOTE = "cannot predict the unseen classes: their accuracy is that of the zero-shot model"
 SMALL_EPOCHS = 8
-"""Epochs inside the towers with --budget small."""
+"""Epochs of training the encoders with --budget small."""
 SMALL_VIEWS = 160 / 224
 """Side of the training views with --budget small, as a share of the model's own; rounded to 32 pixels."""
 
@@ -73,7 +73,7 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
         try:
             run = run_of_comparison(config, name, seed, experiment, progress, command)
         except TrainingError as error:  # the others are still worth comparing
-            progress.warn(f"{name} is left out: {error}")
+            progress.warn(f"{name} is skipped: {error}")
             failure = error
             continue
         runs.setdefault(name, []).append(run)

@@ -1,4 +1,4 @@
-"""`evaluate`: a run beside the zero-shot baseline on the test images, each read once."""
+"""`evaluate`: a run and the zero-shot baseline on the test images, each read once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clip_har.progress import SILENT, Progress
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: str = "") -> tuple[EvalResult, Path]:
-    """Score a run beside the zero-shot baseline, or the baseline alone, and write tables, plots and the report.
+    """Evaluate a run and the zero-shot baseline, or the baseline alone, and write tables, plots and the report.
 
     Returns:
         What was measured, and the folder the files are in.
@@ -37,7 +37,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress = SILENT, command: st
     run = checkpoint.load_run(config.checkpoint) if config.checkpoint else None
     out = config.out or (run.folder / "eval" if run else Path("eval"))
     if config.explain and run is None:
-        raise ConfigError("--explain explains a run, and there is none", remedy="Name one with --checkpoint.")
+        raise ConfigError("--explain requires a run", remedy="Pass one with --checkpoint.")
     checks = read_checks(config.audit) if config.audit else ()
     with exclusive(out):
         return _evaluate(config, run, out, checks, progress, command), out

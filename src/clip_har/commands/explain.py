@@ -1,4 +1,4 @@
-"""`explain`: why a run answers as it does, for images that are named or for the most telling ones of a split."""
+"""`explain`: why a run answers as it does, for images that are named or for the most informative ones of a split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def explain(
     """
     validate(config)
     if config.data is None and not images:
-        raise ConfigError("Nothing to explain", remedy="Give a dataset with --data, or name image files.")
+        raise ConfigError("Nothing to explain", remedy="Pass a dataset with --data, or image files.")
     run = checkpoint.load_run(folder)
     out = config.out or run.folder / ("explain-images" if images else "explain")
     prepared = _prepared(run, config, out, progress)

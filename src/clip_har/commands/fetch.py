@@ -43,7 +43,7 @@ class Fetched:
 
 
 def fetch(name: str, source: str, out: Path, *, archive: Path | None = None, progress: Progress = SILENT) -> Fetched:
-    """Fetch a dataset into a folder; the same call again goes on where an earlier one stopped.
+    """Fetch a dataset into a folder; the same call again continues where an earlier one stopped.
 
     Args:
         name: the dataset: har.
@@ -57,7 +57,7 @@ def fetch(name: str, source: str, out: Path, *, archive: Path | None = None, pro
         OSError: writing failed, as on a full disk.
     """
     if name != "har":
-        raise ConfigError(f"There is no dataset {name!r} to fetch", remedy="Choose har.")
+        raise ConfigError(f"Unknown dataset {name!r}", remedy="Choose har.")
     offer = SOURCES[source]
     work = out / WORK
     _require_ours(out, work)
@@ -78,17 +78,19 @@ def fetch(name: str, source: str, out: Path, *, archive: Path | None = None, pro
 def _require_ours(out: Path, work: Path) -> None:
     """Refuse a folder in which something else is."""
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file", remedy="Name a new folder.")
+        raise ConfigError(f"--out {out} is a file", remedy="Pass a new folder with --out.")
     if out.is_dir() and any(out.iterdir()) and not work.is_dir():
-        raise ConfigError(f"--out {out} is not empty", remedy="Name a new folder, or delete that one to fetch anew.")
+        raise ConfigError(
+            f"--out {out} is not empty", remedy="Pass a new folder, or delete this one to download again."
+        )
 
 
 def _downloaded(offer: FetchSource, work: Path, archive: Path | None, progress: Progress) -> Path:
     """The folder with what was downloaded, unpacked."""
     if not offer.on_kaggle:
         if archive is not None:
-            raise ConfigError("--archive is for Kaggle's archives", remedy="Leave it out, or choose another --source.")
-        progress.note(f"Downloading {offer.handle} from the Hugging Face hub")
+            raise ConfigError("--archive is for Kaggle's archives", remedy="Remove it, or choose another --source.")
+        progress.note(f"Downloading {offer.handle} from the Hugging Face Hub")
         download_hub(offer, work / "hub", progress=progress)
         return work / "hub"
     folder, complete = work / "unpacked", work / "unpacked.complete"
@@ -117,7 +119,7 @@ def _require_har(found: Source, what: Path | str) -> None:
     missing = sorted(name for name in HAR_CLASSES if spelling(name) not in labels)
     strange = sorted(label for key, label in labels.items() if key not in wanted)
     if missing or strange:
-        said = [f"it lacks {first_names(missing)}"] if missing else []
+        said = [f"it has no {first_names(missing)}"] if missing else []
         said += [f"it has {first_names(strange)}"] if strange else []
         raise DataError(f"{what} is not HAR: {' and '.join(said)}", remedy="Check --archive, or load it with --data.")
 

@@ -92,7 +92,7 @@ def _require_free(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise RunError(f"--out {out} is a file", remedy="Pass a folder with --out.")
     if checkpoint.has_run(out):
-        raise RunError(f"{out} already holds a run", remedy="Pass another folder with --out, or remove that one.")
+        raise RunError(f"{out} already contains a run", remedy="Pass another folder with --out, or remove that one.")
 
 
 def _given(
@@ -180,7 +180,7 @@ def _save(
     tensors: Mapping[str, Tensor],
     experiment: Experiment,
 ) -> tuple[RunCard, tuple[str, ...]]:
-    """Write the weights; what the card says of them, and the names of the files beside them."""
+    """Write the weights; what the card says of them, and the names of the files next to them."""
     frame = ClassifierContext(
         classes=experiment.dataset.classes,
         templates=experiment.model.templates,

@@ -27,6 +27,6 @@ def require_outside_dataset(data: Path, **files: Path | None) -> None:
     for flag, path in files.items():
         if path is not None and folder.is_dir() and path.resolve().is_relative_to(folder):
             raise ConfigError(
-                f"--{flag} {path} lies in the dataset's folder, into which nothing is written",
-                remedy=f"Give a path outside {folder}.",
+                f"--{flag} {path} is in the dataset directory, which is never modified",
+                remedy=f"Pass a path outside {folder}.",
             )

@@ -32,7 +32,7 @@ _FOR_PHRASES = ("bare", "whole")
 
 
 def try_prompts(config: PromptsConfig, *, progress: Progress = SILENT) -> tuple[PromptTrial, Path]:
-    """Score template sets and class phrasings on validation; write prompts.json and prompts.csv.
+    """Score template sets and class descriptions on validation; write prompts.json and prompts.csv.
 
     Returns:
         The scores, and the folder of the files.
@@ -66,7 +66,7 @@ def try_prompts(config: PromptsConfig, *, progress: Progress = SILENT) -> tuple[
 def _candidates(
     config: PromptsConfig, phrases: Mapping[str, Mapping[str, str]]
 ) -> Iterator[tuple[str, Sequence[str], str]]:
-    """Name of a template set, its templates, and the phrasings to put into them."""
+    """Name of a template set, its templates, and the class descriptions to insert."""
     for phrasings in phrases:
         for name in _FOR_NAMES if phrasings == "names" else _FOR_PHRASES:
             yield name, TEMPLATE_SETS[name], phrasings

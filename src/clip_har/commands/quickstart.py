@@ -1,4 +1,4 @@
-"""`quickstart`: `compare` on drawn scenes with the tiny CLIP of the package, without a network."""
+"""`quickstart`: `compare` on synthetic images with the tiny CLIP of the package, without a network."""
 
 from __future__ import annotations
 

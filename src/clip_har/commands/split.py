@@ -36,7 +36,7 @@ from clip_har.images.workers import worker_count
 from clip_har.progress import SILENT, Progress
 
 UNEVEN = 0.05
-"""A class's share in a split that is further off than this is said."""
+"""A class's share in a split that is further off than this is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,11 +167,11 @@ def _validate(config: SplitConfig) -> None:
     """Refuse settings that cannot work, all of them at once."""
     problems = list(range_problems(config))
     if config.near_distance is not None and NEAR_DUPLICATES not in config.group_by:
-        problems.append("--near-distance needs --group-by near-duplicates")
+        problems.append("--near-distance requires --group-by near-duplicates")
     if NO_GROUPS in config.group_by and len(config.group_by) > 1:
-        problems.append("--group-by none stands alone")
+        problems.append("--group-by none cannot be combined with other groups")
     if not config.group_by:
-        problems.append("--group-by names nothing")
+        problems.append("--group-by is empty")
     problems += [
         f"--group-by {source} is neither {NEAR_DUPLICATES} nor {NO_GROUPS} nor a file"
         for source in config.group_by
@@ -184,7 +184,9 @@ def _validate(config: SplitConfig) -> None:
 def _refuse_other_split(path: Path, dataset: ActionDataset) -> None:
     """A manifest is kept once it is made: runs refer to it."""
     if path.is_file() and path.read_bytes() != dataset.manifest_csv().encode():
-        raise RunError(f"{path} is there and holds another split", remedy="Choose another --out, or remove that file.")
+        raise RunError(
+            f"{path} already exists and contains a different split", remedy="Choose another --out, or remove that file."
+        )
 
 
 def _uneven_warnings(dataset: ActionDataset, config: SplitConfig, groups: Mapping[str, str]) -> list[str]:
@@ -208,9 +210,9 @@ def _uneven_warnings(dataset: ActionDataset, config: SplitConfig, groups: Mappin
             reason = "Groups are too large" if grouped else "Classes have too few images"
             worst = max(far, key=lambda label: far[label])
             warnings.append(
-                f"{reason} for an even {name} split: {len(far)} of {len(off)} classes are more than "
-                f"{100 * UNEVEN:.0f} percentage points off the {wanted:.1%} asked for, {worst} most with "
-                f"{counts[worst] / totals[worst]:.1%} ({counts[worst]} of {wording.counted(totals[worst], 'image')})"
+                f"{reason} for an even {name} split: {len(far)} of {len(off)} classes differ by more than "
+                f"{100 * UNEVEN:.0f} percentage points from the requested {wanted:.1%}. The largest deviation is {worst} "
+                f"with {counts[worst] / totals[worst]:.1%} ({counts[worst]} of {wording.counted(totals[worst], 'image')})"
             )
         totals.subtract(counts)
         totals = +totals

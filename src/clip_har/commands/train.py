@@ -36,7 +36,7 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
         if config.resume and not checkpoint.has_run(folder):
             progress.note(f"Nothing to resume in {folder}: the training starts")
         if config.resume and checkpoint.is_finished(folder):
-            progress.note(f"{folder} is finished already")
+            progress.note(f"{folder} is already finished")
             finished = checkpoint.load_run(folder)
             finished.weights_sha256()
             return finished

@@ -26,10 +26,10 @@ def validate(config: object) -> None:
     if isinstance(config, CompareConfig):
         for name, values in (("methods", config.methods), ("seeds", config.seeds)):
             if len(set(values)) < len(values):
-                problems.append(f"--{name} names a {name[:-1]} twice")
+                problems.append(f"--{name} lists a {name[:-1]} twice")
     problems += _conflicts(to_flat_json(config))
     if problems:
-        raise ConfigError("; ".join(problems), remedy="See --help for what each flag means.")
+        raise ConfigError("; ".join(problems), remedy="See --help for the allowed values.")
 
 
 def range_problems(config: object) -> Iterator[str]:
@@ -47,7 +47,7 @@ def range_problems(config: object) -> Iterator[str]:
 def _conflicts(flat: dict[str, Any]) -> Iterator[str]:
     """Settings that contradict each other."""
     if flat.get("mixup") and flat.get("loss") not in (None, "cross-entropy"):
-        yield f"--mixup needs --loss cross-entropy, not {flat['loss']}"
+        yield f"--mixup requires --loss cross-entropy, not {flat['loss']}"
     if flat.get("mixup") and flat.get("hard_pairs"):
         yield "--mixup and --hard-pairs cannot be combined"
     if flat.get("renormalise") is False and flat.get("placement") in ("attention", "all"):

@@ -40,26 +40,28 @@ class TrainConfig:
     data: DataConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     method: MethodName = "lora"
-    """Way of adapting the backbone, or the name of a preset."""
+    """Fine-tuning method, or the name of a preset (docs/methods.md)."""
     preset: PresetName | None = None
-    """Settings that are kept with the package, such as augmented: the same as naming it with --method."""
+    """Preset of settings that ships with the package, such as augmented. Equivalent to passing its name with
+    --method."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     start_from: Path | None = None
-    """Run folder whose weights wise-ft mixes with the zero-shot ones."""
+    """Run folder whose weights wise-ft interpolates with the zero-shot weights."""
     shots: WholeNumber | None = setting(None, at_least(1))
-    """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
+    """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
+    all."""
     hold_out: Names | None = None
-    """Classes to keep out of training and to score afterwards as unseen actions: names separated by commas, or how
-    many to draw with the split seed. Default: none."""
+    """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
+    with --split-seed. Default: none."""
     seed: WholeNumber = setting(0, SEED)
-    """Seed of initialisation, batch order, augmentation and dropout."""
+    """Random seed of initialisation, batch order, augmentation and dropout."""
     out: Path | None = None
     """Run folder to write. Default: runs/METHOD, then runs/METHOD-2, and so on."""
     resume: bool = False
-    """Continue the interrupted run in --out; where none was begun, start it."""
+    """Resume the interrupted run in --out, or start it if there is nothing to resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,25 +71,25 @@ class EvaluateConfig:
     data: DataConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     checkpoint: Path | None = None
-    """Run folder, or a file inside it. Without it only the zero-shot baseline is scored."""
+    """Run folder, or a file inside it. Without it, only the zero-shot baseline is evaluated."""
     out: Path | None = None
-    """Where results go. Default: eval/ in the run folder, or eval/ here for the baseline alone."""
+    """Output directory. Default: eval/ in the run folder, or eval/ in the working directory for the baseline alone."""
     seed: WholeNumber = setting(0, SEED)
-    """Seed of the bootstrap intervals, and of the corruptions and their images."""
+    """Random seed of the bootstrap and of the corruptions and their image sample."""
     robustness: bool = False
-    """Score corrupted copies of the test images as well."""
+    """Also evaluate on corrupted test images."""
     corruptions: Corruptions = setting(CORRUPTION_KINDS, NOT_EMPTY)
-    """Which, separated by commas."""
+    """Corruption types to apply, comma-separated."""
     severities: Severities = (1, 2, 3, 4, 5)
-    """How strong, from 1 to 5, separated by commas."""
+    """Corruption severities from 1 to 5, comma-separated."""
     robustness_images: WholeNumber = setting(500, at_least(0))
-    """Test images to corrupt, drawn with the seed, each class by its share; 0 takes all."""
+    """Number of test images to corrupt: a stratified sample drawn with --seed. 0: all."""
     shift: Path | None = None
-    """Another dataset folder with classes of the same names, to score as well."""
+    """Second dataset with the same class names, to measure accuracy under distribution shift."""
     explain: WholeNumber = setting(0, at_least(0))
-    """Test images of the run to explain in the report, the most telling first, with a map of all embeddings."""
+    """Number of test images to explain in the report, the most informative first. Adds a map of all embeddings."""
     audit: Path | None = None
-    """JSON file of clip-har data audit on the same data, whose counts the report then shows."""
+    """JSON file written by clip-har data audit for the same data. Its counts are added to the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,84 +103,87 @@ class CompareConfig:
         "linear-probe",
         "lora",
     )
-    """Methods and presets to compare, separated by commas. Settings given here hold for all of them."""
+    """Methods and presets to compare, comma-separated. The other options apply to all of them."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     start_from: Path | None = None
-    """Run folder whose weights wise-ft mixes with the zero-shot ones. Default: the comparison's own full."""
+    """Run folder whose weights wise-ft interpolates with the zero-shot weights. Default: the full run of this
+    comparison."""
     budget: Budget = "full"
-    """small: fewer epochs inside the towers, on smaller views where the tower takes any size."""
+    """Compute budget. small: fewer epochs when the encoders are trained, on smaller views if the image encoder accepts
+    any size."""
     shots: WholeNumber | None = setting(None, at_least(1))
-    """Training images per class, drawn with the seed, and at most four of them for validation. Default: all."""
+    """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
+    all."""
     hold_out: Names | None = None
-    """Classes to keep out of training and to score afterwards as unseen actions: names separated by commas, or how
-    many to draw with the split seed. Default: none."""
+    """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
+    with --split-seed. Default: none."""
     seeds: Seeds = setting((0,), each(SEED))
-    """Seeds of initialisation, batch order, augmentation and dropout; several, separated by commas, give mean and
-    spread."""
+    """Random seeds of initialisation, batch order, augmentation and dropout, comma-separated. With several, mean and
+    standard deviation are reported."""
     out: Path = Path("runs/comparison")
-    """Folder for the tables, the report and one run folder per method."""
+    """Directory for the tables, the report and one run folder per method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartConfig:
-    """`clip-har quickstart`: the comparison of a few methods on drawn scenes."""
+    """`clip-har quickstart`: a comparison of a few methods on synthetic images."""
 
     out: Path = Path("quickstart")
-    """Folder for the drawn images, the runs, the tables and the report."""
+    """Directory for the synthetic images, the runs, the tables and the report."""
     methods: MethodNames = ("zero-shot", "linear-probe", "lora")
-    """Methods and presets to compare, separated by commas."""
+    """Methods and presets to compare, comma-separated."""
     seed: WholeNumber = setting(0, SEED)
-    """Seed of the scenes and the training."""
+    """Random seed of the synthetic images and the training."""
     cache: Path | None = None
-    """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+    """Directory of cached embeddings and splits. Default: $CLIP_HAR_CACHE, otherwise ~/.cache/clip-har."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainConfig:
-    """`clip-har explain`: what to show of a run, for images that are named or for a dataset's."""
+    """`clip-har explain`: what to show of a run, for given images or for a dataset."""
 
     data: Path | None = None
-    """The dataset: its test images are explained, its training images are the neighbours."""
+    """Dataset. Its test images are explained; its training images are the neighbours."""
     out: Path | None = None
-    """Folder for explain.json, explain.csv and the overlays. Default: explain/ in the run folder, or explain-images/
-    for images that are named."""
+    """Directory for explain.json, explain.csv and the overlays. Default: explain/ in the run folder, or explain-images/
+    if image files are given."""
     limit: WholeNumber = setting(24, at_least(0))
-    """Test images to explain one by one."""
+    """Number of test images to explain individually."""
     neighbours: WholeNumber = setting(5, at_least(0))
-    """Nearest training images to name for each."""
+    """Number of nearest training images to list per image."""
     maps: bool = True
-    """Draw which pixels speak for the answer."""
+    """Write saliency maps: the pixels that support the prediction."""
     embedding_map: PlaneMethod = "auto"
-    """How the test images become points of a plane; umap needs pip install "clip-har[explain]"."""
+    """Projection of the embeddings to two dimensions; umap requires pip install "clip-har[explain]"."""
     seed: WholeNumber = setting(0, SEED)
-    """Seed of that."""
+    """Random seed of the embedding map."""
     model: RunModelConfig = field(default_factory=RunModelConfig)
     workers: WholeNumber = setting(-1, WORKERS)
-    """Processes that decode images; -1 means one per core."""
+    """Number of worker processes that decode images. -1: one per core."""
     cache: Path | None = None
-    """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+    """Directory of cached embeddings and splits. Default: $CLIP_HAR_CACHE, otherwise ~/.cache/clip-har."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """`clip-har predict`: what to say of each image."""
+    """`clip-har predict`: what to return for each image."""
 
     top: WholeNumber = setting(3, at_least(1))
-    """How many of the most likely classes to give."""
+    """Number of most likely classes to return."""
     out: Path | None = None
-    """File to write the predictions to, as they come: .csv, .jsonl or .parquet. After an interruption the same command
-    continues it."""
+    """File to write the predictions to as they are made: .csv, .jsonl or .parquet. After an interruption, run the same
+    command again to continue."""
     coverage: Annotated[float | None, Parameter(alias="--confidence")] = None
-    """Also give the set of actions that contains the true one this often, such as 0.95."""
+    """Also return a conformal prediction set with this coverage, e.g. 0.95."""
     accuracy: float | None = None
-    """Say "unsure" unless answers are right this often, such as 0.95."""
+    """Return "unsure" for images below the confidence at which this accuracy is guaranteed, e.g. 0.95."""
     abstain_below: float | None = None
-    """Say "unsure" below this calibrated confidence, in place of --accuracy."""
+    """Return "unsure" below this calibrated confidence, instead of --accuracy."""
     json: Annotated[bool, Parameter(negative="")] = False
-    """Print a JSON list instead of a table."""
+    """Print JSON instead of a table."""
     model: RunModelConfig = field(default_factory=RunModelConfig)
     batch_size: WholeNumber = setting(16, BATCH)
     """Images per forward pass."""
@@ -188,28 +193,29 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """`clip-har import`: what is known of a checkpoint besides the file."""
+    """`clip-har import`: what is known about a checkpoint besides the file."""
 
     out: Path | None = None
     """Run folder to write. Default: next to the file, with the file's name without .pt."""
     data: DataConfig | None = None
-    """The dataset it was trained on: gives the classes and the splits, and the validation images are scored."""
+    """The dataset the checkpoint was trained on. It provides the classes and the splits, and its validation images are
+    evaluated."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     classes: Names | None = None
-    """Class names separated by commas, instead of --data."""
+    """Class names, comma-separated, instead of --data."""
     rank: WholeNumber | None = setting(None, at_least(1))
-    """Rank it was trained with; checked against the file."""
+    """Rank the checkpoint was trained with. It is checked against the file."""
     alpha: float | None = setting(None, POSITIVE)
-    """Alpha it was trained with. Default: the file's config."""
+    """Alpha the checkpoint was trained with. Default: from the file's config."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptsConfig:
-    """`clip-har prompts`: what the wording of the classes changes, on the validation images."""
+    """`clip-har prompts`: compares prompt templates and class descriptions on the validation images."""
 
     data: DataConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     seed: WholeNumber = setting(0, SEED)
-    """Seed of the bootstrap intervals."""
+    """Random seed of the bootstrap."""
     out: Path = Path("prompts")
-    """Folder for prompts.json and prompts.csv."""
+    """Directory for prompts.json and prompts.csv."""

@@ -68,7 +68,7 @@ def _method_names(_type: object, tokens: Sequence[Any]) -> tuple[str, ...]:
     """ "a,b" or several values -> names of methods or presets."""
     names = tuple(known_method(name) for name in _listed(tokens))
     if not names:
-        raise ValueError("no method is named")
+        raise ValueError("no method is given")
     return names
 
 
@@ -93,7 +93,7 @@ def _set_aside(_type: object, tokens: Sequence[Any]) -> tuple[HeldOut, ...]:
     known: dict[str, HeldOut] = {"val": "val", "test": "test"}
     names = dict.fromkeys(_listed(tokens))
     if strange := [name for name in names if name not in known]:
-        raise ValueError(f"{strange[0]!r} cannot be set aside: choose from test and val")
+        raise ValueError(f"{strange[0]!r} cannot be ignored: choose from test and val")
     return tuple(known[name] for name in names)
 
 
@@ -142,7 +142,7 @@ def preset_names() -> tuple[str, ...]:
 def _nearest(kind: str, name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
-    return f"there is no {kind} {name!r}: {hint}"
+    return f"unknown {kind} {name!r}: {hint}"
 
 
 _PRESETS_TEXT = ", ".join(name for name in preset_names() if name not in METHOD_CLASSES)

@@ -19,132 +19,135 @@ LIMIT = Range("at least 0, or none for any number", lambda x: x >= 0)
 
 @dataclass(frozen=True, kw_only=True)
 class FetchConfig:
-    """`clip-har data fetch`: where from and where to."""
+    """`clip-har data fetch`: source and destination."""
 
     source: HarSource = "kaggle"
-    """kaggle: 12,600 labelled images, and unlabelled ones for predict. kaggle-structured: class folders with a
-    test split. hub: Bingsu/Human_Action_Recognition on the Hugging Face hub, less its placeholder labels."""
+    """kaggle: 12,600 labelled images, plus unlabelled ones for predict. kaggle-structured: class folders with a test
+    split. hub: Bingsu/Human_Action_Recognition on the Hugging Face Hub, without its placeholder test labels."""
     out: Path = Path("har")
-    """A new folder for the images: train/CLASS/, and test/CLASS/ where there is a labelled test split."""
+    """New directory for the images: train/CLASS/, and test/CLASS/ if there is a labelled test split."""
     archive: Path | None = None
-    """The archive as downloaded from the dataset's Kaggle page in a browser; nothing is then downloaded."""
+    """Archive downloaded from the dataset's Kaggle page in a browser. Nothing is then downloaded."""
 
 
 @Parameter(name="*", group=Group("What is looked for", sort_key=11))
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings:
-    """What an audit looks for, and with which model."""
+    """Checks of an audit and the model they use."""
 
     embeddings: bool = True
-    """Compare images and doubt labels with a model. --no-embeddings needs no model."""
+    """Find similar images and likely label errors with a model. --no-embeddings requires no model."""
     model: str | None = None
-    """Backbone, named as for train. Default: ViT-B/32 if its weights are on this machine; otherwise images are
-    compared by hashes only, without a download."""
+    """Backbone, as for train. Default: ViT-B/32 if its weights are on this machine; otherwise images are compared by
+    hashes only, without a download."""
     device: str = "auto"
-    """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
+    """Device to run on: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """Arithmetic of the image tower; auto picks bfloat16 where the hardware has it."""
+    """Numerical precision of the image encoder. auto selects bfloat16 if the hardware supports it."""
     encode_batch_size: WholeNumber = setting(64, BATCH)
-    """Images per forward pass while embeddings are computed."""
+    """Images per forward pass when embeddings are computed."""
     distance: WholeNumber = setting(10, within("[0, 16]"))
-    """Bits of 64 in which the perceptual hashes of copies may differ; thumbnails must agree too. In [0, 16]."""
+    """Maximum Hamming distance between 64-bit perceptual hashes for two images to count as duplicates (thumbnails must
+    also match). In [0, 16]."""
     similarity: float = setting(0.7, within("(0, 1]"))
-    """Cosine of whitened features from which two images count as copies. In (0, 1]."""
+    """Minimum cosine similarity of whitened features for two images to count as duplicates. In (0, 1]."""
     min_side: WholeNumber = setting(64, within(f"[1, {EXACT_SIDE}]"))
-    """Pixels; an image with a shorter side is tiny. In [1, 128]."""
+    """Minimum side in pixels; smaller images are reported. In [1, 128]."""
     max_aspect: float = setting(4.0, at_least(1))
-    """Longer side over shorter, above which an image's shape is extreme. At least 1."""
+    """Maximum aspect ratio (longer side over shorter side); more elongated images are reported. At least 1."""
     seed: WholeNumber = setting(0, SEED)
-    """Seed of the folds in which labels are examined."""
+    """Random seed of the cross-validation folds used to find label errors."""
     workers: WholeNumber = setting(-1, WORKERS)
-    """Processes that read images; -1 means one per core, 0 reads in the main process."""
+    """Number of worker processes that read images. -1: one per core; 0: read in the main process."""
     cache: Path | None = None
-    """Folder of cached fingerprints and embeddings. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+    """Directory of cached fingerprints and embeddings. Default: $CLIP_HAR_CACHE, otherwise ~/.cache/clip-har."""
 
 
 @Parameter(name="*", group=Group("Limits, above which the exit code is 3", sort_key=12))
 @dataclass(frozen=True, kw_only=True)
 class AuditLimits:
-    """How many of each fault are allowed before the exit code says so: a number, or none for any number."""
+    """Maximum number of findings of each kind before the exit code is 3: a number, or none for no limit."""
 
     max_unreadable: int | None = setting(0, LIMIT)
-    """Images that cannot be read or end early."""
+    """Unreadable or truncated images."""
     max_leaks: int | None = setting(0, LIMIT)
-    """Images of train or val that are copies of images held out."""
+    """Train or val images that duplicate images of a held-out split."""
     max_conflicts: int | None = setting(0, LIMIT)
-    """Copies of one image under several classes."""
+    """Duplicates with different classes."""
     max_duplicates: int | None = setting(0, LIMIT)
-    """Images that are copies of another of their own split."""
+    """Duplicates within a split."""
     max_label_errors: int | None = setting(None, LIMIT)
-    """Suspected label errors. Default: any number, since every model doubts some good labels."""
+    """Likely label errors. Default: no limit, because every model also flags some correct labels."""
     max_odd: int | None = setting(None, LIMIT)
-    """Tiny, extremely shaped, greyscale and one-tone images. Default: any number."""
+    """Outlier images: tiny, extreme aspect ratio, greyscale or single-colour. Default: no limit."""
     max_imbalance: int | None = setting(None, LIMIT)
-    """Classes that are missing from a split or far smaller than others. Default: any number."""
+    """Classes that are missing from a split or far smaller than others. Default: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """`clip-har data audit`: what to look for, what is too much, and what to write."""
+    """`clip-har data audit`: checks, limits and output files."""
 
     settings: AuditSettings = field(default_factory=AuditSettings)
     limits: AuditLimits = field(default_factory=AuditLimits)
     json: Path | None = None
-    """File for everything that was found, as JSON."""
+    """JSON file for all findings."""
     html: Path | None = None
-    """File for one page with thumbnails to work through; its choices download as a plan for data clean."""
+    """HTML page with thumbnails for reviewing the findings. It exports your decisions as a plan for data clean."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanConfig:
-    """`clip-har data clean`: a plan, made by an audit or applied."""
+    """`clip-har data clean`: a plan, created by an audit or applied."""
 
     settings: AuditSettings | None = None
     plan: Path
-    """CSV file, a row for each image: action keep, drop, relabel (new_class) or move (new_split), and reason."""
+    """CSV file with one row per image: action keep, drop, relabel (new_class) or move (new_split), and reason."""
     out: Path | None = None
-    """File for the manifest that the plan makes of the dataset; it loads as --data."""
+    """Manifest to write by applying the plan. It can be passed as --data."""
     relabel_suspects: Annotated[bool, Parameter(negative="")] = False
-    """Let the plan give suspected label errors the class that the model suggests."""
+    """Relabel likely label errors in the plan with the class that the model suggests."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """`clip-har data split`: how a dataset is split, and into which manifest."""
+    """`clip-har data split`: how a dataset is split, and the manifest to write."""
 
     out: Path = Path("manifest.csv")
-    """The manifest. It must lie outside the dataset's folder; another split that is there is not overwritten."""
+    """Manifest to write. It must be outside the dataset directory. An existing manifest with a different split is not
+    overwritten."""
     folds: WholeNumber | None = setting(None, at_least(2))
-    """K: write K manifests (manifest-fold-1.csv, ...), with each image in the test split of one of them. The data's own
-    splits are set aside. Default: one manifest."""
+    """Number of folds K: writes K manifests (manifest-fold-1.csv, ...), each image in the test split of one of them.
+    The dataset's own splits are ignored. Default: one manifest."""
     val_fraction: float = setting(0.15, within("(0, 0.5]"))
-    """Share of the training images held out to choose by. In (0, 0.5]."""
+    """Fraction of the training images to use for validation. In (0, 0.5]."""
     test_fraction: float = setting(0.15, within("(0, 0.5]"))
-    """Share of all images held out for the final figures. In (0, 0.5]; folds test 1/K each."""
+    """Fraction of all images to use for testing. In (0, 0.5]. With --folds it is 1/K."""
     seed: WholeNumber = setting(0, SEED)
-    """Seed of the cuts."""
+    """Random seed of the split."""
     group_by: Names = (NEAR_DUPLICATES,)
-    """Images that must share a split: near-duplicates; or a CSV with the columns path and group, for such as
-    photographers or videos; or both, separated by a comma; or none, for the split that train makes by itself."""
+    """Images that must stay in the same split: near-duplicates; a CSV with the columns path and group, e.g.
+    photographers or videos; both, comma-separated; or none, for the split that train creates by default."""
     near_distance: WholeNumber | None = setting(None, from_to(0, 64, "bits"))
-    """Bits of 64 in which the perceptual hashes of near-duplicates may differ. Default: the audit's."""
+    """Maximum Hamming distance between 64-bit perceptual hashes for two images to count as near-duplicates. Default: as
+    in the audit."""
     pool: bool = False
-    """Set the data's own splits aside, and cut test and val out of all images."""
+    """Ignore the dataset's own splits and create test and val from all images."""
     set_aside: SetAside | None = None
-    """Splits of the data to leave out, images and all: test, val or both. Default: none."""
+    """Existing splits whose images are excluded: test, val or both. Default: none."""
     cache: Path | None = None
-    """Folder of cached perceptual hashes. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+    """Directory of cached perceptual hashes. Default: $CLIP_HAR_CACHE, otherwise ~/.cache/clip-har."""
     workers: WholeNumber = setting(-1, WORKERS)
-    """Processes that look for near-duplicates; -1 means one per core."""
+    """Number of worker processes that look for near-duplicates. -1: one per core."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """`clip-har data verify`: a manifest that a copy of the data is checked against."""
+    """`clip-har data verify`: the manifest to check a copy of the data against."""
 
     manifest: Path
-    """The manifest, as data split writes it."""
+    """Manifest written by clip-har data split."""
     out: Path | None = None
-    """CSV to write of all that differs."""
+    """CSV file to write with all differences."""
     strict: bool = False
-    """Exit with 3 also where the folder has images that the manifest does not."""
+    """Also exit with 3 if the dataset has images that are not in the manifest."""

@@ -38,66 +38,68 @@ ENGINE = Group("Speed, memory and logging", sort_key=16)
 @Parameter(name="*", group=DATA)
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, and how they are split."""
+    """The images and their splits."""
 
     data: Path
-    """Dataset: class folders, also under train/, val/ and test/; a table of paths and classes; a Hugging Face dataset
-    or WebDataset shards on disk; or har, once it was fetched (docs/data.md)."""
+    """Dataset: class folders, optionally under train/, val/ and test/; a table of paths and classes; a Hugging Face
+    dataset or WebDataset shards on disk; or har after clip-har data fetch har (docs/data.md)."""
     val_fraction: float = setting(0.15, within("(0, 0.5]"))
-    """Share of the training images held out to choose by, where the folder has no val/. In (0, 0.5]."""
+    """Fraction of the training images to use for validation if the dataset has no val split. In (0, 0.5]."""
     test_fraction: float = setting(0.15, within("(0, 0.5]"))
-    """Share of all images held out for the final figures, where the folder has no split. In (0, 0.5]."""
+    """Fraction of all images to use for testing if the dataset has no test split. In (0, 0.5]."""
     split_seed: WholeNumber = setting(0, SEED)
-    """Seed of the splits. Runs with other seeds still share the splits."""
+    """Random seed of the splits. It is independent of the training seed."""
     manifest: Path | None = None
-    """Split manifest that says which images are used, their classes and splits, as clip-har data split makes it; images
-    are found by content, and the fractions and the seed of the splits have no effect."""
+    """Split manifest (CSV) written by clip-har data split. It sets the images, their classes and their splits; images
+    are matched by content. --val-fraction, --test-fraction and --split-seed then have no effect."""
     set_aside: SetAside | None = None
-    """Splits of the data to leave out, test or val or both, such as a test split whose labels are placeholders; they
-    are then cut out of the training images. Default: none."""
+    """Existing splits to ignore (val, test or both), e.g. a test split with placeholder labels. Replacements are
+    created from the training images. Default: none."""
     unreadable_limit: float = setting(0.05, within("[0, 1]"))
-    """Stop when more than this share of a split's images cannot be read. In [0, 1]."""
+    """Largest fraction of unreadable images in a split; above it the command stops. In [0, 1]."""
 
 
 @Parameter(name="*", group=MODEL)
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which pretrained model, and how it runs."""
+    """The pretrained model and how it runs."""
 
     model: str | None = None
-    """Backbone: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101 (OpenAI's weights), an open_clip name as
-    NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a weight file (NAME:FILE, or OpenAI's .pt alone), or demo.
-    Default: the run's or checkpoint's own, else ViT-B/32."""
+    """Backbone: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101 (OpenAI's weights), an open_clip name as NAME:PRETRAINED,
+    hf-hub:REPO, local-dir:FOLDER, a weight file (NAME:FILE, or OpenAI's .pt alone), or demo. Default: the model of the
+    run or checkpoint, otherwise ViT-B/32."""
     templates: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
-    """Prompt templates with {} for the class, or files with one per line. Default: seven on actions; with --phrasings,
-    six for whole phrases."""
+    """Prompt templates with {} for the class, or text files with one template per line. Default: seven templates for
+    actions; with --phrasings, six for class descriptions."""
     phrasings: str | None = None
-    """What stands for a class in the templates: names (the folder's words), har (a natural phrase for each HAR class),
-    or a JSON file of class and phrase, such as {"calling": "a person making a phone call"}. Default: names."""
+    """Class descriptions inserted into the templates: names (directory names), har (descriptions of the 15 HAR
+    classes), or a JSON file mapping class to description, such as {"calling": "a person making a phone call"}. Default:
+    names."""
     device: str = "auto"
-    """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
+    """Device to run on: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """Arithmetic of frozen towers, and of the autocast around trained ones, whose weights stay float32; auto picks
-    bfloat16 where the hardware has it. fp16-pure trains float16 weights, which breaks: for the record only."""
+    """Numerical precision of frozen encoders, and of autocast in training, where weights stay float32. auto selects
+    bfloat16 if the hardware supports it. fp16-pure trains float16 weights, which diverges or collapses; use it only to
+    reproduce the original results."""
     encode_batch_size: WholeNumber = setting(64, BATCH)
-    """Images per forward pass while embeddings are computed."""
+    """Images per forward pass when embeddings are computed."""
     workers: WholeNumber = setting(-1, WORKERS)
-    """Processes that decode images; -1 means one per core, 0 decodes in the main process."""
+    """Number of worker processes that decode images. -1: one per core; 0: decode in the main process."""
     cache: Path | None = None
-    """Folder of cached embeddings and splits. Default: $CLIP_HAR_CACHE, else ~/.cache/clip-har."""
+    """Directory of cached embeddings and splits. Default: $CLIP_HAR_CACHE, otherwise ~/.cache/clip-har."""
 
 
 @Parameter(name="*", group=MODEL)
 @dataclass(frozen=True, kw_only=True)
 class RunModelConfig:
-    """Where the pretrained model of a finished run is, and how it runs."""
+    """The pretrained model of a finished run and how it runs."""
 
     model: str | None = None
-    """Where the backbone is now, if not where the run says."""
+    """Path or name of the backbone, if it has moved since training."""
     device: str = "auto"
-    """Where the model runs: auto, cpu, cuda, cuda:1, mps."""
+    """Device to run on: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """Arithmetic of the image tower; auto picks bfloat16 where the hardware has it."""
+    """Numerical precision of the image encoder. auto selects bfloat16 if the hardware supports it."""
 
 
 @Parameter(name="*", group=LORA)
@@ -106,116 +108,121 @@ class LoraConfig:
     """Low-rank adaptation (method lora)."""
 
     placement: Placement | None = None
-    """Where the low-rank updates sit: embedding (a residual on the two outputs; the towers run once, ever), attention
-    (inside the attention layers; in a convolutional tower the convolutions), all (the MLPs too). Default: embedding."""
+    """Layers to adapt: embedding (a residual on the two output embeddings; the encoders stay frozen, so embeddings are
+    computed only once), attention (the attention layers of the encoders, or the convolutions of a convolutional
+    encoder), all (the MLPs too). Default: embedding."""
     towers: tuple[str, ...] | None = None
-    """Which towers are adapted: image, text or both, for placements inside them. Default: image,text."""
+    """Encoders to adapt with --placement attention or all: image, text or both. Default: image,text."""
     rank: WholeNumber | None = None
-    """Rank r of the update. Default: 16; inside the towers 2."""
+    """Rank r of the update. Default: 16; with --placement attention or all 2."""
     alpha: float | None = None
-    """Numerator of the scale alpha / r. Default: 32; inside the towers 4."""
+    """Numerator of the scale alpha / r. Default: 32; with --placement attention or all 4."""
     dropout: float | None = None
-    """Dropout on the update's input. In [0, 1). Default: 0.1; inside the towers 0."""
+    """Dropout on the input of the update. In [0, 1). Default: 0.1; with --placement attention or all 0."""
     rslora: bool | None = None
-    """Scale by alpha / sqrt(r) in place of alpha / r (arXiv 2312.03732). Default: no; inside the towers yes."""
+    """Scale by alpha / sqrt(r) instead of alpha / r (rsLoRA, arXiv 2312.03732). Default: no; with --placement attention
+    or all yes."""
     dora: bool | None = None
-    """Learn the weights' magnitude apart from their direction (arXiv 2402.09353). Default: no."""
+    """Learn the magnitude of the weights separately from their direction (DoRA, arXiv 2402.09353). Default: no."""
     layers: str | None = None
-    """Which layers of a tower are adapted: all, or last:K. Default: all."""
+    """Layers of an encoder to adapt: all, or last:K. Default: all."""
     renormalise: bool | None = None
-    """Scale the adapted embeddings to unit length before they are compared. --no-renormalise skips that and the logit
-    scale's upper bound, like the predecessor project. Placement embedding only. Default: yes."""
+    """Scale the adapted embeddings to unit length before they are compared. --no-renormalise skips this and the upper
+    bound of the logit scale, like the predecessor project. Only with --placement embedding. Default: yes."""
     loss: Loss | None = None
-    """cross-entropy over the class prompts; supcon: class-aware contrastive loss within the batch; infonce:
-    the historic one, which counts same-class captions as negatives (kept for the record). Default: cross-entropy."""
+    """Training loss: cross-entropy (over the class prompts), supcon (class-aware contrastive loss within the batch), or
+    infonce (counts same-class captions as negatives; kept to reproduce the original results). Default:
+    cross-entropy."""
 
 
 @Parameter(name="*", group=OPTIMISATION)
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """How gradient methods are trained. Defaults are the method's own: docs/methods.md lists them."""
+    """Optimisation of gradient-trained methods. Defaults are the method's own: docs/methods.md lists them."""
 
     epochs: WholeNumber | None = None
-    """Passes over the training images. Default: 15 on cached embeddings, 10 inside the towers."""
+    """Passes over the training images. Default: 15 on cached embeddings, 10 when the encoders are trained."""
     batch_size: BatchSize | None = None
-    """Images per forward pass on each device; auto tries which fit and keeps the effective batch. Default: 64; inside
-    the towers 32."""
+    """Images per forward pass and device, or auto to use the largest size that fits and keep the effective batch size.
+    Default: 64; when the encoders are trained 32."""
     accumulate: WholeNumber | None = None
-    """Forward passes per optimizer step. Default: 1."""
+    """Forward passes per optimizer step (gradient accumulation). Default: 1."""
     lr: float | None = None
     """Peak learning rate of AdamW. Default: the method's own."""
     weight_decay: float | None = None
-    """AdamW's decoupled weight decay; biases, norms and scales have none. Default: 0.01."""
+    """Decoupled weight decay of AdamW. Biases, norms and scales have none. Default: 0.01."""
     warmup_epochs: float | None = None
-    """Epochs of linear warm-up before the cosine decay. Default: 0; inside the towers 0.5."""
+    """Epochs of linear warm-up before the cosine decay. Default: 0; when the encoders are trained 0.5."""
     warmup_steps: WholeNumber | None = None
-    """The same in optimizer steps; wins over --warmup-epochs."""
+    """Optimizer steps of linear warm-up. Overrides --warmup-epochs."""
     gradient_clip: float | None = None
-    """Largest gradient norm; 0 switches clipping off. Default: 1."""
+    """Maximum gradient norm. 0 disables clipping. Default: 1."""
     betas: Betas | None = None
-    """AdamW's decay rates of the two gradient moments, separated by a comma, each in [0, 1). Default: 0.9,0.98."""
+    """AdamW's decay rates of the two gradient moments, comma-separated, each in [0, 1). Default: 0.9,0.98."""
     eps: float | None = None
     """Term added to AdamW's denominator, above 0. Default: 1e-8."""
     vision_lr_multiplier: float | None = None
-    """Factor on lr for the image side. Default: 1."""
+    """Factor on --lr for the image side. Default: 1."""
     text_lr_multiplier: float | None = None
-    """Factor on lr for the text side. Default: 1; two-tier 0.1."""
+    """Factor on --lr for the text side. Default: 1; two-tier 0.1."""
     projection_lr_multiplier: float | None = None
-    """Factor on lr for what joins the two sides: projections, logit scale, classification head. Default: 1."""
+    """Factor on --lr for projections, logit scale and classification head. Default: 1."""
     layer_decay: float | None = None
-    """Factor on lr per layer, from the top of a tower down. In (0, 1]. Default: 1."""
+    """Factor on --lr per layer, from the last layer to the first. In (0, 1]. Default: 1."""
     ema: float | None = None
-    """Decay per step of an exponential moving average of the weights, which is then validated and kept; 0 switches it
-    off. Default: 0."""
+    """Decay per step of an exponential moving average of the weights. The average is validated and saved. 0 disables
+    it. Default: 0."""
     patience: WholeNumber | None = None
-    """Stop when validation has not improved for this many epochs; 0 never stops early. Default: 0."""
+    """Early stopping: epochs without improvement on validation before training stops. 0 disables it. Default: 0."""
     train_batchnorm: bool | None = None
-    """Let batch norm layers update their statistics; otherwise they stay as pretrained. Default: no."""
+    """Update the statistics of batch norm layers; otherwise the pretrained statistics are used. Default: no."""
 
 
 @Parameter(name="*", group=AUGMENTATION)
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What gradient methods see besides the plain images."""
+    """Data augmentation of gradient-trained methods."""
 
     augment: Augment | None = None
-    """Views of the training images: none; light (random crops of half the area or more, flips); strong (crops of 0.8
-    or more, flips, colour jitter, rotation, shifts). Default: light inside the towers, none on cached embeddings."""
+    """Augmentation of the training images: none; light (random crops of at least half the area, flips); strong (crops
+    of at least 0.8 of the area, flips, colour jitter, rotation, shifts). Default: light when the encoders are trained,
+    none on cached embeddings."""
     views: WholeNumber | None = None
-    """Augmented views per image that are encoded once and cached, for methods on cached embeddings. Default: 4."""
+    """Augmented views per image to encode and cache, for methods on cached embeddings. Default: 4."""
     train_image_size: WholeNumber | None = None
-    """Pixels of the training views' sides, where the tower takes any size. Default: the model's own."""
+    """Side of the training views in pixels, if the image encoder accepts any size. Default: the model's own."""
     text_augment: bool | None = None
-    """Draw a prompt template per class and step in place of the mean over all. Default: no."""
+    """Sample one prompt template per class and step instead of averaging over all templates. Default: no."""
     mixup: float | None = None
-    """Mix pairs of images and their labels with a share drawn from Beta(m, m) (arXiv 1710.09412); 0 switches it off.
+    """Mixup: mix pairs of images and labels with a weight sampled from Beta(m, m) (arXiv 1710.09412). 0 disables it.
     Default: 0."""
     hard_pairs: float | None = None
-    """Share of each batch composed of images that are hard to tell from another class, in [0, 1]; above 0.4 it is
-    seldom reached. Default: 0."""
+    """Fraction of each batch made of hard negatives: pairs of images from classes that the model confuses. In [0, 1];
+    above 0.4 it is seldom reached. Default: 0."""
     hard_pairs_every: WholeNumber | None = None
-    """Epochs between two searches for hard pairs. Default: 1."""
+    """Epochs between two rounds of hard-negative mining. Default: 1."""
     hard_margin: float | None = None
-    """Cosine similarity added to the rival class of a hard image, which it must then win by. Default: 0.05."""
+    """Margin (cosine similarity) added to the logit of the most confusable class of a hard negative. Default: 0.05."""
 
 
 @Parameter(name="*", group=ENGINE)
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How the training runs; what comes out does not depend on it, but for rounding."""
+    """Execution of the training. These options do not change the result, except for rounding."""
 
     activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     compile: bool = False
-    """Compile the model with torch.compile: a slow start, then faster steps."""
+    """Compile the model with torch.compile: slower start, faster steps."""
     fsdp: bool = False
-    """Shard weights, gradients and optimizer over the processes (FSDP), for models that do not fit one device."""
+    """Shard weights, gradients and optimizer states across processes (FSDP), for models that do not fit on one
+    device."""
     decoded_cache: bool = False
-    """Decode the training images once and keep them on disk in the cache folder, for many epochs of augmented training
-    inside the towers. The size is said before it is written."""
+    """Decode the training images once and store them in the cache directory, for augmented training of the encoders.
+    The required disk space is printed first."""
     save_steps: WholeNumber = setting(200, at_least(1))
-    """Optimizer steps between two saved states; every epoch's end saves one too."""
+    """Optimizer steps between saved training states. A state is also saved after every epoch."""
     tensorboard: bool = False
-    """Write the log for TensorBoard as well, into tensorboard/ in the run folder."""
+    """Also write a TensorBoard log to tensorboard/ in the run folder."""
     wandb: bool = False
-    """Send the log to Weights & Biases as well; with WANDB_MODE=offline it is only written, into wandb/."""
+    """Also log to Weights & Biases. With WANDB_MODE=offline the log is only written to wandb/ in the run folder."""

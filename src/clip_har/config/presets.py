@@ -21,7 +21,7 @@ def load_preset(name: str) -> dict[str, Any]:
     """
     path = PRESET_FOLDER / f"{name}.toml"
     if not path.is_file():
-        raise ConfigError(f"There is no preset {name!r}", remedy="clip-har train --help names them.")
+        raise ConfigError(f"Unknown preset {name!r}", remedy="clip-har train --help lists them.")
     return load_config_file(path, TrainConfig)
 
 

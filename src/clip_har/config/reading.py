@@ -1,4 +1,4 @@
-"""A JSON or TOML file of settings, in today's flat form or the historic nested one."""
+"""A JSON or TOML file of settings, in the current flat format or the predecessor's nested format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LARGEST_BYTES = 10_000_000
 def load_config_file(
     path: Path, config_type: type, *, note: Callable[[str], None] = lambda _line: None
 ) -> dict[str, Any]:
-    """Read a JSON or TOML file of settings, in today's flat form or the historic nested one.
+    """Read a JSON or TOML file of settings, in the current flat format or the predecessor's nested format.
 
     Hyphens and underscores are the same. A null counts as not given, and so does `resume`, which a run's own
     config.json holds but which is for the command line to say. Of a predecessor project's file, what has no meaning
@@ -64,7 +64,7 @@ def load_config_file(
             values[name] = value
     values.pop("resume", None)
     if problems:
-        raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Fix or remove what is named here.")
+        raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Fix or remove these entries.")
     if ignored:
         note(ignored_line(str(path), ignored))
     return values
@@ -87,7 +87,7 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid {kind}: {error}", remedy="Fix the file.") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds no settings", remedy="Write an object of names and values.")
+        raise ConfigError(f"{path} contains no settings", remedy="Write an object of option names and values.")
     return raw
 
 
@@ -109,7 +109,7 @@ def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _unknown_key(key: str, known: set[str]) -> str:
-    """What is wrong with a key, and the key of today or of the historic files that was probably meant."""
+    """What is wrong with a key, and the key of clip-har or of the predecessor's files that was probably meant."""
     last = key.rpartition(".")[2].replace("-", "_")
     last = HISTORIC_KEYS.get(last, last)
     candidates = sorted(known | {old for old, new in HISTORIC_KEYS.items() if new in known})

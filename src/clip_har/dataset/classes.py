@@ -1,6 +1,6 @@
 """Which classes a dataset has, what is odd about them, and the images that fit them.
 
-What a class is called towards the text tower is decided in prompts.py.
+What a class is called towards the text encoder is decided in prompts.py.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def settle_classes(
     strangers = Counter(image.label for image in matched if image.label not in set(names))
     if strangers:
         listed = ", ".join(f"{label} ({count})" for label, count in sorted(strangers.items()))
-        warnings.append(f"Images of classes that were not trained on are left out: {listed}")
+        warnings.append(f"Images of classes that were not trained on are excluded: {listed}")
     if not kept:
         raise DataError(
             f"The dataset has none of the run's classes ({first_names(names)})",
-            remedy="Evaluate a run on a folder whose class folders carry the names it was trained on.",
+            remedy="Evaluate on a dataset whose class names match those of the run.",
         )
     return names, kept, warnings
 
 
 def refuse_empty_classes(source: Source, images: Sequence[FoundFile], unreadable: Sequence[UnreadableImage]) -> None:
-    """A training class folder in which nothing is an image is a mistake to be mended, not a class.
+    """A training class folder in which nothing is an image is a mistake to be fixed, not a class.
 
     Raises:
         DataError: there is one.
@@ -62,12 +62,12 @@ def refuse_empty_classes(source: Source, images: Sequence[FoundFile], unreadable
     more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
     raise DataError(
         f"No image in the class folder {source.root}/{folder}{more}{reason}",
-        remedy="Put images into it or remove it.",
+        remedy="Add images to it or remove it.",
     )
 
 
 def class_warnings(records: Sequence[ImageRecord], names: Sequence[str]) -> list[str]:
-    """Images that stand under several classes, and classes that a held-out split lacks."""
+    """Images that stand under several classes, and classes missing from a held-out split."""
     warnings = []
     labels: dict[str, set[str]] = defaultdict(set)
     first: dict[str, str] = {}
@@ -76,7 +76,7 @@ def class_warnings(records: Sequence[ImageRecord], names: Sequence[str]) -> list
         first.setdefault(record.sha256, record.name)
     conflicts = [first[sha256] for sha256, found in labels.items() if len(found) > 1]
     if conflicts:
-        warnings.append(f"{len(conflicts)} images stand under more than one class: {first_names(conflicts)}")
+        warnings.append(f"{len(conflicts)} images are listed under more than one class: {first_names(conflicts)}")
     held_out: tuple[SplitName, ...] = ("test", "val")
     for split in held_out:
         present = {record.label for record in records if record.split == split}
@@ -87,18 +87,18 @@ def class_warnings(records: Sequence[ImageRecord], names: Sequence[str]) -> list
 
 
 def missing_classes_warning(split: str, missing: Sequence[str], *, total: int) -> str:
-    """What to say of classes of the training set that a held-out split has no images of."""
-    verb = "has" if len(missing) == 1 else "have"
+    """The warning about classes of the training set that a held-out split has no images of."""
+    has, is_ = ("has", "is") if len(missing) == 1 else ("have", "are")
     return (
-        f"{', '.join(missing)} {verb} no images in the {split} split: not measured, and averages over classes "
-        f"run over the other {total - len(missing)}."
+        f"{', '.join(missing)} {has} no images in the {split} split and {is_} excluded from macro averages, which are "
+        f"over the other {total - len(missing)} classes."
     )
 
 
 def _refuse_unusable(names: Sequence[str]) -> None:
     if len(names) < 2:
         only = f"only the class {names[0]!r}" if names else "no class with readable images"
-        raise DataError(f"The dataset has {only}", remedy="A classifier needs at least two class folders.")
+        raise DataError(f"The dataset has {only}", remedy="Add images of at least two classes.")
     by_spelling: dict[str, str] = {}
     for name in names:
         other = by_spelling.setdefault(spelling(name), name)

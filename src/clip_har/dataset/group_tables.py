@@ -45,7 +45,7 @@ def read_groups(path: Path, records: Sequence[ImageRecord]) -> tuple[dict[str, s
         if len(found) > 1 and len(exact) != 1:
             raise DataError(
                 f"{path} line {line}: {name!r} may be any of {first_names(record.name for record in found)}",
-                remedy="Give paths from the dataset's folder on.",
+                remedy="Use paths relative to the dataset directory.",
             )
         record = exact[0] if exact else found[0]
         grouped.add(record.name)
@@ -56,11 +56,11 @@ def read_groups(path: Path, records: Sequence[ImageRecord]) -> tuple[dict[str, s
     if not grouped:
         raise DataError(
             f"None of the {len(strangers):,} paths in {path} is an image of the dataset: {first_names(strangers)}",
-            remedy="Give paths from the dataset's folder on.",
+            remedy="Use paths relative to the dataset directory.",
         )
     warnings = []
     if strangers:
-        warnings.append(f"{len(strangers):,} paths in {path} are no images of the dataset: {first_names(strangers)}")
+        warnings.append(f"{len(strangers):,} paths in {path} are not images of the dataset: {first_names(strangers)}")
     without = [record.name for record in records if record.name not in grouped]
     if without:
         warnings.append(f"{len(without):,} images have no line in {path} and are in no group: {first_names(without)}")
@@ -85,13 +85,13 @@ def _by_ending(records: Sequence[ImageRecord]) -> dict[str, list[ImageRecord]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    remedy = f"Give a CSV whose first line is {','.join(GROUP_COLUMNS)}."
+    remedy = f"Write a CSV whose first line is {','.join(GROUP_COLUMNS)}."
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.reader(stream, strict=True)
             header = [column.strip().lower() for column in next(rows, [])]
             if any(header.count(column) != 1 for column in GROUP_COLUMNS):
-                raise ValueError("its first line does not name the columns path and group")
+                raise ValueError("its first line does not contain the columns path and group")
             places = [header.index(column) for column in GROUP_COLUMNS]
             for row in rows:
                 if not row:

@@ -80,11 +80,13 @@ def leave_out_relatives(
     emptied = [record for record in left_out if record.split not in own_held_out and record.label not in left]
     if emptied:
         raise DataError(
-            f"Every training image of {emptied[0].label!r} is in a group held out, such as {emptied[0].name}",
-            remedy="Set the folders' splits aside (--pool), or group differently (--group-by).",
+            f"Every training image of {emptied[0].label!r} is in a held-out group, such as {emptied[0].name}",
+            remedy="Ignore the dataset's own splits (--pool), or group differently (--group-by).",
         )
     names = first_names(record.name for record in left_out)
-    return kept, [f"{len(left_out)} images of train or val are in a group with images held out; left out: {names}"]
+    return kept, [
+        f"{len(left_out)} images of train or val are in a group with held-out images and are excluded: {names}"
+    ]
 
 
 def cut_groups(
@@ -142,8 +144,8 @@ def cut_folds(
         missing = sorted({r.label for r in cut} - {r.label for r in cut if r.split == "train"})
         if missing:
             raise DataError(
-                f"In fold {fold + 1} of {folds} all images of {missing[0]!r} are tested and none is left to train on",
-                remedy="Choose another number of folds or --seed, or group differently (--group-by).",
+                f"In fold {fold + 1} of {folds} all images of {missing[0]!r} are in the test split",
+                remedy="Choose another --folds or --seed, or group differently (--group-by).",
             )
         made.append(cut_groups(cut, {"val": val_fraction}, groups, [seed, fold + 1]))
     return made
@@ -203,6 +205,6 @@ def _refuse_lone_classes(units: Sequence[Group], folds: int) -> None:
     lone = sorted(label for label, count in per_class.items() if count == 1)
     if lone:
         raise DataError(
-            f"{first_names(lone)}: all images are one group, which cannot be tested and trained on in {folds} folds",
-            remedy="Make a single split (without --folds), leave the class out, or group differently (--group-by).",
+            f"{first_names(lone)}: all images are in one group, which cannot be divided into {folds} folds",
+            remedy="Create a single split (without --folds), remove the class, or group differently (--group-by).",
         )

@@ -1,6 +1,6 @@
-"""Labels that cannot be true, which are refused, and classes of which a held-out split has too few, which is said.
+"""Labels that cannot be true, which are refused, and classes of which a held-out split has few images, with a warning.
 
-Classes that a held-out split lacks altogether are said in classes.py.
+Classes missing from a held-out split are reported in classes.py.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def refuse_impossible_labels(root: Path, images: Sequence[FoundFile], wanted: Co
         raise DataError(
             f"All {training.total():,} images of {root} have the class {shown[next(iter(training))]!r}, while the run "
             f"has {len(wanted)}: these look like placeholders, not labels",
-            remedy="Score on images of several classes; clip-har predict needs no labels.",
+            remedy="Evaluate on images of several classes; clip-har predict needs no labels.",
         )
     answers = set(training) or {spelling(name) for name in wanted or ()}
     for split in HELD_OUT:
@@ -72,7 +72,7 @@ def shortage_warnings(records: Sequence[ImageRecord], splits: Collection[SplitNa
             said = ", ".join(f"{label} ({held_out[label]:,})" for label in short)
             typical = round(median(held_out.values()))
             warnings.append(
-                f"The {split} split is short of {said}; half of its classes have {typical:,} or more images"
+                f"The {split} split has few images of {said}; half of its classes have {typical:,} or more images"
             )
     return warnings
 
@@ -85,7 +85,7 @@ def _refuse_placeholders(
     label = shown[next(iter(labels))]
     raise DataError(
         f"All {labels.total():,} images of {where} have the class {label!r}, while {trained} has {classes} classes: "
-        "these look like placeholders, not labels, and must not be scored",
+        "these look like placeholders, not labels, and cannot be used for evaluation",
         remedy=_remedy(split, trained),
     )
 
@@ -105,7 +105,8 @@ def _refuse_strangers(
 
 def _remedy(split: SplitName, trained: str) -> str:
     if trained != "train":
-        return "Score on images labelled with the run's classes; clip-har predict needs no labels."
+        return "Evaluate on images labelled with the run's classes; clip-har predict needs no labels."
     return (
-        f"Mend its labels, or add --set-aside {split}: it is left out, and {split} is cut out of the training images."
+        f"Fix its labels, or pass --set-aside {split} to ignore it and create a new {split} split from the training "
+        "images."
     )

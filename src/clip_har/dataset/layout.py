@@ -22,7 +22,7 @@ SPLIT_FOLDERS: Mapping[str, SplitName] = {
 }
 """Folder name, in lower case and without spaces, hyphens and underscores -> the split it means."""
 
-LAYOUT_REMEDY = "Give a folder with one subfolder of images per class, or such folders under train/ and test/."
+LAYOUT_REMEDY = "Pass a directory with one subdirectory of images per class, optionally under train/ and test/."
 # What archives, systems and tools leave behind; names that start with a dot are ignored too.
 _FOREIGN_FOLDERS = frozenset(
     {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -83,7 +83,7 @@ def find_layout(root: Path) -> Layout:
         DataError: there are none, or what is there can be read in more than one way.
     """
     if not root.exists():
-        raise DataError(f"The dataset folder {root} does not exist", remedy="Check --data.")
+        raise DataError(f"Dataset not found: {root}", remedy="Check --data.")
     if not root.is_dir():
         raise DataError(f"{root} is a file, not a folder", remedy=LAYOUT_REMEDY)
     root = unwrapped(root.resolve())
@@ -94,7 +94,7 @@ def find_layout(root: Path) -> Layout:
     if not split_folders:
         class_folders[None] = _subfolders(root)
     if not any(class_folders.values()):
-        raise DataError(f"{root} holds no class folders", remedy=LAYOUT_REMEDY)
+        raise DataError(f"{root} contains no class folders", remedy=LAYOUT_REMEDY)
     warnings = _outside_warnings(root, split_folders)
     return Layout(root=root, class_folders=class_folders, warnings=warnings)
 
@@ -126,8 +126,8 @@ def _split_folders(root: Path) -> dict[SplitName, Path]:
     if others and len(with_classes) == 1:
         name = next(folder.name for _, folder in named if _subfolders(folder))
         raise DataError(
-            f"{root} has {name}/ with folders in it and, beside it, images in {others[0].name}/: "
-            "either could hold the classes",
+            f"{root} has {name}/ with subfolders and also images in {others[0].name}/: "
+            "either could contain the classes",
             remedy="Move one of the two elsewhere.",
         )
     found: dict[SplitName, Path] = {}
@@ -146,7 +146,7 @@ def _class_folders(split_folder: Path) -> list[Path]:
     if len(folders) == 1 and _split_of(folders[0]) == _split_of(split_folder) and _subfolders(folders[0]):
         folders = _subfolders(folders[0])  # train/train/, from an archive of its own for each split
     if not folders:
-        holds = "holds images but no class folders" if _loose_images(split_folder) else "holds no class folders"
+        holds = "contains images but no class folders" if _loose_images(split_folder) else "contains no class folders"
         raise DataError(
             f"{split_folder} {holds}",
             remedy="Sort its images into one subfolder per class, or move it elsewhere.",
@@ -155,16 +155,16 @@ def _class_folders(split_folder: Path) -> list[Path]:
 
 
 def _outside_warnings(root: Path, split_folders: Mapping[SplitName, Path]) -> tuple[str, ...]:
-    """What lies beside the class folders and is not read."""
+    """What is next to the class folders and is not read."""
     loose = [path for folder in (root, *split_folders.values()) for path in _loose_images(folder)]
     beside = [folder for folder in _subfolders(root) if split_folders and _split_of(folder) is None]
     warnings = []
     if loose:
         names = first_names(printable(path.relative_to(root).as_posix()) for path in loose)
-        warnings.append(f"{len(loose)} images lie in no class folder and were left out: {names}")
+        warnings.append(f"{len(loose)} images are in no class folder and were skipped: {names}")
     with_images = [f"{printable(folder.name)}/" for folder in beside if holds_images(folder)]
     if with_images:
-        warnings.append(f"Images outside the splits were left out: {first_names(with_images)}")
+        warnings.append(f"Images outside the splits were skipped: {first_names(with_images)}")
     return tuple(warnings)
 
 

@@ -52,7 +52,7 @@ def load_dataset(
         classes: the classes to score, where a trained run names them; else those of the training images.
         manifest: decides which images there are, their classes and splits, whatever the folders say.
         pooled: set the folders' own splits aside and cut test and val out of all images.
-        set_aside: splits of the data to leave out, images and all, as if they were not there.
+        set_aside: splits of the data to omit, images and all, as if they were not there.
 
     Raises:
         DataError: no images, fewer than two classes, an empty class folder, labels that cannot be true, or an
@@ -115,7 +115,7 @@ def _without_splits(
 ) -> tuple[list[FoundFile], list[UnreadableImage], list[str]]:
     """The dataset less some of its splits, and what to say of that."""
     left_out = Counter(image.split for image in images if image.split in set_aside)
-    warnings = [f"The data's own {split} split is set aside ({count:,} images)" for split, count in left_out.items()]
+    warnings = [f"The dataset's own {split} split is ignored ({count:,} images)" for split, count in left_out.items()]
     return (
         [image for image in images if image.split not in set_aside],
         [image for image in unreadable if image.split not in set_aside],
@@ -129,5 +129,5 @@ def _moved_warnings(records: Sequence[ImageRecord], known: Mapping[str, SplitNam
     moved = [record.name for record in records if known.get(record.sha256) in seen[record.split]]
     if not moved:
         return []
-    said = "held out now were trained or chosen on before, so scores on them flatter"
+    said = "held out now were previously used for training or model selection, so their metrics are too optimistic"
     return [f"{len(moved)} images {said}: {first_names(moved)}"]

@@ -37,7 +37,7 @@ def write_manifest(dataset: ActionDataset, path: Path) -> None:
 
 
 def write_unreadable(dataset: ActionDataset, path: Path) -> None:
-    """Write the list of images left out (path, split, reason), whole or not at all."""
+    """Write the list of images omitted (path, split, reason), whole or not at all."""
     rows = ((item.name, item.split, item.reason) for item in dataset.unreadable)
     write_atomically(path, csv_text(("path", "split", "reason"), rows))
 
@@ -55,7 +55,7 @@ def read_manifests(paths: Sequence[Path]) -> dict[str, SplitName]:
         if not path.is_file():
             continue
         with suppress(FileNotFoundError):  # deleted just now
-            for row in _rows(path, remedy="Restore it, or delete it to make the split anew."):
+            for row in _rows(path, remedy="Restore it, or delete it to create the split again."):
                 known.setdefault(row.sha256, row.split)
     return known
 
@@ -66,7 +66,7 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
     Raises:
         DataError: there is no such file, it is not a manifest, names no image, or puts one into two splits.
     """
-    remedy = "Make one with clip-har data split, or get the file anew from where it was published."
+    remedy = "Create one with clip-har data split, or download the file again."
     if not path.is_file():
         what = "is a folder, not a split manifest" if path.is_dir() else "does not exist"
         raise DataError(f"The manifest {path} {what}", remedy=remedy)
@@ -106,7 +106,7 @@ def _rows(path: Path, *, remedy: str) -> Iterator[ManifestRow]:
                 if split not in splits:
                     raise ValueError(f"{line} has the split {_shortened(split)}, not {', '.join(SPLITS)}")
                 if not label.strip():
-                    raise ValueError(f"{line} names no class")
+                    raise ValueError(f"{line} has no class")
                 yield ManifestRow(
                     name=true_cell(name), sha256=sha256.lower(), label=true_cell(label), split=splits[split]
                 )

@@ -16,7 +16,7 @@ from clip_har.dataset.records import ActionDataset
 from clip_har.errors import ConfigError
 
 _FEWEST = 2
-"""Classes on either side: among one name every answer is right."""
+"""Classes on either side: with a single class every prediction is correct."""
 
 
 def novel_class_names(classes: Sequence[str], asked: Sequence[str], seed: int) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def novel_class_names(classes: Sequence[str], asked: Sequence[str], seed: int) -
         if count < _FEWEST:
             raise ConfigError(
                 f"--hold-out {','.join(asked)} {said} {max(count, 0)} of {len(classes)} classes",
-                remedy="Hold out at least two classes and leave at least two: among one name every answer is right.",
+                remedy="Hold out at least two classes and keep at least two; with one class, accuracy is always 100 %.",
             )
     return tuple(name for name in classes if name in chosen)
 
@@ -80,6 +80,6 @@ def _known(name: str, classes: Sequence[str]) -> str:
             return known
     near = difflib.get_close_matches(name, classes, n=1)
     raise ConfigError(
-        f"--hold-out names the class {name!r}, which the dataset does not have",
+        f"--hold-out lists the class {name!r}, which is not in the dataset",
         remedy=f"Did you mean {near[0]!r}?" if near else f"Its classes: {', '.join(classes)}.",
     )

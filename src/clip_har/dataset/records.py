@@ -1,4 +1,4 @@
-"""What a dataset is once it is read: images with classes and splits, and what was left out.
+"""What a dataset is once it is read: images with classes and splits, and what was omitted.
 
 How folders become these is in the package's other modules.
 """

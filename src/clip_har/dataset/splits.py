@@ -40,10 +40,10 @@ def leave_out_leaks(images: Sequence[FoundFile]) -> tuple[list[FoundFile], list[
     if emptied:
         raise DataError(
             f"Every training image of {emptied[0].label!r}, such as {emptied[0].name}, is also held out",
-            remedy="Remove the copies from one of the splits, or add images.",
+            remedy="Remove the duplicates from one of the splits, or add images.",
         )
     names = first_names(image.name for image in leaking)
-    said = f"{len(leaking)} images of train or val are copies of images held out, and were left out: {names}"
+    said = f"{len(leaking)} train or val images are duplicates of held-out images and were excluded: {names}"
     return kept, [said]
 
 

@@ -133,7 +133,7 @@ def follow_manifest(
         raise DataError(
             f"{len(lacking):,} of the {needed:,} images of {given.path} are not in the data ({share:.1%} are, "
             f"{ENOUGH:.0%} are needed): {_by_split(lacking)}, such as {first_names(row.name for row in lacking)}",
-            remedy="Give the --data it was made from; clip-har data verify lists what differs.",
+            remedy="Pass the --data it was created from; clip-har data verify lists the differences.",
         )
     warnings = []
     if lacking:
@@ -143,7 +143,7 @@ def follow_manifest(
         )
     if extra:
         names = first_names(image.name for image in extra)
-        warnings.append(f"{len(extra):,} images are not in {given.path} and were left out: {names}")
+        warnings.append(f"{len(extra):,} images are not in {given.path} and were skipped: {names}")
     followed = [replace(image, label=row.label, split=row.split) for row, image in pairs]
     by_name = {row.name: row for row in missing}
     lost = [replace(item, split=by_name[item.name].split) for item in unreadable if item.name in by_name]

@@ -94,7 +94,9 @@ def _place(address: ImageAddress, target: Path) -> int:
         try:
             write_atomically(target, address.read())
         except UnreadableImageError as error:
-            raise DataError(f"{address}: {error.reason}", remedy="Repeat the command to fetch it anew.") from error
+            raise DataError(
+                f"{address}: {error.reason}", remedy="Run the command again to download it again."
+            ) from error
         return 0
     try:
         os.link(address, target)
@@ -114,7 +116,7 @@ def _folder_name(label: str) -> str:
     """The class as a folder's name, from whatever a table called it."""
     name = "".join("_" if character in '/\\:*?"<>|\0' else character for character in label).strip(" .")
     if not name:
-        raise DataError(f"A class is called {label!r}", remedy="Get the archive from its own page.")
+        raise DataError(f"Invalid class name {label!r}", remedy="Download the archive from the dataset's own page.")
     return name
 
 

@@ -70,13 +70,13 @@ def download_hub(
             damaged = list(_damaged(folder, _checksums(info)))
             if not damaged:
                 return
-            problem = f"{damaged[0].name} does not have the checksum that the hub names"
+            problem = f"{damaged[0].name} does not match the checksum of the Hub"
             for path in damaged:
                 path.unlink(missing_ok=True)
         progress.warn(f"{source.handle}: {problem}; trying again")
     raise DataError(
         f"Downloading {source.handle} from the hub failed {ATTEMPTS} times: {problem}",
-        remedy="Check the network and repeat the command, which goes on where it stopped.",
+        remedy="Check the network and run the command again; it resumes the download.",
     )
 
 
@@ -114,20 +114,22 @@ def _damaged(folder: Path, checksums: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _offline() -> DataError:
-    return DataError("The hub cannot be reached: there is no network", remedy="Connect and repeat the command.")
+    return DataError(
+        "The Hugging Face Hub cannot be reached: there is no network", remedy="Connect and run the command again."
+    )
 
 
 def _refused(source: FetchSource, error: Any) -> DataError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return DataError(
-            f"The hub wants you to log in for {source.handle} ({status})",
+            f"The Hugging Face Hub requires a login for {source.handle} ({status})",
             remedy=(
                 f"Open {source.page} and accept its terms if asked; then run hf auth login with a token from "
                 "https://huggingface.co/settings/tokens, or set HF_TOKEN to it."
             ),
         )
     return DataError(
-        f"The hub refused to send {source.handle}: {first_line(error)}",
+        f"The Hugging Face Hub refused to send {source.handle}: {first_line(error)}",
         remedy="Try again later, or another --source.",
     )

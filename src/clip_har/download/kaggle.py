@@ -17,7 +17,7 @@ from clip_har.errors import DataError, first_line
 from clip_har.progress import SILENT, Progress
 
 ATTEMPTS = 5
-"""Connections that may be cut before it is given up, for now: the same command goes on from there."""
+"""Connections that may be cut before it is given up, for now: the same command continues from there."""
 
 
 def download_kaggle(
@@ -42,19 +42,19 @@ def download_kaggle(
         except kaggle.refusals as error:
             raise _refused(source, error) from error
         except kaggle.damages as error:  # the file is deleted then
-            problem = "what came does not have the checksum that Kaggle names"
+            problem = "the download does not match Kaggle's checksum"
             cause: Exception = error
         except kaggle.cuts as error:
             if is_offline(error):
                 raise DataError("Kaggle cannot be reached: there is no network", remedy=_offline(source)) from error
-            problem = f"the connection was cut ({first_line(error)})"
+            problem = f"the connection was interrupted ({first_line(error)})"
             cause = error
         if attempt < ATTEMPTS:
             progress.warn(f"Attempt {attempt} of {ATTEMPTS}: {problem}; trying again")
             sleep(2.0**attempt)
     raise DataError(
         f"Downloading {source.handle} from Kaggle failed {ATTEMPTS} times: {problem}",
-        remedy="Check the network and repeat the command, which goes on where it stopped; " + _by_hand(source),
+        remedy="Check the network and run the command again; it resumes the download; " + _by_hand(source),
     ) from cause
 
 
@@ -70,7 +70,7 @@ class _Kaggle:
             from kagglesdk.datasets.types import dataset_api_service as types
         except ImportError as error:
             raise DataError(
-                "Downloading from Kaggle needs the package kagglehub (1.0 or later, for Python 3.11 or later)",
+                "Downloading from Kaggle requires the package kagglehub (1.0 or later, for Python 3.11 or later)",
                 remedy=f"pip install 'clip-har[kaggle]'; {_by_hand(source)}",
             ) from error
         self._client: Callable[[], Any] = build_kaggle_client
@@ -98,7 +98,7 @@ def _refused(source: FetchSource, error: Any) -> DataError:
     status = getattr(error.response, "status_code", None)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return DataError(
-            f"Kaggle wants you to log in for {source.handle} ({status})",
+            f"Kaggle requires a login for {source.handle} ({status})",
             remedy=(
                 f"Open {source.page} and accept its terms if asked; on https://www.kaggle.com/settings create an API "
                 f"token and set KAGGLE_API_TOKEN to it, or save kaggle.json in ~/.kaggle; {_by_hand(source)}"
@@ -112,7 +112,7 @@ def _refused(source: FetchSource, error: Any) -> DataError:
 
 
 def _offline(source: FetchSource) -> str:
-    return f"Connect and repeat the command; {_by_hand(source)}"
+    return f"Connect and run the command again; {_by_hand(source)}"
 
 
 def _by_hand(source: FetchSource) -> str:

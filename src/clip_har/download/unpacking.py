@@ -92,7 +92,7 @@ def unpack(archive: Path, folder: Path, *, limits: UnpackLimits | None = None, p
 @contextmanager
 def _opened(archive: Path, limits: UnpackLimits) -> Iterator[tuple[Iterator[_Member], Any]]:
     if not archive.is_file():
-        raise DataError(f"There is no archive {archive}", remedy="Check --archive.")
+        raise DataError(f"Archive {archive} not found", remedy="Check --archive.")
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             yield _zip_members(archive, opened), opened.open
@@ -109,7 +109,7 @@ def _opened(archive: Path, limits: UnpackLimits) -> Iterator[tuple[Iterator[_Mem
                         pass  # where it is damaged this fails, and says how
         page = head.lstrip().startswith(b"<")
         what = "a web page, perhaps one that asks to log in" if page else "no zip or tar archive"
-        raise DataError(f"{archive} is {what}", remedy="Download the dataset's archive and name it with --archive.")
+        raise DataError(f"{archive} is {what}", remedy="Download the dataset's archive and pass it with --archive.")
 
 
 def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
@@ -197,7 +197,7 @@ def _require_space(archive: Path, members: Sequence[_Member], folder: Path) -> N
     if needed + min(_SPARE_BYTES, needed) > free:
         raise DataError(
             f"Unpacking {archive} needs {needed / 1e9:.2f} GB, and {folder} has {free / 1e9:.2f} GB left",
-            remedy="Free space or choose another --out, and repeat the command.",
+            remedy="Free space or choose another --out, and run the command again.",
         )
 
 
@@ -207,22 +207,25 @@ def _copy(source: IO[bytes], target: IO[bytes], member: _Member, archive: Path) 
     while chunk := source.read(min(_CHUNK, member.size - written + 1)):
         written += len(chunk)
         if written > member.size:
-            raise _too_much(archive, f"{member.name} is larger than it says", f"{member.size:,} bytes")
+            raise _too_much(archive, f"{member.name} is larger than its declared size", f"{member.size:,} bytes")
         target.write(chunk)
     if written < member.size:
-        raise DataError(f"The archive {archive} ends in the middle of {member.name}", remedy="Download it anew.")
+        raise DataError(f"The archive {archive} ends in the middle of {member.name}", remedy="Download it again.")
 
 
 def _damaged(archive: Path, how: str) -> DataError:
-    return DataError(f"The archive {archive} is damaged: {how}", remedy="Download it anew.")
+    return DataError(f"The archive {archive} is damaged: {how}", remedy="Download it again.")
 
 
 def _forbidden(archive: Path, name: str, what: str) -> DataError:
     shown = name if len(name) <= 80 else f"{name[:80]}..."
     return DataError(
-        f"{archive} holds {shown!r}, which {what}: nothing was unpacked", remedy="Get the archive from its own page."
+        f"{archive} contains {shown!r}, which {what}: nothing was unpacked",
+        remedy="Download the archive from the dataset's own page.",
     )
 
 
 def _too_much(archive: Path, what: str, limit: str) -> DataError:
-    return DataError(f"{archive} is too large: {what}, above {limit}", remedy="Get the archive from its own page.")
+    return DataError(
+        f"{archive} is too large: {what}, above {limit}", remedy="Download the archive from the dataset's own page."
+    )

@@ -87,7 +87,7 @@ def scaled(probabilities_NC: npt.ArrayLike, temperature: float) -> FloatArray:
 def reliability(
     confidence_N: FloatArray, correct_N: BoolArray, *, bins: int = CALIBRATION_BINS
 ) -> tuple[ReliabilityBin, ...]:
-    """Confidence beside accuracy in bins of equal width, closed above, as `expected_calibration_error` has them."""
+    """Confidence and accuracy in bins of equal width, closed above, as `expected_calibration_error` has them."""
     bins_N = equal_width_bins(confidence_N, bins)
     counts = np.bincount(bins_N, minlength=bins)
     confidences = np.bincount(bins_N, weights=confidence_N, minlength=bins) / np.maximum(counts, 1)

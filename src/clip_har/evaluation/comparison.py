@@ -1,6 +1,6 @@
 """One method's evaluations, over one seed or several -> its row in a comparison.
 
-What the numbers mean beside zero-shot's is put into words in `report.standing`.
+What the numbers mean compared with zero-shot's is put into words in `report.standing`.
 """
 
 from __future__ import annotations
@@ -207,11 +207,10 @@ def _collapse_remark(results: Sequence[EvalResult]) -> str:
     if not found:
         return ""
     if len(results) == 1:
-        return f"answers {found[0][0]} for {found[0][1]:.0%} of the images"
+        return f"predicts {found[0][0]} for {found[0][1]:.0%} of the images"
     answers = ", ".join(dict.fromkeys(answer for answer, _ in found))
-    return (
-        f"{len(found)} of {len(results)} seeds answer one class for over {COLLAPSE_SHARE:.0%} of the images ({answers})"
-    )
+    seeds = f"{len(found)} of {len(results)} seeds"
+    return f"{seeds} predict one class for over {COLLAPSE_SHARE:.0%} of the images ({answers})"
 
 
 def _seeds_below(accuracies: Sequence[float], level: float) -> str:

@@ -24,7 +24,7 @@ SHOWN_LEVELS = (0.8, 0.9, 0.95, 0.99)
 KEPT_LEVELS = (*(round(0.5 + step / 100, 2) for step in range(50)), 0.995, 0.999)
 """Coverages whose threshold a card keeps; one between them takes that of the next higher."""
 STEPS = 20
-"""Shares of the validation images, the surest first, at which abstaining is tried: 5 %, 10 %, ..., 100 %."""
+"""Shares of the validation images, the most confident first, at which abstaining is tried: 5 %, 10 %, ..., 100 %."""
 DOUBT = 0.1
 """Chance that a promised accuracy is missed, over the draw of the validation images."""
 CURVE_POINTS = 200
@@ -32,7 +32,7 @@ CURVE_POINTS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveStep:
-    """How the model did on the validation images that it was surest of."""
+    """How the model did on the validation images with the highest confidence."""
 
     threshold: float
     """Least calibrated confidence that is still answered, in [0, 1]."""
@@ -67,9 +67,9 @@ class Calibration:
     def abstain_threshold(self, target: float) -> float | None:
         """Calibrated confidence from which answers are right as often as the target; None where none promises that.
 
-        Goes from the surest validation images to all of them and stops before the first share whose accuracy could
-        lie below the wish: the bound is Clopper & Pearson's at 90 % (doi 10.1093/biomet/26.4.404), and to stop there
-        is what keeps the promise though many shares are tried (fixed-sequence testing: Angelopoulos et al. 2021,
+        Goes from the most confident validation images to all of them and stops before the first fraction whose accuracy
+        could be below the target: the bound is Clopper & Pearson's at 90 % (doi 10.1093/biomet/26.4.404), and stopping
+        there controls the error though many fractions are tried (fixed-sequence testing: Angelopoulos et al. 2021,
         arXiv 2110.01052, section 2.2; the bound for selective answers: Geifman & El-Yaniv 2017, arXiv 1705.08500).
         Shares too small to promise it even without a mistake are passed over. It holds for images like the
         validation images, and a little less where weights and temperature were chosen on the same.
@@ -153,10 +153,10 @@ def conformal_threshold(scores_N: FloatArray, level: float) -> float:
 
 
 def selective_steps(confidence_N: FloatArray, correct_N: BoolArray) -> tuple[SelectiveStep, ...]:
-    """How the surest 5 %, 10 %, ... of the images were answered.
+    """How the most confident 5 %, 10 %, ... of the images were answered.
 
-    Each threshold lies just above the confidence of the surest image left out: given that one, the surer ones are a
-    random sample of all images surer than it, which is what the bound of `abstain_threshold` asks for.
+    Each threshold lies just above the confidence of the most confident omitted image: given that one, the surer ones
+    are a random sample of all images surer than it, which is what the bound of `abstain_threshold` asks for.
     """
     order_N = np.argsort(-confidence_N, kind="stable")
     sorted_N = confidence_N[order_N]
@@ -182,8 +182,8 @@ def least_accuracy(right: int, answered: int, doubt: float = DOUBT) -> float:
 def risk_coverage(confidence_N: FloatArray, correct_N: BoolArray) -> tuple[tuple[tuple[float, float], ...], float]:
     """The risk-coverage curve and its area.
 
-    Geifman, Uziel & El-Yaniv 2019 (arXiv 1805.08206): the error rate among the k surest images, for k = 1 to n; the
-    area is its mean. Equal confidences are answered together; in the area their errors count as evenly spread.
+    Geifman, Uziel & El-Yaniv 2019 (arXiv 1805.08206): the error rate among the k most confident images, for k = 1 to n;
+    the area is its mean. Equal confidences are answered together; in the area their errors count as evenly spread.
 
     Returns:
         Points (coverage, error rate) by rising coverage, at most 200, and the area.

@@ -83,8 +83,8 @@ def collapse_warnings(models: Sequence[Evaluated]) -> list[str]:
         if collapse is not None:
             answer, share = collapse
             found.append(
-                f"{model.name} answers {answer} for {share:.0%} of the images: "
-                "a model that answers one class for everything has collapsed, and its accuracy means little."
+                f"{model.name} predicts {answer} for {share:.0%} of the images: "
+                "its predictions have collapsed to one class, and its accuracy is not meaningful."
             )
     return found
 

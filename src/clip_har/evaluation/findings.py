@@ -135,7 +135,7 @@ class ShiftScore:
     mcnemar_p: float | None
     """p-value of the difference."""
     left_out: int = 0
-    """Images left out because the run was trained or chosen on their very content."""
+    """Images omitted because the run was trained or chosen on their very content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class Explanation:
     top: tuple[tuple[str, float], ...] = ()
     """The most probable classes with their probabilities, best first."""
     overlay: str | None
-    """File name of the relevance map laid over the picture, beside the results; None where the tower has no map."""
+    """File name of the relevance map laid over the picture, next to the results; None where the tower has no map."""
     overlay_true: str | None = None
     """The same for the true class, where the answer is wrong: what would have spoken for it."""
     prompts: tuple[tuple[str, float], ...]
@@ -298,12 +298,12 @@ class PromptTrial:
     scores: tuple[PromptScore, ...]
     """All, the default too, best accuracy first."""
     phrases: dict[str, dict[str, str]]
-    """Phrasings -> class -> what stands for it."""
+    """Class descriptions: name -> class -> what stands for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassChange:
-    """What tuning did to one class of the test images."""
+    """The effect of fine-tuning on one class of the test images."""
 
     name: str
     support: int
@@ -334,7 +334,7 @@ class ConfusedImages:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainResult:
-    """Why a run answers as it does; lists of images are paths as in the manifest, the most telling first."""
+    """Why a run answers as it does; lists of images are paths as in the manifest, the most informative first."""
 
     run: str
     """The run's folder."""

@@ -186,7 +186,7 @@ class EvalResult:
     confidence_finetuned: Confidence | None = None
     """The same of the finetuned model."""
     findings: Findings = field(default_factory=Findings)
-    """Robustness, shift, unseen actions: what was asked for besides."""
+    """Robustness, shift, unseen classes: what was asked for besides."""
 
     @property
     def best(self) -> Evaluated:

@@ -43,7 +43,7 @@ def checked_targets(targets_N: npt.ArrayLike, n_classes: int) -> IntArray:
     """
     targets = np.asarray(targets_N)
     if targets.size == 0:
-        raise DataError("There are no images to evaluate", remedy="Name a split that has images.")
+        raise DataError("There are no images to evaluate", remedy="Pass a split that has images.")
     outside = np.flatnonzero((targets < 0) | (targets >= n_classes))
     if outside.size:
         raise DataError(

@@ -66,7 +66,7 @@ def sign_flip_p(correct_a_N: BoolArray, correct_b_SN: BoolArray) -> float:
     """
     n_seeds = len(correct_b_SN)
     if correct_b_SN.shape[1:] != correct_a_N.shape:
-        raise ValueError(f"paired answers differ in shape: {correct_a_N.shape} and {correct_b_SN.shape}")
+        raise ValueError(f"paired predictions differ in shape: {correct_a_N.shape} and {correct_b_SN.shape}")
     return flip_p(correct_b_SN.sum(axis=0, dtype=np.int64) - n_seeds * correct_a_N.astype(np.int64))
 
 
@@ -74,7 +74,7 @@ def flip_p(differences_N: IntArray) -> float:
     """Two-sided p that whole-numbered differences of images could as well have the other sign, each for itself.
 
     Exact: the distribution of their sum over all flips, as `sign_flip_p` explains. Only chances below 1e-100 at both
-    ends are left out, so that the work grows with the images and not with their square; a p below about 1e-98 is 0.
+    ends are omitted, so that the work grows with the images and not with their square; a p below about 1e-98 is 0.
     """
     sizes_N = np.abs(differences_N)
     chances: FloatArray = np.ones(1)  # of each sum of the positive differences, about the middle one
@@ -115,7 +115,7 @@ def _fair_coin(tosses: int) -> FloatArray:
 def _discordant(correct_a_N: BoolArray, correct_b_N: BoolArray) -> tuple[int, int]:
     """How many images only b answers rightly, and how many only a does."""
     if correct_a_N.shape != correct_b_N.shape:
-        raise ValueError(f"paired answers differ in shape: {correct_a_N.shape} and {correct_b_N.shape}")
+        raise ValueError(f"paired predictions differ in shape: {correct_a_N.shape} and {correct_b_N.shape}")
     a, b = correct_a_N.astype(bool), correct_b_N.astype(bool)
     return int((b & ~a).sum()), int((a & ~b).sum())
 

@@ -27,7 +27,7 @@ def with_decoded_cache(
         image_size=settings.train_image_size,
     )
     if reads != "image" or view.enough_pixels is None or images.files is None:
-        progress.warn("--decoded-cache has no effect: it is for augmented training inside the towers")
+        progress.warn("--decoded-cache has no effect: it is for augmented training of the encoders")
         return images
     if distributed.is_main():
         files = dict(zip(images.table.hashes, images.files.paths, strict=True))

@@ -1,4 +1,4 @@
-"""`evaluate`: a run beside the zero-shot baseline on the test images, each read once."""
+"""`evaluate`: a run and the zero-shot baseline on the test images, each read once."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _validation_level(run: checkpoint.Run | None, answering: Predictions, experi
 
 
 def _shown(result: EvalResult, data: report.DataSummary, explained: ExplainResult | None) -> report.ReportParts:
-    """What the report shows beside the metrics."""
+    """What the report shows next to the metrics."""
     found = result.findings
     return report.ReportParts(
         confidence_baseline=result.confidence_baseline,

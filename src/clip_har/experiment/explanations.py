@@ -1,4 +1,4 @@
-"""`explain`: why a run answers as it does, for the telling test images of a dataset or for photographs named.
+"""`explain`: why a run answers as it does, for the informative test images of a dataset or for photographs named.
 
 How each thing is found is in explain/; this reads, ties together and writes.
 """
@@ -50,13 +50,13 @@ def explain_dataset(
     seed: int,
     progress: Progress,
 ) -> ExplainResult:
-    """The most telling test images explained, with overlays in `out`; training images must be encoded."""
+    """The most informative test images explained, with overlays in `out`; training images must be encoded."""
     config = ExplainConfig(limit=limit, seed=seed, embedding_map="pca")
     return Explainer(run, answering, experiment, config, out, progress).of_dataset()
 
 
 class Explainer:
-    """What is asked of a run, for images or for a split's most telling ones; the run's weights are loaded once."""
+    """What is asked of a run, for images or for a split's most informative ones; the run's weights are loaded once."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Explainer:
                 self._progress.warn(f"cannot read {record.name}: {encoding.unreadable[record.sha256]}")
         records = [record for record in records if record.sha256 not in encoding.unreadable]
         if not records:
-            raise DataError("None of the images can be read", remedy="Name image files such as photo.jpg.")
+            raise DataError("None of the images can be read", remedy="Pass image files such as photo.jpg.")
         first = self._experiment.dataset.classes[0]  # a label that is only needed to make a split of them
         dataset = dataclasses.replace(
             self._experiment.dataset, records=tuple(dataclasses.replace(record, label=first) for record in records)
@@ -191,7 +191,7 @@ class Explainer:
     def _plane(self, images: LabelledImages) -> EmbeddingMap | None:
         if self._config.embedding_map == "none":
             return None
-        self._progress.note("Laying the test images out on a plane")  # UMAP takes its time
+        self._progress.note("Projecting the test images to two dimensions")  # UMAP takes its time
         method, before = neighbours.plane(images.table.embedding, self._config.embedding_map, self._config.seed)
         if self._answering.run is None:
             return EmbeddingMap(method=method, baseline=before, finetuned=None)
@@ -221,7 +221,7 @@ class Explainer:
                     answers_B = classes_N[list(part)].to(device)
                     maps.append(relevance_maps(logits_of, visual, images_BCHW.to(device), answers_B))
                 if maps[0] is None or maps[1] is None:
-                    self._progress.warn("This image tower has neither attention nor feature maps: no overlays")
+                    self._progress.warn("This image encoder has neither attention nor feature maps: no overlays")
                     return names
                 self._map_method = maps[0][0]
                 for row, index in enumerate(part):
@@ -266,11 +266,11 @@ class Explainer:
 
 def _hash(path: Path) -> str:
     if path.exists() and not path.is_file():  # a device or a pipe may have no end
-        raise DataError(f"The image {path} is not a regular file", remedy="Name an image file such as photo.jpg.")
+        raise DataError(f"The image {path} is not a regular file", remedy="Pass an image file such as photo.jpg.")
     try:
         return content_hash(path)
     except OSError as error:
-        raise DataError(f"The image {path} cannot be read: {error.strerror}", remedy="Name a file.") from error
+        raise DataError(f"The image {path} cannot be read: {error.strerror}", remedy="Pass an image file.") from error
 
 
 def explanations_csv(result: ExplainResult) -> str:

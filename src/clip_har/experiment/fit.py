@@ -118,7 +118,7 @@ class TrainingRun:
         if distributed.is_main():
             checkpoint.save_log(self.folder, self.history)  # it may have been killed between the state and the log
         where = f"after epoch {saved.epoch}" + (f" and {within} steps" if within else "")
-        self._progress.note(f"Continuing {self.folder} {where}")
+        self._progress.note(f"Resuming {self.folder} {where}")
 
     def _follow(self, states: Iterator[TrainState], first: TrainState) -> None:
         """Show, validate and save as the training goes; stop where validation no longer improves."""
@@ -189,7 +189,7 @@ class TrainingRun:
         return f"{what}{loss}  validation accuracy {entry['val_accuracy']:.2%} (zero-shot {zero_shot}){best}"
 
     def _close_epoch(self, state: TrainState, rate: float) -> Mapping[str, Any]:
-        """Validate, keep the weights if they are the best so far, mine anew, log, and save the state."""
+        """Validate, keep the weights if they are the best so far, mine again, log, and save the state."""
         with state.kept_weights():
             entry = self._entry(state, rate)
             if entry["best"]:
@@ -288,7 +288,9 @@ class TrainingRun:
         if entry["val_top_share"] > COLLAPSE_SHARE and not already:
             share = f"{entry['val_top_share']:.0%}"
             where = entry.get("candidate") or f"after epoch {entry['epoch']}"
-            self._progress.warn(f"collapsed: {where}, {share} of validation gets one answer")
+            self._progress.warn(
+                f"Predictions collapsed ({where}): {share} of validation images are assigned to one class"
+            )
 
 
 def training_precision(asked: str, device: torch.device, classifier: Classifier) -> str:
@@ -296,7 +298,7 @@ def training_precision(asked: str, device: torch.device, classifier: Classifier)
     if asked == "fp16-pure":
         return asked
     if asked == "float16" and device.type == "cpu":
-        raise ConfigError("--precision float16 cannot train on a CPU", remedy="Use float32 or bfloat16 there.")
+        raise ConfigError("--precision float16 cannot train on a CPU", remedy="Use --precision float32 or bfloat16.")
     if classifier.small or (asked == "auto" and device.type != "cuda"):
         return "float32"
     return resolve_precision(asked, device)  # type: ignore[arg-type]

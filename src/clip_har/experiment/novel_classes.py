@@ -1,4 +1,4 @@
-"""Unseen actions: what training on some classes did to those held out of it, beside zero-shot.
+"""Unseen classes: the effect of training on classes held out of it, against zero-shot.
 
 Which classes are held out is settled in prepare; the split of their images is that of the whole dataset.
 """
@@ -79,7 +79,7 @@ def novel_images(
     encoding = experiment.model.store.encode(dataset.split(split))
     dataset = dataset.without(encoding.unreadable)
     if not dataset.split(split):
-        progress.warn(f"No image of the held-out classes can be read: {', '.join(dataset.classes)} are not scored")
+        progress.warn(f"No image of the held-out classes can be read: {', '.join(dataset.classes)} are not evaluated")
         return None
     phrases = tuple(experiment.model.phrasing[name] for name in dataset.classes)
     captions_CTD = embed_captions(experiment.model.store, phrases, experiment.model.templates)
@@ -112,5 +112,5 @@ def _restored(
     except RunError:
         if run.method.fits_any_name:
             raise
-        progress.warn(f"{run.folder} has no answer for the names held out: they do not fit its learned prompts")
+        progress.warn(f"{run.folder} cannot predict the held-out classes: their names do not fit its learned prompts")
         return None

@@ -20,11 +20,11 @@ from clip_har.experiment.setup import Experiment
 from clip_har.files import read_text
 
 LARGEST_AUDIT_BYTES = 1_000_000_000
-_AUDIT_REMEDY = "Write one with clip-har data audit DATA --json FILE."
+_AUDIT_REMEDY = "Create one with clip-har data audit DATA --json FILE."
 
 
 def data_summary(dataset: ActionDataset, checks: tuple[Check, ...] = ()) -> report.DataSummary:
-    """Images of each class in each split that has any, what was left out, and an audit's checks."""
+    """Images of each class in each split that has any, what was omitted, and an audit's checks."""
     counts = {split: dict.fromkeys(dataset.classes, 0) for split in SPLITS}
     for record in dataset.records:
         counts[record.split][record.label] += 1

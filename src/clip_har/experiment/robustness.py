@@ -145,13 +145,13 @@ def shifted_images(run: checkpoint.Run | None, experiment: Experiment, folder: P
     encoding = experiment.model.store.encode(dataset.records)
     dataset = dataset.without(encoding.unreadable)
     if encoding.unreadable:
-        progress.warn(f"{len(encoding.unreadable)} images of {folder} cannot be read and are left out")
+        progress.warn(f"{len(encoding.unreadable)} images of {folder} cannot be read and are skipped")
     present = {record.label for record in dataset.records}
     shared = [index for index, name in enumerate(dataset.classes) if name in present]
     if len(shared) < 2:
         raise DataError(
-            f"--shift {folder} has {len(shared)} of the {len(dataset.classes)} classes with images to score",
-            remedy="Give a folder whose class folders carry at least two of the same names.",
+            f"--shift {folder} has {len(shared)} of the {len(dataset.classes)} classes with images to evaluate",
+            remedy="Pass a dataset that shares at least two class names.",
         )
     images = experiment.model.images(dataset, "test")
     return Shifted(name=dataset.root.name, images=images, shared=tuple(shared), left_out=left_out)

@@ -126,7 +126,7 @@ def prepare(
         out: where the list of unreadable images goes.
         run: a trained run, whose model, templates, classes and splits are then used.
         for_training: whether train and val must have images.
-        hold_out: classes to leave out, as --hold-out names them; a run names its own.
+        hold_out: classes to omit, as --hold-out names them; a run names its own.
         encoded: the splits whose images are needed. Default: all for training, else val and test.
 
     Raises:
@@ -182,9 +182,11 @@ def scored_split(dataset: ActionDataset) -> tuple[SplitName, list[str]]:
     if counts["test"]:
         return "test", warnings
     if counts["val"]:
-        warnings.append("There is no test split: these are validation images, on which the weights were chosen")
+        warnings.append(
+            "There is no test split: metrics are on the validation images, which were also used for model selection"
+        )
         return "val", warnings
-    raise DataError(f"{dataset.root} has no test images of these classes", remedy="Give a folder with a test/ split.")
+    raise DataError(f"{dataset.root} has no test images of these classes", remedy="Pass a dataset with a test split.")
 
 
 def few_shot(labels_N: Tensor, shots: int, seed: int) -> list[int]:
@@ -233,7 +235,7 @@ def _read_dataset(
 
 
 def _set_aside(data: DataConfig, folder: Path, run: checkpoint.Run | None) -> tuple[SplitName, ...]:
-    """The splits to leave out: those asked for, else on the same data those that the run was trained without."""
+    """The splits to omit: those asked for, else on the same data those that the run was trained without."""
     if data.set_aside is not None or run is None:
         return data.set_aside or ()
     try:
@@ -256,7 +258,7 @@ def _without_held_out(
         held_out = novel_class_names(whole.classes, hold_out, data.split_seed)
     if not held_out:
         return whole, None
-    progress.note(f"Held out of training: {', '.join(held_out)}")
+    progress.note(f"Excluded from training: {', '.join(held_out)}")
     return split_novel(whole, held_out)
 
 
@@ -287,14 +289,14 @@ def _say_encoding(encoding: Encoding, progress: Progress) -> None:
 
 
 def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress: Progress) -> None:
-    """Say which images are left out, write the list, and stop where they are too many of a split."""
+    """Say which images are omitted, write the list, and stop where they are too many of a split."""
     if not dataset.unreadable:
         return
     if distributed.is_main():
         write_unreadable(dataset, out / "unreadable.csv")
     first = dataset.unreadable[0]
     progress.warn(
-        f"{len(dataset.unreadable)} images cannot be read and are left out, such as {first.name} ({first.reason}); "
+        f"{len(dataset.unreadable)} images cannot be read and are skipped, such as {first.name} ({first.reason}); "
         f"all in {out / 'unreadable.csv'}"
     )
     counts = dataset.counts()
@@ -305,7 +307,7 @@ def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress
             raise DataError(
                 f"{bad} of {bad + counts[split]} {split} images ({share:.0%}) cannot be read, "
                 f"above the limit of {limit:.0%}",
-                remedy=f"Mend or remove those listed in {out / 'unreadable.csv'}, or raise --unreadable-limit.",
+                remedy=f"Fix or remove the files listed in {out / 'unreadable.csv'}, or raise --unreadable-limit.",
             )
 
 
@@ -315,7 +317,7 @@ def _require_training_images(dataset: ActionDataset) -> None:
         if not counts[split]:
             raise DataError(
                 f"{dataset.root} has no {split} images",
-                remedy="Training needs a train/ folder with at least two images in some class.",
+                remedy="Add a train/ folder with at least two images in one class.",
             )
     trained = {record.label for record in dataset.split("train")}
     lacking = [name for name in dataset.classes if name not in trained]

@@ -100,7 +100,7 @@ def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | Non
     if method.starts_from is None:
         return None, settings
     if config.start_from is None:
-        raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Name it: --start-from RUN.")
+        raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Pass it with --start-from RUN.")
     run = checkpoint.load_run(config.start_from)
     require_same(run.folder, run.protocol, experiment.protocol)
     then = SourceSettings(
@@ -146,7 +146,7 @@ def _require_same_start(folder: Path, saved: Start, now: Start, experiment: Expe
         "prompts": "prompts",
     }
     raise RunError(
-        f"The {things[aspect]} are not those that the run in {folder} began with",
+        f"The {things[aspect]} are not those the run in {folder} was started with",
         remedy="Restore them, or train again into another --out.",
     )
 

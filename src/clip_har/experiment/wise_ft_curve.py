@@ -58,7 +58,7 @@ def measure_wise_curve(
     try:
         trained = _source_run(run).tensors()
     except (RunError, TypeError) as error:
-        progress.warn(f"No WiSE-FT curve: the run that it mixes cannot be used ({error})")
+        progress.warn(f"No WiSE-FT curve: the run it interpolates cannot be used ({error})")
         return None
     frame = run.frame(model=experiment.model.backbone.info.name, device=str(experiment.model.backbone.device))
     places = _Places(run, experiment, split, outside, novel, progress)
@@ -124,14 +124,14 @@ def _source_run(run: checkpoint.Run) -> checkpoint.Run:
     """The run that was mixed, if it still has the weights that it had then: only its path is known.
 
     Raises:
-        RunError: it is gone, or trained anew.
+        RunError: it is gone, or trained again.
     """
     start_from, then = run.settings.start_from, run.settings.source
     assert start_from is not None and then is not None  # of an interpolated run
     source = checkpoint.load_run(start_from)
     if source.weights_sha256() != then.weights_sha256:
         raise RunError(
-            f"{source.folder} does not hold the weights that {run.folder} was mixed from",
+            f"{source.folder} does not contain the weights that {run.folder} was interpolated from",
             remedy="Train the wise-ft run again.",
         )
     return source

@@ -1,4 +1,4 @@
-"""Which images and classes tell most about a run: confusions, confident mistakes, what tuning fixed and broke."""
+"""Which images and classes tell most about a run: confusions, confident mistakes, what fine-tuning fixed and broke."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def hardest(probabilities_NC: FloatArray, targets_N: IntArray) -> list[int]:
 
 
 def changed(before_NC: FloatArray, after_NC: FloatArray, targets_N: IntArray) -> tuple[list[int], list[int]]:
-    """Indices of the images that tuning fixed and of those that it broke, the most confident answers first."""
+    """Indices of the images that fine-tuning fixed and of those that it broke, the most confident answers first."""
     was, now = before_NC.argmax(axis=1) == targets_N, after_NC.argmax(axis=1) == targets_N
     confidence = after_NC.max(axis=1)
 

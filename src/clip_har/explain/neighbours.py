@@ -75,7 +75,7 @@ def plane(embedding_ND: Tensor, method: PlaneMethod, seed: int) -> tuple[str, tu
     """
     embedding = embedding_ND.double().numpy()
     if method == "umap" and find_spec("umap") is None:
-        raise ConfigError("--embedding-map umap needs umap-learn", remedy='pip install "clip-har[explain]"')
+        raise ConfigError("--embedding-map umap requires umap-learn", remedy='pip install "clip-har[explain]"')
     enough = len(embedding) > 15  # UMAP's own number of neighbours
     if method == "umap" or (method == "auto" and enough and find_spec("umap") is not None):
         from umap import UMAP

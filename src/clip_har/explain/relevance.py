@@ -22,7 +22,7 @@ ATTENTION, GRAD_CAM = "attention relevance", "Grad-CAM"
 
 @dataclass(kw_only=True)
 class _Seen:
-    """What one forward pass of the image tower left behind."""
+    """What one forward pass of the image encoder left behind."""
 
     attention: list[Tensor] = field(default_factory=list)
     """Attention probabilities [B, A, queries, keys], in the order of the layers."""
@@ -41,7 +41,7 @@ def relevance_maps(
 
     Args:
         logits_of: preprocessed images -> logits [B, C], through `visual` and differentiable.
-        visual: the image tower.
+        visual: the image encoder.
         images_BCHW: preprocessed images, float32.
         answers_B: the class of each image to explain.
 
@@ -124,7 +124,7 @@ def _reads_class_token(visual: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def _recorded(visual: nn.Module) -> Iterator[_Seen]:
-    """Record attention probabilities and the last feature maps while the image tower runs.
+    """Record attention probabilities and the last feature maps while the image encoder runs.
 
     Every kind of attention layer, torch's own, timm's and the adapted ones, calls the fused function of torch, which
     keeps no probabilities: for the time being it is replaced by the same computed step by step.

@@ -69,7 +69,7 @@ class ParquetImage:
         """The image's bytes. The whole row group is read, and the last two are kept.
 
         Raises:
-            UnreadableImageError: the file cannot be read, or the row holds no image.
+            UnreadableImageError: the file cannot be read, or the row contains no image.
         """
         try:
             with _reading:  # one reader at a time: neighbours are in the same row group
@@ -80,7 +80,7 @@ class ParquetImage:
             ) from error
         content = value.get("bytes") if isinstance(value, dict) else value
         if not content:
-            raise UnreadableImageError("the row holds no image")
+            raise UnreadableImageError("the row contains no image")
         if len(content) > MAX_PACKED_BYTES:
             raise UnreadableImageError(f"more than {MAX_PACKED_BYTES:,} bytes inside a larger file")
         return bytes(content)

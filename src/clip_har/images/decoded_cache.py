@@ -137,7 +137,7 @@ class DecodedCache:
         if needed + _SPARE_BYTES > free:
             raise ConfigError(
                 f"The decoded cache does not fit: {said}, where {free / 1e9:.2f} GB are free",
-                remedy="Free some space, name another folder with --cache, or train without --decoded-cache.",
+                remedy="Free some space, pass another folder with --cache, or train without --decoded-cache.",
             )
         progress.note(f"Decoded cache: {said}; {free / 1e9:.0f} GB are free")
 

@@ -111,7 +111,7 @@ def decode_lenient(
 ) -> Decoded:
     """Decode like `decode`, but take what there is of a JPEG that ends early.
 
-    For showing one photograph to a model, with the warning beside the answer; not for training or scores.
+    For showing one photograph to a model, with the warning next to the answer; not for training or scores.
 
     Raises:
         UnreadableImageError: as for `decode`, except for a JPEG that ends after its header.
@@ -221,7 +221,7 @@ def _can_decode(kind: str) -> bool:
 
 
 def _shrink_on_load(image: Image.Image, enough: _Enough, least: int) -> None:
-    """Make a JPEG's decoder leave out the high frequencies of each 8 x 8 block; other formats cannot.
+    """Make a JPEG's decoder omit the high frequencies of each 8 x 8 block; other formats cannot.
 
     Args:
         least: the divisor of both sides that memory asks for.

@@ -151,6 +151,6 @@ def _refuse_unreadable(batch: DecodedBatch, paths: Sequence[ImageAddress]) -> No
     if batch.unreadable:
         place, reason = batch.unreadable[0]
         raise DataError(
-            f"{paths[place]} could be read before and no longer can: {reason}",
+            f"{paths[place]} was readable before and no longer is: {reason}",
             remedy="Restore the file, or start a new run without it.",
         )

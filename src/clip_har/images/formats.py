@@ -94,7 +94,7 @@ def describe(head: bytes) -> str:
     brands = _container_brands(head)
     if brands:
         heic = brands & {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"}
-        return "a HEIC photograph (convert it to JPEG first)" if heic else "a video"
+        return "a HEIC image (convert it to JPEG first)" if heic else "a video"
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:

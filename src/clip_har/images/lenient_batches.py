@@ -54,7 +54,7 @@ def read_image(image: ImageInput, transform: Callable[[Image.Image], Tensor]) ->
             return ReadImage(image_CHW=transform(from_pillow(image)))
         if not isinstance(image, (str, os.PathLike, bytes)):
             raise TypeError(
-                f"Cannot predict {type(image).__name__}: give a path, the bytes of an image file, or a PIL.Image"
+                f"Cannot predict {type(image).__name__}: pass a path, the bytes of an image file, or a PIL.Image"
             )
         source = image if isinstance(image, bytes) else Path(image)
         decoded = decode_lenient(source, enough_side=getattr(transform, "enough_side", None))

@@ -43,7 +43,7 @@ def load_pyarrow(file: Path, module: str = "pyarrow", *, doing: str = "Reading")
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"{doing} {file} needs the package pyarrow, which is not installed",
+            f"{doing} {file} requires the package pyarrow, which is not installed",
             remedy="pip install 'clip-har[parquet]'",
         ) from error
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_SIDE = 4096  # pixels; no image tower takes more, and a forged card could ask for all memory
 PIXELS_VERSION = 2
-"""Counts the ways in which this project has made pixels of files: what is computed from others is computed anew."""
+"""Counts the ways in which this project has made pixels of files: what is computed from others is computed again."""
 
 _EXTREME_ASPECT = 4.0
 
@@ -62,7 +62,7 @@ class Preprocessing:
         ]
         if problems:
             values = ", ".join(f"{name} = {getattr(self, name)!r}" for name in problems)
-            raise ConfigError(f"preprocessing cannot use {values}", remedy="Take the values of the backbone's card.")
+            raise ConfigError(f"preprocessing cannot use {values}", remedy="Use the values of the backbone's card.")
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as what `json.dumps` takes."""
@@ -88,7 +88,7 @@ class Preprocessing:
 
     @classmethod
     def from_open_clip(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """Read an open_clip model's `visual.preprocess_cfg`; keys that only open_clip needs are left out."""
+        """Read an open_clip model's `visual.preprocess_cfg`; keys that only open_clip needs are omitted."""
         size = values["size"]
         height, width = (size, size) if isinstance(size, int) else size
         optional = {name: values[name] for name in ("interpolation", "resize_mode", "fill_color") if name in values}

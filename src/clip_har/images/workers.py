@@ -119,7 +119,7 @@ def _death_of_a_worker(workers: list[BaseProcess], error: RuntimeError) -> DataE
     code = codes[0] or 0 if codes else 0
     how = f"killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
     return DataError(
-        f"A process that decodes images was {how}, most often because memory ran out",
+        f"A process that decodes images was {how}, usually because it ran out of memory",
         remedy="Use fewer --workers, or 0 to decode in the main process.",
     )
 

@@ -1,6 +1,6 @@
 """What a method is: it turns a task into a classifier, by gradient steps or by solving for it.
 
-A new method is one file beside this one and one line in config/methods.py. Training loops are in trainer/.
+A new method is one file next to this one and one line in config/methods.py. Training loops are in trainer/.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ class Method(ABC):
     """Name of the file in the run folder that holds `tensors`."""
 
     def extra_files(self, classifier: Classifier, backbone_name: str) -> dict[str, Mapping[str, Any]]:
-        """JSON files that other tools need beside the weights: name -> content."""
+        """JSON files that other tools need next to the weights: name -> content."""
         del classifier, backbone_name
         return {}
 
@@ -298,8 +298,8 @@ class Method(ABC):
         """
         del frame, tensors
         raise ConfigError(
-            f"wise-ft cannot mix a run of {self.name!r} with zero-shot weights",
-            remedy="Start it from a run of lora, full or two-tier.",
+            f"wise-ft cannot interpolate a run of {self.name!r} with zero-shot weights",
+            remedy="Pass a run of lora, full or two-tier.",
         )
 
 

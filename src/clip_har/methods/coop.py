@@ -1,4 +1,4 @@
-"""CoOp: the words before the class name are learned as vectors, through the frozen text tower; images are cached.
+"""CoOp: the words before the class name are learned as vectors, through the frozen text encoder; images are cached.
 
 The tower's own forward pass is used, of any kind: a hook puts the vectors in the place of a placeholder word's.
 """
@@ -21,12 +21,12 @@ from clip_har.text_tower import encode_tokens, token_embedding, trimmed_tokens
 # Shapes: B images, C classes, D embedding width, L tokens, M context vectors, W width of a token's vector.
 
 CONTEXT_VECTORS = 16
-"""The paper's M; fewer where the text tower's context is too short for them and the longest class name."""
+"""The paper's M; fewer where the text encoder's context is too short for them and the longest class name."""
 PLACEHOLDER = "x"
 INITIAL_WORDS = "a photo of a person"
 """What the last context vectors start as; those before are drawn with the same spread."""
 RELATIVE_LR = 0.2
-"""Learning rate over the standard deviation of the text tower's word vectors."""
+"""Learning rate over the standard deviation of the text encoder's word vectors."""
 
 
 class PromptLearner(Classifier):
@@ -36,7 +36,7 @@ class PromptLearner(Classifier):
     ViT-B/32 (W = 512).
 
     Args:
-        frame: classes and logit scale; its backbone's text tower is held frozen, outside parameters and state dict.
+        frame: classes and logit scale; its backbone's text encoder is held frozen, outside parameters and state dict.
         generator: draws the context vectors that no word is there for.
         vectors: how many context vectors at most.
     """
@@ -129,7 +129,7 @@ class CoOp(GradientMethod):
 
     @classmethod
     def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
-        """Steps as long as the tower's word vectors; large batches, since the text tower's cost is per step."""
+        """Steps as long as the tower's word vectors; large batches, since the text encoder's cost is per step."""
         del given
         vectors_VW = cast(Tensor, token_embedding(backbone.model).weight)
         lr = float(f"{RELATIVE_LR * float(vectors_VW.float().std()):.1g}")

@@ -1,6 +1,6 @@
 """LoRA on the output embeddings: a low-rank residual on each tower's output, trained on cached embeddings.
 
-Nothing below the embeddings changes, so the towers run once and training takes seconds. LoRA inside the towers
+Nothing below the embeddings changes, so the towers run once and training takes seconds. LoRA in the encoders
 (--placement attention or all) is in tower_lora.py.
 """
 
@@ -117,7 +117,7 @@ class EmbeddingLora(Classifier):
 
 
 class Lora(GradientMethod):
-    """The historic recipe, by default with cross-entropy over the class prompts in place of its within-batch loss.
+    """The predecessor's recipe, by default with cross-entropy over the class prompts in place of its within-batch loss.
 
     The losses within a batch (losses.py) give each image a caption of its class, under a template drawn at random.
     """
@@ -129,7 +129,7 @@ class Lora(GradientMethod):
 
     @classmethod
     def variant(cls, config: TrainConfig | Settings) -> type[Method]:
-        """Inside the towers it is another class, which imports peft: that takes seconds."""
+        """In the encoders it is another class, which imports peft: that takes seconds."""
         if config.lora.placement not in ("attention", "all"):
             return cls
         from clip_har.methods.tower_lora import TowerLora

@@ -95,13 +95,13 @@ class FullFineTuning(GradientMethod):
 
 
 class TwoTier(FullFineTuning):
-    """Full fine-tuning with a learning rate of its own for each side: the text tower learns ten times slower.
+    """Full fine-tuning with a learning rate of its own for each side: the text encoder learns ten times slower.
 
-    The multipliers 1.0 / 0.1 / 1.0 for image tower, text tower and what joins them are the historic project's.
+    The multipliers 1.0 / 0.1 / 1.0 for image encoder, text encoder and what joins them are the predecessor project's.
     """
 
     name = "two-tier"
-    source = "the historic project's config files"
+    source = "the predecessor project's config files"
 
     @classmethod
     def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:

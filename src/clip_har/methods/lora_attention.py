@@ -22,13 +22,13 @@ from clip_har.methods.lora_targets import ADAPTER
 class FastAttention(peft_layers.MultiheadAttention):  # type: ignore[misc]
     """Attention with W x + b + s B A x for query, key and value together (A [R, W], B [3W, R]).
 
-    PEFT builds W + s B A anew in every pass and back-propagates through it, which takes a product as large as the
+    PEFT builds W + s B A again in every pass and back-propagates through it, which takes a product as large as the
     layer's own for the gradient of W; here that gradient is never formed (Hu et al. 2021, arXiv 2106.09685, eq. 3).
     Calls that ask for more than the output go to PEFT.
 
     The output projection's pair stays at B = 0: PEFT adds its product twice to the weight, but once to the gradient
     (`merge` sets the merged weight and then has the projection merge itself), so any other value would be trained
-    against a wrong gradient, and would mean something else in a PEFT that has mended it. CLIP-LoRA adapts query, key
+    against a wrong gradient, and would mean something else in a PEFT that has fixed it. CLIP-LoRA adapts query, key
     and value alone as well (Zanella & Ben Ayed 2024, arXiv 2405.18541, section 4).
     """
 
@@ -69,7 +69,7 @@ class FastAttention(peft_layers.MultiheadAttention):  # type: ignore[misc]
         return torch.addmm(frozen.flatten(0, 1), down_BLR.flatten(0, 1), up, alpha=scale).view_as(frozen)
 
     def _restore_weights(self) -> None:
-        """PEFT registers the base weights anew whenever modules are listed; needed only if it has replaced them."""
+        """PEFT registers the base weights again whenever modules are listed; needed only if it has replaced them."""
         if "in_proj_weight" not in self.base_layer._parameters:
             super()._restore_weights()
 
@@ -115,7 +115,7 @@ def _arguments(
 
 
 def make_attention_fast(model: nn.Module) -> None:
-    """Give PEFT's attention layers in the model the forward pass of `FastAttention`, and freeze what it leaves out.
+    """Give PEFT's attention layers in the model the forward pass of `FastAttention`, and freeze what it omits.
 
     In open_clip's own vision transformer the last layer also skips in training what nothing reads.
     """

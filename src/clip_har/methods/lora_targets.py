@@ -42,7 +42,7 @@ def find_targets(
 
     Placement "attention" means the attention layers; in a convolutional tower all convolutions, and in one without any
     attention also the linear layers between them. "all" adds every other linear layer, squeeze-and-excite and the
-    projection. Grouped and depthwise convolutions are left out: PEFT cannot merge an update into them. So are
+    projection. Grouped and depthwise convolutions are omitted: PEFT cannot merge an update into them. So are
     embeddings, a transformer's patch embedding among them.
 
     Args:
@@ -61,7 +61,7 @@ def find_targets(
         if not any(tower_of(name) == tower for name in targets.called + targets.read):
             other = "image" if tower == "text" else "text"
             raise ConfigError(
-                f"The {tower} tower has no layer that --placement {placement} --layers {layers} could adapt",
+                f"The {tower} encoder has no layer that --placement {placement} --layers {layers} can adapt",
                 remedy=f"Use --towers {other}, or --placement embedding, which fits every model.",
             )
     return targets
@@ -112,7 +112,7 @@ def _within(layers: str, names: list[str], order: list[str], tower: str) -> list
     count = int(layers.removeprefix("last:")) if re.fullmatch(r"last:\d+", layers) else 0
     if not 1 <= count <= len(known):
         raise ConfigError(
-            f"--layers {layers} does not fit: the {tower} tower has {len(known)} layers",
+            f"--layers {layers} does not fit: the {tower} encoder has {len(known)} layers",
             remedy=f"Use all, or last:K with K from 1 to {len(known)}." if known else "Use --layers all.",
         )
     kept = known[-count:]

@@ -1,4 +1,4 @@
-"""LP-FT: a linear probe first, then full fine-tuning of the image tower from it."""
+"""LP-FT: a linear probe first, then full fine-tuning of the image encoder from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
 
 
 class TowerWithHead(Classifier):
-    """logits = W f(x) + b, f the image tower up to its projection."""
+    """logits = W f(x) + b, f the image encoder up to its projection."""
 
     reads = "image"
     small = False
@@ -50,7 +50,7 @@ class TowerWithHead(Classifier):
 
 
 def remove_projection(visual: nn.Module) -> bool:
-    """Let an image tower return its features before the projection; False for towers that have none to take away."""
+    """Let an image encoder return its features before the projection; False for towers that have none to take away."""
     if isinstance(getattr(visual, "proj", None), nn.Parameter):
         visual.proj = None  # type: ignore[assignment]
         return True

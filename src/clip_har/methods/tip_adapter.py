@@ -1,4 +1,4 @@
-"""Tip-Adapter: the training images as a key-value cache beside the zero-shot classifier, as they are or fine-tuned."""
+"""Tip-Adapter: the training images as a key-value cache next to the zero-shot classifier, as they are or fine-tuned."""
 
 from __future__ import annotations
 

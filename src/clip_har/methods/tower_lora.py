@@ -1,4 +1,4 @@
-"""LoRA inside the towers (--placement attention or all), through PEFT: training it, and PEFT's own files of it.
+"""LoRA in the encoders (--placement attention or all), through PEFT: training it, and PEFT's own files of it.
 
 Which layers get it is in lora_targets.py, their faster forward pass in lora_attention.py, and LoRA on the output
 embeddings in embedding_lora.py.
@@ -176,7 +176,7 @@ class TowerLora(GradientMethod):
         merged = [n for n in targets.called if isinstance(classifier.model.get_submodule(n), nn.MultiheadAttention)]
         if self.settings.lora.dora and (merged or targets.read):
             name = (merged + targets.read)[0]
-            raise ConfigError(f"PEFT has no DoRA for layers such as {name}", remedy="Leave --dora out.")
+            raise ConfigError(f"PEFT has no DoRA for layers such as {name}", remedy="Remove --dora.")
         return classifier, targets
 
     def _require_fitting_rank(self, model: nn.Module, targets: Targets) -> None:

@@ -33,7 +33,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Towers(Classifier):
-    """softmax(scale * cos(image tower(x), prompts)), with either tower trained or frozen.
+    """softmax(scale * cos(image encoder(x), prompts)), with either encoder trained or frozen.
 
     The pretrained towers' own dropout is off, and batch norm keeps its pretrained statistics unless asked otherwise, so
     that at the start training and evaluation see the zero-shot model.
@@ -41,7 +41,7 @@ class Towers(Classifier):
     Args:
         frame: classes, templates and the frozen prompts.
         backbone: what `frame.load_backbone` gave; this classifier owns and changes it.
-        train_text: whether the text tower is trained, so that prompts must be embedded anew.
+        train_text: whether the text encoder is trained, so that prompts must be embedded again.
         train_batchnorm: whether batch norm layers update their statistics.
     """
 
@@ -189,7 +189,7 @@ def _distance_from_top(name: str, deepest: int) -> int:
 
 
 def is_convolutional(backbone: Backbone) -> bool:
-    """Whether the image tower works by convolutions, so that it takes images of any size."""
+    """Whether the image encoder works by convolutions, so that it takes images of any size."""
     visual = cast(nn.Module, backbone.model.visual)
     convolutions = sum(isinstance(module, nn.Conv2d) for module in visual.modules())
     return convolutions > 2 and not hasattr(visual, "attnpool")

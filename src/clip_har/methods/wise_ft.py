@@ -38,7 +38,7 @@ class WiseFt(InterpolatedMethod):
     candidates = len(shares)
     chosen_by = "val_accuracy"
     starts_from = "full"
-    purpose_of_source = "mixes a trained run with zero-shot weights"
+    purpose_of_source = "interpolates a trained run with the zero-shot weights"
 
     @classmethod
     def reads(cls, config: TrainConfig | Settings) -> InputKind:

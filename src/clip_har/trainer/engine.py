@@ -39,7 +39,7 @@ class Engine:
         method, classifier, task: what is trained; the classifier is moved to `device`.
         device: where this process computes.
         precision: "float32", "bfloat16" or "float16" (with loss scaling): the autocast around float32 weights; or
-            "fp16-pure": float16 weights under the optimizer, which breaks, kept for the record.
+            "fp16-pure": float16 weights under the optimizer, to reproduce the original results.
         compiled: run the objective through torch.compile.
     """
 
@@ -174,8 +174,10 @@ def shard(objective: Objective, device: torch.device) -> tuple[list[Any], list[n
     if distributed.world_size() == 1 or objective.classifier.small:
         alone = distributed.world_size() == 1
         raise ConfigError(
-            "--fsdp shards over several processes, and this is one" if alone else "--fsdp is for training the towers",
-            remedy="Start it with torchrun or accelerate launch, or leave --fsdp out." if alone else "Leave it out.",
+            "--fsdp requires more than one process" if alone else "--fsdp has nothing to shard for this method",
+            remedy="Launch with torchrun or accelerate launch, or remove --fsdp."
+            if alone
+            else "Remove it; it is for methods that train the encoders.",
         )
     for parameter in objective.parameters():  # sharding cuts rows, so channels-last weights are put back
         parameter.data = parameter.data.contiguous()

@@ -241,8 +241,8 @@ class _Loop:
     def _restore(self, snapshot: Snapshot) -> None:
         if (begun := snapshot.values["processes"]) != distributed.world_size():
             raise RunError(
-                f"This training was begun with {begun} processes, and these are {distributed.world_size()}",
-                remedy="Continue it with as many as it was begun with.",
+                f"The checkpoint was saved with {begun} processes, but this job has {distributed.world_size()}",
+                remedy=f"Resume with {begun} processes.",
             )
         parts = _by_prefix(snapshot.tensors)
         current = dict(self.classifier.state_dict())
@@ -349,5 +349,5 @@ class _SolvedSnapshot:
 def _non_finite(step: int, lr: float, last_finite: float) -> TrainingError:
     return TrainingError(
         f"The loss or its gradient is not finite at step {step + 1} (lr {lr:.3g}, last finite loss {last_finite:.4g})",
-        remedy="The weights before this step are kept. Lower --lr or raise --warmup-epochs, into another --out.",
+        remedy="Lower --lr or raise --warmup-epochs, with another --out. The weights before this step are saved.",
     )

@@ -30,7 +30,9 @@ def chosen_batch_size(engine: Engine, classifier: Classifier, task: Task, settin
     if optimizer.batch_size != "auto":
         return optimizer.batch_size, optimizer.accumulate
     if distributed.world_size() > 1:
-        raise ConfigError("--batch-size auto is for one process", remedy="Find the size with one, then give it to all.")
+        raise ConfigError(
+            "--batch-size auto requires a single process", remedy="Find the size with one process, then pass it to all."
+        )
     size = EFFECTIVE_BATCH
     while size > 1 and not fits(engine, classifier, task, settings, size):
         size //= 2
@@ -82,8 +84,8 @@ def explaining_memory(engine: Engine, settings: Settings) -> Iterator[None]:
 
 def _exhausted(engine: Engine, settings: Settings) -> str:
     batch = settings.optimizer.batch_size
-    size = "one image" if batch == "auto" else f"a batch of {batch} images"
-    return f"The memory of {engine.device} does not hold {size}"
+    size = "a single image" if batch == "auto" else f"a batch size of {batch}"
+    return f"Out of memory on {engine.device} with {size}"
 
 
 def _remedies(engine: Engine, settings: Settings) -> str:
@@ -94,7 +96,7 @@ def _remedies(engine: Engine, settings: Settings) -> str:
         same = "same result" if settings.lora.loss == "cross-entropy" else "fewer negatives"
         ways.append(f"--batch-size {smaller} (half the activations, {same})")
     if not settings.engine.activation_checkpointing:
-        ways.append("--activation-checkpointing (most of the activations, for a third more time)")
+        ways.append("--activation-checkpointing (most of the activations, for about a third more time)")
     if engine.precision not in ("bfloat16", "float16"):
         ways.append("--precision bfloat16 (nearly half the activations)")
     if size == "auto" or not ways:

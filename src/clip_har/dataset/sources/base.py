@@ -57,7 +57,7 @@ class Row:
 def source_of_rows(
     root: Path, form: str, rows: Sequence[Row], *, class_names: Sequence[str] = (), warnings: Sequence[str] = ()
 ) -> Source:
-    """Make a source of listed images: classes by name, those without a class left out and said.
+    """Make a source of listed images: classes by name, those without a class omitted and said.
 
     Args:
         rows: the images; an image may be listed twice, but not under two classes.
@@ -70,12 +70,14 @@ def source_of_rows(
     if not labelled:
         raise DataError(
             f"No image of {root} has a class" + (f" (of {len(rows):,} listed)" if rows else ": it lists no images"),
-            remedy="Train on labelled images; clip-har predict takes unlabelled ones.",
+            remedy="Train on labelled images; use clip-har predict for unlabelled ones.",
         )
     said = [*warnings, *_unlabelled_warnings([row for row in rows if row.label in (None, "", -1)])]
     numbers = all(_is_number(row.label) for row in labelled)
     if numbers and not class_names:
-        said.append("Classes are numbers without names, so zero-shot prompts mean nothing: put classes.txt beside them")
+        said.append(
+            "Classes are numbers without names, so zero-shot accuracy is meaningless: add classes.txt next to them"
+        )
     names = class_names if numbers else ()
     files = [
         FoundFile(path=row.address, name=row.name, label=_name_of(row, names), split=row.split, listed=True)
@@ -106,7 +108,7 @@ def with_splits(files: Sequence[Path], root: Path) -> tuple[list[tuple[Path, Spl
     if not any(split for _, split in found):
         return found, []
     others = [file.relative_to(root).as_posix() for file, split in found if split is None]
-    warned = [f"{len(others)} files of no split were left out: {first_names(others)}"] if others else []
+    warned = [f"{len(others)} files belong to no split and were skipped: {first_names(others)}"] if others else []
     return [(file, split) for file, split in found if split is not None], warned
 
 
@@ -114,7 +116,7 @@ def _unlabelled_warnings(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what to say of images without a class."""
     for split, count in sorted(Counter(row.split or "" for row in rows).items()):
         where = f"{count:,} {split} images".replace("  ", " ")
-        yield f"{where} have no class: they are for clip-har predict and are neither trained on nor scored"
+        yield f"{where} have no class: they are skipped in training and evaluation (use clip-har predict)"
 
 
 def _is_number(label: str | int | None) -> bool:
@@ -140,7 +142,7 @@ def _refuse_captions(root: Path, files: Sequence[FoundFile]) -> None:
         raise DataError(
             f"{root} has {len(labels):,} classes for {len(files):,} images, such as "
             f"{shown[:40] + ('...' if len(shown) > 40 else '')!r}: that is a caption or a name, not a class",
-            remedy="Name the column of classes label, and rename the other one.",
+            remedy="Rename the class column to label, and rename the other one.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What class numbers mean: from a list of names beside the data, or from the hub's own metadata.
+"""What class numbers mean: from a list of names next to the data, or from the hub's own metadata.
 
 Which column holds the numbers is decided where the form is read.
 """
@@ -17,7 +17,7 @@ LISTS = ("classes.txt", "class_names.txt", "classnames.txt", "labels.txt", "clas
 
 
 def listed_names(folder: Path) -> tuple[str, ...]:
-    """The class names that a file beside the data lists; empty where there is none.
+    """The class names that a file next to the data lists; empty where there is none.
 
     Raises:
         DataError: there is one that cannot be read.
@@ -105,7 +105,7 @@ def _number_first(names: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _from_info_file(folder: Path) -> dict[str, Any]:
-    """dataset_info.json, which `save_to_disk` writes beside Arrow files."""
+    """dataset_info.json, which `save_to_disk` writes next to Arrow files."""
     return dict(json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))["features"])
 
 

@@ -24,7 +24,7 @@ from clip_har.errors import DataError
 
 FORMS_REMEDY = (
     f"{LAYOUT_REMEDY} Tables of paths and classes (CSV, TSV, JSON lines, Parquet), Hugging Face datasets and "
-    "WebDataset shards load as they are."
+    "WebDataset shards can be loaded directly."
 )
 
 
@@ -40,7 +40,7 @@ def find_source(data: Path, *, fetched: bool | None = None) -> Source:
     """
     root = locate(data)
     if not root.exists():
-        raise DataError(f"The dataset folder {root} does not exist", remedy="Check --data.")
+        raise DataError(f"Dataset not found: {root}", remedy="Check --data.")
     root = root.resolve()
     folder = root if root.is_dir() else root.parent
     source = _folder_source(root) if root.is_dir() else _file_source(root)
@@ -57,7 +57,9 @@ def _file_source(path: Path) -> Source:
         return read_listed(path)
     if suffix == ".tar":
         return read_shards(path, [path])
-    raise DataError(f"{path} is a file, not a folder, and no table or archive of a known form", remedy=FORMS_REMEDY)
+    raise DataError(
+        f"{path} is a file, not a folder, and not a table or archive of a supported format", remedy=FORMS_REMEDY
+    )
 
 
 def _folder_source(root: Path) -> Source:
@@ -103,5 +105,5 @@ def _class_folders(root: Path, tables: list[Path]) -> Source:
     if not tables:
         return source
     unread = first_names(table.name for table in tables)
-    warning = f"{unread} names images that are not there and was not read; the classes are those of the folders"
+    warning = f"{unread} lists images that do not exist and was not read; the classes are those of the folders"
     return replace(source, warnings=(*source.warnings, warning))

@@ -50,7 +50,7 @@ def read_listed_folder(root: Path, tables: Sequence[Path]) -> Source:
     splits = [split for _, split in pairs]
     if None in splits or len(set(splits)) < len(splits):
         names = first_names(table.name for table in tables)
-        raise DataError(f"{root} has several tables of images: {names}", remedy="Name one of them with --data.")
+        raise DataError(f"{root} has several tables of images: {names}", remedy="Pass one of them with --data.")
     rows: list[Row] = []
     for file, split in pairs:
         table = read_table(file)
@@ -96,10 +96,10 @@ def _read_kaggle(root: Path, training: Path) -> Source:
             rows += _rows(held_out, root, ["test"] * len(held_out.rows))
         else:
             warnings.append(
-                f"{testing.name} gives its {len(held_out.rows):,} images no classes: test/ is for clip-har predict "
-                "only and never scored; the test split is cut out of the labelled images"
+                f"{testing.name} gives its {len(held_out.rows):,} images no classes: test/ is only for clip-har "
+                "predict, never for evaluation; the test split is created from the labelled images"
             )
-    form = f"Kaggle's flat form ({training.name} with the columns {', '.join(table.columns.values())})"
+    form = f"Kaggle's flat format ({training.name} with the columns {', '.join(table.columns.values())})"
     return source_of_rows(root, form, rows, class_names=listed_names(root), warnings=warnings)
 
 
@@ -111,8 +111,8 @@ def _said(table: Table) -> str:
 def _require_labels(table: Table) -> None:
     if "label" not in table.columns:
         raise DataError(
-            f"{table.path} has no column of classes (of paths: {table.columns['path']})",
-            remedy="Call it label; clip-har predict takes images without classes.",
+            f"{table.path} has no class column (path column: {table.columns['path']})",
+            remedy="Name it label; use clip-har predict for images without classes.",
         )
 
 
@@ -124,8 +124,8 @@ def _splits(table: Table) -> list[SplitName | None]:
     if strange:
         raise DataError(
             f"{table.path} has in its column {table.columns['split']} {first_names(map(repr, strange))}, "
-            "which is no split",
-            remedy="Call the splits train, val and test, or leave the cell empty.",
+            "which is not a split",
+            remedy="Name the splits train, val and test, or leave the cell empty.",
         )
     return [known.get(word) if word is not None else None for _, _, word in table.rows]
 
@@ -145,9 +145,9 @@ def _rows(table: Table, folder: Path, splits: Sequence[SplitName | None]) -> lis
         found.append(Row(address=address, name=_name(address, folder), label=label, split=split))
     if missing:
         raise DataError(
-            f"{table.path} names {len(missing):,} files of {len(table.rows):,} that do not exist: "
+            f"{table.path} lists {len(missing):,} files of {len(table.rows):,} that do not exist: "
             f"{first_names(missing)} (looked for in {bases[splits[0]]})",
-            remedy="Put the images where the table says, relative to its folder, or remove those lines.",
+            remedy="Move the images to the listed paths (relative to the table's folder), or remove those lines.",
         )
     return found
 

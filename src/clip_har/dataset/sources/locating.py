@@ -58,5 +58,5 @@ def _fetched(name: str) -> Path:
     except (DamagedError, OSError, KeyError, TypeError) as error:
         raise DataError(f"{note_path(name)} is damaged", remedy=f"Run {fetch} again") from error
     if not folder.is_dir():
-        raise DataError(f"The dataset {name} is no longer in {folder}", remedy=f"Put it back, or run {fetch}")
+        raise DataError(f"The dataset {name} is no longer in {folder}", remedy=f"Restore it, or run {fetch}")
     return folder

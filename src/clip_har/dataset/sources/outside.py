@@ -34,16 +34,16 @@ def with_outside_said(source: Source, folder: Path, *, fetched: bool) -> Source:
     names = first_names(outside)
     if fetched:
         raise DataError(
-            f"{len(outside):,} images of {folder} lie outside that folder, reached by links or a table's paths: "
+            f"{len(outside):,} images of {folder} are outside that folder, reached through links or a table's paths: "
             f"{names}",
-            remedy="Fetched data has no such images: delete the folder and fetch it again.",
+            remedy="Downloaded data has no such images: delete the folder and download it again.",
         )
     place = printable(os.path.commonpath(outside.values()))
     if source.root.is_file() and len(outside) == len(source.files):
-        return replace(source, form=f"{source.form}; all images lie outside its folder, in {place}")
+        return replace(source, form=f"{source.form}; all images are outside its folder, in {place}")
     said = (
-        f"{len(outside):,} of {len(source.files):,} images lie outside {folder}, reached by links or a table's paths, "
-        f"in {place}: {names}"
+        f"{len(outside):,} of {len(source.files):,} images are outside {folder}, reached through links or a table's "
+        f"paths, in {place}: {names}"
     )
     return replace(source, warnings=(*source.warnings, said))
 

@@ -96,10 +96,10 @@ def read_packed_tables(root: Path, files: Sequence[Path]) -> Source:
             raise DataError(f"{file} is refused: {error}", remedy=SMALLER_ROW_GROUPS) from error
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             reason = first_line(error, longest=120)
-            raise DataError(f"Cannot read {file}: {reason}", remedy="Fetch the file anew.") from error
+            raise DataError(f"Cannot read {file}: {reason}", remedy="Download the file again.") from error
     if len(seen) > 1:
         one, other, *_ = seen.values()
-        raise DataError(f"{one} and {other} number their classes differently", remedy="Load one of the two alone.")
+        raise DataError(f"{one} and {other} number their classes differently", remedy="Pass one of the two alone.")
     assert columns is not None
     kind = "/".join(sorted({file.suffix[1:].capitalize() for file, _ in pairs}))
     count = f"{len(pairs)} {kind} file{'s' if len(pairs) > 1 else ''}"
@@ -113,15 +113,15 @@ def _columns(file: Path, described: Mapping[str, Any]) -> _Columns:
     features = {**described, **_features(schema)}
     image = _image_column(schema, features)
     if image is None:
-        raise DataError(f"{file} has no column of images", remedy="Remove it, or name the other files alone.")
+        raise DataError(f"{file} has no image column", remedy="Remove it, or pass the other files alone.")
     guessed = guess_columns([name for name in schema.names if name != image])
     labelled = [name for name in schema.names if names_of_feature(features.get(name))]
     known = [name for name in labelled if name.lower() in LABEL_COLUMNS]
     label = next(iter(known or labelled), guessed.get("label"))
     if label is None:
         raise DataError(
-            f"{file} has no column of classes (its columns are {', '.join(schema.names)})",
-            remedy="Call it label; clip-har predict takes images without classes.",
+            f"{file} has no class column (its columns are {', '.join(schema.names)})",
+            remedy="Name it label; use clip-har predict for images without classes.",
         )
     return _Columns(image=image, label=label, split=guessed.get("split"), names=names_of_feature(features.get(label)))
 
@@ -151,7 +151,7 @@ def _schema(file: Path) -> Any:
         return _arrow_reader(pyarrow, pyarrow.memory_map(str(file))).schema
     except (OSError, ValueError) as error:
         reason = first_line(error, longest=120)
-        raise DataError(f"Cannot read {file}: {reason}", remedy="Fetch the file anew.") from error
+        raise DataError(f"Cannot read {file}: {reason}", remedy="Download the file again.") from error
 
 
 def _arrow_reader(pyarrow: Any, source: Any) -> Any:
@@ -169,8 +169,8 @@ def _file_rows(file: Path, columns: _Columns, split: SplitName | None, folder: P
         own = split_of_word(word) if isinstance(word, str) else None
         if word is not None and own is None:
             raise DataError(
-                f"{file} has in its column {columns.split} {word!r}, which is no split",
-                remedy="Call the splits train, val and test.",
+                f"{file} has in its column {columns.split} {word!r}, which is not a split",
+                remedy="Name the splits train, val and test.",
             )
         yield Row(address=address, name=f"{base}/{number:06d}", label=label, split=own or split)
 

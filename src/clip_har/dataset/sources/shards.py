@@ -75,7 +75,7 @@ def _shard_rows(shard: Path, split: SplitName | None, folder: Path) -> Iterator[
                 elif kind in LABEL_MEMBERS and length <= _LABEL_BYTES:
                     labels.setdefault(key, {})[kind] = _label(kind, _content(stream, start, length))
     except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
-        raise DataError(f"Cannot read the shard {shard}: {error}", remedy="Fetch it anew.") from error
+        raise DataError(f"Cannot read the shard {shard}: {error}", remedy="Download it again.") from error
     for key, (suffix, start, length) in images.items():
         said = labels.get(key, {})
         label = next((said[kind] for kind in LABEL_MEMBERS if said.get(kind) not in (None, "")), None)

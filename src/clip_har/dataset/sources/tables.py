@@ -50,7 +50,7 @@ def read_table(path: Path) -> Table:
         shown = ", ".join(column[:40] for column in header[:8]) or "none"
         raise DataError(
             f"{path} has no column of image paths (its columns are {shown})",
-            remedy="Call it filename, and the column of classes label.",
+            remedy="Name it filename, and the class column label.",
         )
     places = [header.index(columns[kind]) if kind in columns else None for kind in ("path", "label", "split")]
     rows = [tuple(_cell(row, place) for place in places) for row in cells]
