@@ -92,3 +92,18 @@ def test_an_interrupted_run_can_be_ended_early(
     best = next(entry for entry in history if entry["best"])
     assert run.card.validation["epoch"] == best["epoch"] and run.settings.optimizer.epochs == 6
     assert any(f"Ended after epoch {epochs} of 6, as asked" in text for text in heard.warnings)
+
+
+def test_other_files_in_the_run_folder_are_named_and_kept(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / ".hidden").write_text("")
+    backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
+    config = TrainConfig(data=DataConfig(data=photos), backbone=backbone, method="zero-shot", out=tmp_path)
+    heard = Heard()
+    commands.train(config, progress=heard)
+    said = f"{tmp_path} contains other files, such as thesis.txt; the run is written next to them"
+    assert said in heard.warnings and (tmp_path / "thesis.txt").read_text() == "mine"
+    heard = Heard()
+    commands.train(replace(config, out=tmp_path / "new"), progress=heard)
+    commands.train(replace(config, out=tmp_path / "new", resume=True), progress=heard)
+    assert not any("contains other files" in text for text in heard.warnings)

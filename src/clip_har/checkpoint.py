@@ -270,6 +270,15 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
         )
 
 
+def other_files(folder: Path) -> list[str]:
+    """Names in a folder that no run writes."""
+    if not folder.is_dir():
+        return []
+    own = {*_RECORDED, *_weights_files(), CARD_NAME, "adapter_config.json", "wandb_id.txt"}
+    own |= {"last", "answers", "eval", "explain", "explain-images", "tensorboard", "wandb"}
+    return sorted(path.name for path in folder.iterdir() if path.name not in own and not path.name.startswith("."))
+
+
 def ends_after(folder: Path, config: TrainConfig) -> tuple[TrainConfig, int | None]:
     """What --resume with fewer --epochs asks for: the config that the run began with, and the epoch to end it after.
 

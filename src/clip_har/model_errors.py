@@ -12,10 +12,12 @@ from clip_har.errors import ModelError, first_line
 
 def nearest_models(name: str, known: Sequence[str], historic_names: Iterable[str]) -> str:
     """What an unknown name may mean, and what other names there are."""
-    near = difflib.get_close_matches(name.replace("/", "-"), known, n=3, cutoff=0.5)
-    historic = ", ".join(historic_names)
+    historic = tuple(historic_names)
+    near = difflib.get_close_matches(name, historic, n=1, cutoff=0.8)
+    near += [found for found in difflib.get_close_matches(name.replace("/", "-"), known, n=3, cutoff=0.5) if not near]
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Use {historic}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
+    listed = ", ".join(historic)
+    return f"{hint}Use {listed}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
 
 
 def explained(name: str, architecture: str, error: Exception, *, local_only: bool) -> ModelError:

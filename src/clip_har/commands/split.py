@@ -211,8 +211,9 @@ def _uneven_warnings(dataset: ActionDataset, config: SplitConfig, groups: Mappin
             worst = max(far, key=lambda label: far[label])
             warnings.append(
                 f"{reason} for an even {name} split: {len(far)} of {len(off)} classes differ by more than "
-                f"{100 * UNEVEN:.0f} percentage points from the requested {wanted:.1%}. The largest deviation is {worst} "
-                f"with {counts[worst] / totals[worst]:.1%} ({counts[worst]} of {wording.counted(totals[worst], 'image')})"
+                f"{100 * UNEVEN:.0f} percentage points from the requested {wanted:.1%}. The largest deviation is "
+                f"{worst} with {counts[worst] / totals[worst]:.1%} "
+                f"({counts[worst]} of {wording.counted(totals[worst], 'image')})"
             )
         totals.subtract(counts)
         totals = +totals

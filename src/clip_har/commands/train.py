@@ -33,6 +33,8 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     with exclusive(folder):
         config, last_epoch = checkpoint.ends_after(folder, config)
         checkpoint.check_folder(folder, config, resume=config.resume)
+        if not checkpoint.has_run(folder) and (others := checkpoint.other_files(folder)):
+            progress.warn(f"{folder} contains other files, such as {others[0]}; the run is written next to them")
         if config.resume and not checkpoint.has_run(folder):
             progress.note(f"Nothing to resume in {folder}: the training starts")
         if config.resume and checkpoint.is_finished(folder):
