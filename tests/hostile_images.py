@@ -30,7 +30,7 @@ UNREADABLE = {
     "notes.txt": "not an image but text",
     "Thumbs.db": "not an image but a Windows system file",
     "lfs_pointer.jpg": "not an image but a Git LFS pointer",
-    "telephone.heic": "not an image but a HEIC photograph (convert it to JPEG first)",
+    "telephone.heic": "not an image but a HEIC image (convert it to JPEG first)",
     "clip.mp4": "not an image but a video",
     "drawing.svg": "not an image but an SVG drawing",
 }

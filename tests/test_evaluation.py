@@ -302,7 +302,7 @@ def test_a_collapse_is_said_with_model_and_class() -> None:
         warnings=["2 images were left out."],
     )
     assert len(result.warnings) == 2 and result.warnings[0] == "2 images were left out."
-    assert result.warnings[1].startswith("full answers cycling for 95% of the images")
+    assert result.warnings[1].startswith("full predicts cycling for 95% of the images")
 
 
 @pytest.mark.parametrize(("answers", "truth"), [([0] * 90 + [1] * 10, [0, 1] * 50), ([0] * 100, [0] * 95 + [1] * 5)])

@@ -40,7 +40,9 @@ def test_a_leak_names_the_held_out_image_first_and_counts_the_others() -> None:
     assert (leak.kind, leak.severity, leak.count) == ("leak", "error", 3)
     assert names(leak) == ["test/run/d.jpg", "val/run/c.jpg", "train/run/a.jpg", "train/run/b.jpg"]
     assert leak.notes == ("", LOOKS_ALIKE, SAME_PICTURE, SAME_PICTURE)
-    assert leak.why == "Images that look alike to the model in test and val and train: scores on test flatter"
+    assert (
+        leak.why == "Images that look alike to the model in test and val and train: metrics on test are too optimistic"
+    )
     assert leak.action == "Drop the 3 copies outside test."
     assert (duplicate.kind, duplicate.severity, duplicate.count) == ("duplicate", "warning", 1)
     assert names(duplicate) == ["train/run/a.jpg", "train/run/b.jpg"]
@@ -72,7 +74,7 @@ def test_copies_under_several_classes_conflict_and_are_duplicates_as_well() -> N
 
 def test_one_copy_is_named_in_the_singular() -> None:
     (leak,) = findings([("train/run/a.jpg", "train"), ("test/run/b.jpg", "test")], "aa", "aa", "aa")
-    assert leak.why == "The same file in test and train: scores on test flatter"
+    assert leak.why == "The same file in test and train: metrics on test are too optimistic"
     assert (leak.action, leak.count) == ("Drop the copy outside test.", 1)
 
 
@@ -137,5 +139,5 @@ def test_a_model_to_which_most_images_look_alike_is_doubted(tmp_path: Path) -> N
             features_NH=features_NH,
             model="m",
         )
-        said = [warning for warning in made.warnings if "look like others to m though their hashes differ" in warning]
+        said = [warning for warning in made.warnings if "have similar features in m but different hashes" in warning]
         assert bool(said) is doubted
