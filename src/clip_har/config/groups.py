@@ -31,7 +31,7 @@ DATA = Group("Data", sort_key=11)
 MODEL = Group("Pretrained model", sort_key=12)
 LORA = Group("LoRA (method lora)", sort_key=13)
 OPTIMISATION = Group("Optimisation (methods trained by gradient steps)", sort_key=14)
-AUGMENTATION = Group("Augmentation and hard pairs", sort_key=15)
+AUGMENTATION = Group("Augmentation and hard negatives", sort_key=15)
 ENGINE = Group("Speed, memory and logging", sort_key=16)
 
 

@@ -287,10 +287,10 @@ class TrainingRun:
         already = bool(self.history) and self.history[-1]["val_top_share"] > COLLAPSE_SHARE
         if entry["val_top_share"] > COLLAPSE_SHARE and not already:
             share = f"{entry['val_top_share']:.0%}"
-            where = entry.get("candidate") or f"after epoch {entry['epoch']}"
-            self._progress.warn(
-                f"Predictions collapsed ({where}): {share} of validation images are assigned to one class"
-            )
+            where = f"Predictions collapsed after epoch {entry['epoch']}"
+            if "candidate" in entry:
+                where = f"Predictions collapsed with {entry['candidate']}"
+            self._progress.warn(f"{where}: {share} of validation images are assigned to one class")
 
 
 def training_precision(asked: str, device: torch.device, classifier: Classifier) -> str:

@@ -47,7 +47,7 @@ class PredictionFile:
         if self._kind not in SUFFIXES:
             raise ConfigError(f"--out {path} is none of {', '.join(SUFFIXES)}", remedy="Give it one of these endings.")
         if self._kind == ".parquet":
-            load_pyarrow(path, doing="Writing")
+            load_pyarrow(path, writing=True)
         self._classes = min(config.top, len(run.classes))
         self._note = path.with_name(f".{path.name}.unfinished.json")
         self._rows = path.with_name(f".{path.name}.rows.csv") if self._kind == ".parquet" else path

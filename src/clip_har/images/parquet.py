@@ -33,7 +33,7 @@ class TooLargeError(ValueError):
     """What a file holds is more than a limit."""
 
 
-def load_pyarrow(file: Path, module: str = "pyarrow", *, doing: str = "Reading") -> Any:
+def load_pyarrow(file: Path, module: str = "pyarrow", *, writing: bool = False) -> Any:
     """pyarrow, or the module of it named, which Parquet and Arrow files need.
 
     Raises:
@@ -43,7 +43,9 @@ def load_pyarrow(file: Path, module: str = "pyarrow", *, doing: str = "Reading")
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"{doing} {file} requires the package pyarrow, which is not installed",
+            f"Writing {file} requires the package pyarrow, which is not installed"
+            if writing
+            else f"Reading {file} requires the package pyarrow, which is not installed",
             remedy="pip install 'clip-har[parquet]'",
         ) from error
 
