@@ -181,7 +181,7 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
     assert float(in_table["coop"]["harmonic"]) == pytest.approx(coop.harmonic, abs=1e-6)
     assert "| method | base | novel | harmonic |" in (tmp_path / "comparison.md").read_text()
     assert "held out of training (novel)" in (tmp_path / "comparison.txt").read_text()
-    assert '<h2 id="unseen">Unseen actions</h2>' in (tmp_path / "report.html").read_text()
+    assert '<h2 id="unseen">Unseen classes</h2>' in (tmp_path / "report.html").read_text()
     argv = [
         "compare",
         "--data",

@@ -353,7 +353,9 @@ def _open_tag(architecture: str, tag: str) -> Opened:
     if tag != "openai":
         model, tokenizer = _create(architecture, tag, quick_gelu=_needs_quick_gelu(architecture, tag))
         return Opened(model=model, tokenizer=tokenizer)
-    path = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, tag)))  # checks the hash
+    path = Path(
+        open_clip.factory.download_pretrained(open_clip.get_pretrained_cfg(architecture, tag))
+    )  # checks the hash
     weights = openai_weights.read_openai(path)
     if weights is None:
         model, tokenizer = _create(architecture, str(path), quick_gelu=True)

@@ -397,7 +397,7 @@ def test_a_collapse_is_told_once_and_under_the_name_of_the_entry(make_result: Ma
     )
     write_comparison([row], {"lora-attention": result}, tmp_path, facts={}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "Collapsed LoRA-attention: answers cycling for 100% of the images." in page.text
+    assert "Collapsed LoRA-attention: predicts cycling for 100% of the images." in page.text
     assert "Warnings" not in page.text
 
 
@@ -417,7 +417,7 @@ def test_a_collapsed_evaluation_says_so_above_its_headline(make_result: MakeResu
     page = words_of(result)
     assert [part for part in page.of("p") if part.get("class") == "alarm"]
     assert page.text.index("Collapsed: 100 % of the predictions are cycling") < page.text.rindex("LoRA classifies")
-    assert "Warnings lora answers cycling for 100% of the images" in page.text
+    assert "Warnings lora predicts cycling for 100% of the images" in page.text
     sound = words_of(make_result())
     assert not [part for part in sound.of("p") if part.get("class") == "alarm"]
     harmful = with_answers(make_result(), 0.001, 0.0)
