@@ -178,10 +178,10 @@ def test_few_images_are_not_called_large_groups(tmp_path: Path) -> None:
     made = commands.split(root, replace(NO_GROUPS, out=tmp_path / "m.csv"), progress=heard)
     assert made.groups == 0
     assert [said for said in heard.warnings if "even" in said] == [
-        "Classes have too few images for an even test split: 1 of 2 classes differ by more than 5 percentage points from "
-        "the requested 15.0%. The largest deviation is b with 25.0% (1 of 4 images)",
-        "Classes have too few images for an even val split: 1 of 2 classes differ by more than 5 percentage points from "
-        "the requested 15.0%. The largest deviation is b with 33.3% (1 of 3 images)",
+        "Classes have too few images for an even test split: 1 of 2 classes differ by more than 5 percentage points "
+        "from the requested 15.0%. The largest deviation is b with 25.0% (1 of 4 images)",
+        "Classes have too few images for an even val split: 1 of 2 classes differ by more than 5 percentage points "
+        "from the requested 15.0%. The largest deviation is b with 33.3% (1 of 3 images)",
     ]
 
 
