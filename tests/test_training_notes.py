@@ -94,6 +94,23 @@ def test_an_interrupted_run_can_be_ended_early(
     assert any(f"Ended after epoch {epochs} of 6, as asked" in text for text in heard.warnings)
 
 
+def test_the_epochs_of_a_method_s_own_default_are_no_early_end(
+    photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run begun without --epochs, resumed with the number that it has anyway, or with more."""
+    backbone = BackboneConfig(model=tiny_model, workers=0, precision="float32")
+    config = TrainConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            commands.train(config)
+    with pytest.raises(RunError, match="was started with 15 epochs, not 16"):
+        commands.train(replace(config, resume=True, optimizer=OptimizerConfig(epochs=16)))
+    heard = Heard()
+    run = commands.train(replace(config, resume=True, optimizer=OptimizerConfig(epochs=15)), progress=heard)
+    assert len(run.history()) == 15 and not any("Ended" in text for text in heard.warnings)
+
+
 def test_other_files_in_the_run_folder_are_named_and_kept(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     (tmp_path / ".hidden").write_text("")

@@ -244,10 +244,10 @@ class TrainingRun:
 
     def _was_told_to_end(self) -> bool:
         """Whether the run was resumed with fewer epochs than it began with, and these are done."""
-        best = self._best()
-        if self._last_epoch is None or best is None or self.history[-1]["epoch"] < self._last_epoch:
+        begun, best = self.settings.optimizer.epochs, self._best()
+        done = self.history[-1]["epoch"] if self.history else 0
+        if self._last_epoch is None or best is None or not self._last_epoch <= done < begun:
             return False
-        done, begun = self.history[-1]["epoch"], self.settings.optimizer.epochs
         self._progress.warn(
             f"Ended after epoch {done} of {begun}, as asked: the weights are those of epoch {best['epoch']}, and the "
             "learning rate has not come down as it would have"

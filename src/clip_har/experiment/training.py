@@ -47,8 +47,8 @@ def train_prepared(
     source, settings = _settings(config, experiment)
     if last_epoch is not None and last_epoch > settings.optimizer.epochs:
         raise RunError(
-            f"The run in {folder} was begun with {settings.optimizer.epochs} epochs, which cannot become {last_epoch}",
-            remedy="Give fewer --epochs to end it early, or choose another --out.",
+            f"The run in {folder} was started with {settings.optimizer.epochs} epochs, not {last_epoch}",
+            remedy="Pass fewer --epochs to end it early, or choose another --out.",
         )
     method = create_method(config.method, settings)
     start = _start(experiment)
