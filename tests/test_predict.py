@@ -15,7 +15,8 @@ from PIL import Image
 from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, TrainConfig
 from clip_har.errors import ConfigError, RunError
-from clip_har.integrity import sealed
+from clip_har.integrity import SEAL_KEY, sealed
+from clip_har.known_models import load_named
 from clip_har.predict import AbstentionPolicy, Predictor
 from clip_har.run_card import add_to_card
 from samples import CLASSES, HUES, write_image
@@ -286,3 +287,23 @@ def test_a_broken_pillow_image_is_an_error_of_its_own(run: Path, photos: Path) -
 def test_what_is_no_image_is_a_clear_type_error(run: Path, given: Any) -> None:
     with pytest.raises(TypeError, match=r"not iterable|pass a path, the bytes of an image file, or a PIL\.Image"):
         list(Predictor(run, precision="float32").predict(given))
+
+
+def test_a_model_that_has_moved_is_asked_for(run: Path, tiny_model: str, images: list[Path], tmp_path: Path) -> None:
+    model, moved = tmp_path / "model", tmp_path / "moved"
+    shutil.copytree(tiny_model.removeprefix("local-dir:"), model)
+    load_named(f"local-dir:{model}", device="cpu", precision="float32")
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    card = json.loads((copy / "card.json").read_text())
+    card["backbone"]["name"] = f"local-dir:{model}"
+    del card[SEAL_KEY]
+    (copy / "card.json").write_text(json.dumps(sealed(card)))
+    assert next(Predictor(copy, precision="float32").predict(images[:1])).label
+    model.rename(moved)
+    with pytest.raises(
+        RunError, match=r"in .*/model, which is not there any more\. Pass its new path: --model local-dir"
+    ):
+        Predictor(copy, precision="float32")
+    again = Predictor(copy, model=f"local-dir:{moved}", precision="float32")
+    assert next(again.predict(images[:1])).label

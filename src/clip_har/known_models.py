@@ -52,6 +52,12 @@ def load_for_run(name: str, files_sha256: str, folder: Path, *, device: str, pre
             f"{folder} was trained on the model {name}, which has not been used on this machine",
             remedy=f"If you trust that model, pass it yourself: --model {name}",
         )
+    kind, _, place = name.partition(":")
+    if kind == "local-dir" and not Path(place).is_dir():
+        raise RunError(
+            f"{folder} was trained on the model in {place}, which is not there any more",
+            remedy="Pass its new path: --model local-dir:FOLDER",
+        )
     return load_backbone(name, device=device, precision=precision, local_only=True, expected_files=known)
 
 

@@ -391,3 +391,15 @@ def test_har_is_where_it_was_fetched_to(tmp_path: Path, monkeypatch: pytest.Monk
         locate(Path("har"))
     (tmp_path / "har").mkdir()
     assert locate(Path("har")) == Path("har")
+
+
+def test_separators_that_are_mixed_are_named(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("path;label,split\na.jpg;run,train\nb.jpg;sit,train\n")
+    assert refusal(table).remedy == "Some cells contain semicolons: separate all columns with one character."
+    table.write_text("path,label\na.jpg,run\nb.jpg;sit\n")
+    assert refusal(table).remedy == "Some cells contain semicolons: separate all columns with one character."
+    table.write_text("path,label\na.jpg,run\nb.jpg\tsit\n")
+    assert refusal(table).remedy == "Some cells contain tabs: separate all columns with one character."
+    table.write_text("path,label\na.jpg,run\nb.jpg,sit\n")
+    assert "Move the images" in refusal(table).remedy

@@ -14,7 +14,15 @@ from clip_har.dataset.layout import printable
 from clip_har.dataset.records import SplitName, first_names
 from clip_har.dataset.sources.base import Row, Source, source_of_rows, split_of_word, with_splits
 from clip_har.dataset.sources.class_names import listed_names
-from clip_har.dataset.sources.tables import TEXT_TABLES, Table, guess_columns, has_rows, header_of, read_table
+from clip_har.dataset.sources.tables import (
+    TEXT_TABLES,
+    Table,
+    guess_columns,
+    has_rows,
+    header_of,
+    mixed_separators,
+    read_table,
+)
 from clip_har.errors import DataError
 from clip_har.images.addresses import ImageAddress, file_of, parse_address
 
@@ -147,7 +155,8 @@ def _rows(table: Table, folder: Path, splits: Sequence[SplitName | None]) -> lis
         raise DataError(
             f"{table.path} lists {len(missing):,} files of {len(table.rows):,} that do not exist: "
             f"{first_names(missing)} (looked for in {bases[splits[0]]})",
-            remedy="Move the images to the listed paths (relative to the table's folder), or remove those lines.",
+            remedy=mixed_separators(missing)
+            or "Move the images to the listed paths (relative to the table's folder), or remove those lines.",
         )
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def read_table(path: Path) -> Table:
         shown = ", ".join(column[:40] for column in header[:8]) or "none"
         raise DataError(
             f"{path} has no column of image paths (its columns are {shown})",
-            remedy="Name it filename, and the class column label.",
+            remedy=mixed_separators(header) or "Name it filename, and the class column label.",
         )
     places = [header.index(columns[kind]) if kind in columns else None for kind in ("path", "label", "split")]
     rows = [tuple(_cell(row, place) for place in places) for row in cells]
@@ -63,6 +63,13 @@ def read_table(path: Path) -> Table:
     return Table(
         path=path, columns=columns, rows=[(row[0] or "", row[1], row[2]) for row in rows if any(x for x in row)]
     )
+
+
+def mixed_separators(cells: Iterable[str]) -> str:
+    """What to do where cells hold what other lines are separated by, or nothing."""
+    inside = [separator for separator in (";", "\t") if any(separator in cell for cell in cells)]
+    said = {";": "semicolons", "\t": "tabs"}
+    return f"Some cells contain {said[inside[0]]}: separate all columns with one character." if inside else ""
 
 
 def guess_columns(header: Sequence[str]) -> dict[str, str]:
