@@ -98,8 +98,8 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
     if (rival := run.method.cheaper_rival) is not None:
         methods = f"zero-shot,{rival},{config.method}"
         output.line(
-            f"{rival} trains in seconds and scored higher than {config.method} on the data it was compared on "
-            f"(docs/methods.md): clip-har compare --methods {methods} shows which is better here"
+            f"{rival} trains in seconds and was more accurate than {config.method} in the comparisons of "
+            f"docs/methods.md; clip-har compare --methods {methods} shows which is better here"
         )
     output.files(("Run", run.folder), ("Next", shlex.join(next_command)))
     return EXIT_DONE

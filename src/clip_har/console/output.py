@@ -163,7 +163,7 @@ class Output:
         said = [f"{counts.answered:,} answered"]
         said += [f"{counts.unsure:,} of them unsure"] if counts.unsure else []
         said += [f"{counts.unreadable:,} unreadable"] if counts.unreadable else []
-        said += [f"{counts.before:,} of these before"] if counts.before else []
+        said += [f"{counts.before:,} of them by an earlier command"] if counts.before else []
         self.line(f"{counts.answered + counts.unreadable:,} images: {', '.join(said)}")
 
     def files(self, *entries: tuple[str, Path | str]) -> None:

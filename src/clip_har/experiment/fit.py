@@ -250,7 +250,7 @@ class TrainingRun:
             return False
         self._progress.warn(
             f"Ended after epoch {done} of {begun}, as asked: the weights are those of epoch {best['epoch']}, and the "
-            "learning rate has not come down as it would have"
+            "learning rate has not decayed to the end of its schedule"
         )
         return True
 

@@ -46,7 +46,7 @@ def predict_into_file(
         done = file.images()
         remaining = [path for path in given if str(path) not in done]
         if done:
-            progress.note(f"Continuing {config.out}: {len(done):,} of {len(done) + len(remaining):,} images are there")
+            progress.note(f"Continuing {config.out}: {len(done):,} of {len(done) + len(remaining):,} images are done")
         with progress.bar("Predicting", total=len(remaining), unit="images") as bar:
             for prediction in _predictions(predictor, remaining, config):
                 file.add(prediction)
