@@ -115,7 +115,7 @@ def test_after_an_interruption_the_file_ends_the_same(
             patch.setattr(prediction_file.PredictionFile, "finish", lambda _: (_ for _ in ()).throw(OSError("full")))
             with pytest.raises(OSError, match="full"):
                 predict_into_file(runs[0], images, asked(out))
-    rows = out if suffix != ".parquet" else tmp_path / ".out.parquet.rows.csv"
+    rows = out if suffix != ".parquet" else tmp_path / ".out.parquet.unfinished" / "rows.csv"
     with rows.open("ab") as stream:
         stream.write(b'"half of a ro')  # a kill between the row and the note
     counts = predict_into_file(runs[0], images, asked(out))
@@ -157,7 +157,7 @@ def test_another_run_or_other_options_do_not_continue_a_file(
         with pytest.raises(ConfigError, match="begun with another run or other options"):
             predict_into_file(run, images, other)
     assert (tmp_path / "out.csv").read_bytes() == before
-    note = tmp_path / ".out.csv.unfinished.json"
+    note = tmp_path / ".out.csv.unfinished" / "note.json"
     note.write_text(note.read_text().replace('"bytes"', '"bites"'))
     with pytest.raises(ConfigError, match="is damaged"):
         predict_into_file(runs[0], images, config)

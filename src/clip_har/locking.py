@@ -24,17 +24,20 @@ _guard = threading.Lock()
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, *, for_weights: bool = True) -> Iterator[None]:
     """Be the only writer of a folder. It is made if it is missing, and removed again if nothing was written to it.
 
     Started by a launcher, the first process takes the lock for all; all must call this.
+
+    Args:
+        for_weights: whether weights are written there, which are read from no path that is not valid UTF-8.
 
     Raises:
         RunError: it is a file, its path is not valid UTF-8, or another process writes to it, here or on a machine that
             shares the disk.
         OSError: the folder cannot be made or written to.
     """
-    if not is_utf8(folder):
+    if for_weights and not is_utf8(folder):
         raise RunError(f"--out {folder} is not valid UTF-8, so weights cannot be read there", remedy="Rename it.")
     lock = _Lock(folder)
     problem: str | OSError | None = None

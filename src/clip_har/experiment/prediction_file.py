@@ -1,7 +1,7 @@
 """A file of predictions that is written as they come and continued after a kill: CSV, JSON lines or Parquet.
 
-Until it is finished a note beside it says how much of it is valid and what made it. Parquet cannot be continued, so its
-rows wait in a CSV file beside it.
+Until it is finished a folder beside it holds a note of how much of it is valid and what made it, and the lock of the
+process that writes. Parquet cannot be continued, so its rows wait there as CSV.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from clip_har.checkpoint import Run
 from clip_har.config import PredictConfig
 from clip_har.csv_cells import csv_text, true_cell
-from clip_har.errors import ConfigError
+from clip_har.errors import ConfigError, RunError
 from clip_har.files import write_atomically
 from clip_har.images.parquet import load_pyarrow
 from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
+from clip_har.locking import exclusive
 from clip_har.predict import Prediction, PredictionCounts
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -45,36 +46,43 @@ class PredictionFile:
         self._path = path
         self._kind = path.suffix.lower()
         if self._kind not in SUFFIXES:
-            raise ConfigError(f"--out {path} is none of {', '.join(SUFFIXES)}", remedy="Give it one of these endings.")
+            raise ConfigError(
+                f"--out {path} is none of {', '.join(SUFFIXES)}", remedy="Pass a name with one of these endings."
+            )
         if self._kind == ".parquet":
             load_pyarrow(path, writing=True)
         self._classes = min(config.top, len(run.classes))
-        self._note = path.with_name(f".{path.name}.unfinished.json")
-        self._rows = path.with_name(f".{path.name}.rows.csv") if self._kind == ".parquet" else path
+        self._state = path.with_name(f".{path.name}.unfinished")
+        self._note = self._state / "note.json"
+        self._rows = self._state / "rows.csv" if self._kind == ".parquet" else path
         self._made_by = _made_by(run, config)
         self._batch_size, self._in_batch = config.batch_size, 0
-        self._valid, self._saved = self._start(), time.monotonic()
-        self._written = self._valid
-        self._done = {image for image, _, _ in self._count_rows()}
-        self.counts.before = self.counts.answered + self.counts.unreadable
-        self._stream: BinaryIO = self._rows.open("r+b")
-        self._stream.seek(self._valid)
+        self._open = ExitStack()
 
     def __enter__(self) -> PredictionFile:
-        try:
-            _lock(self._stream)
-        except OSError as error:
-            self._stream.close()
-            raise ConfigError(
-                f"Another process is writing {self._path}", remedy="Wait for it, or name another file."
-            ) from error
-        self._stream.truncate()
+        with ExitStack() as opening:
+            opening.callback(self._remove_state)
+            try:
+                opening.enter_context(exclusive(self._state, for_weights=False))
+            except RunError as error:
+                raise ConfigError(
+                    f"Another process is writing {self._path}: {error.what}",
+                    remedy="Wait for it, or name another file.",
+                ) from error
+            self._valid, self._saved = self._start(), time.monotonic()
+            self._written = self._valid
+            self._done = {image for image, _, _ in self._count_rows()}
+            self.counts.before = self.counts.answered + self.counts.unreadable
+            self._stream: BinaryIO = opening.enter_context(self._rows.open("r+b"))
+            self._stream.truncate(self._valid)
+            self._stream.seek(self._valid)
+            self._open = opening.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._stream.closed:
-            self._save()
-            self._stream.close()
+        with self._open:
+            if not self._stream.closed:
+                self._save()
 
     def images(self) -> set[str]:
         """The names of the images that an earlier call answered."""
@@ -103,6 +111,10 @@ class PredictionFile:
             self._convert()
         self._note.unlink(missing_ok=True)
 
+    def _remove_state(self) -> None:
+        with suppress(OSError):  # not empty: the file is to be continued
+            self._state.rmdir()
+
     def _start(self) -> int:
         """Begin the file, or find how much of it is valid: bytes."""
         if not self._note.is_file():
@@ -116,12 +128,13 @@ class PredictionFile:
             note = read_sealed_json(self._note)
         except DamagedError as error:
             raise ConfigError(
-                f"{self._note} is damaged, so {self._path} cannot be continued", remedy="Remove both and start again."
+                f"{self._note} is damaged, so {self._path} cannot be continued",
+                remedy="Remove the file and that folder, and start again.",
             ) from error
         if note["made_by"] != self._made_by or not self._rows.is_file() or self._rows.stat().st_size < note["bytes"]:
             raise ConfigError(
                 f"{self._path} was begun with another run or other options, or changed since",
-                remedy=f"Name a new file, or remove it and {self._note}.",
+                remedy=f"Name a new file, or remove it and {self._state}.",
             )
         return int(note["bytes"])
 
@@ -235,11 +248,3 @@ def _encodable(text: str) -> bool:
         text.encode()
         return True
     return False
-
-
-def _lock(stream: BinaryIO) -> None:
-    """Hold the file until it is closed, where the system can."""
-    with suppress(ImportError):
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
