@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clip_har.config import PredictConfig, validate
 from clip_har.errors import ConfigError
-from clip_har.experiment.prediction_file import PredictionFile
+from clip_har.experiment.prediction_file import PredictionFile, kind_of
 from clip_har.images.workers import worker_count
 from clip_har.predict import AbstentionPolicy, Prediction, PredictionCounts, Predictor
 from clip_har.progress import SILENT, Progress
@@ -41,6 +41,7 @@ def predict_into_file(
     assert config.out is not None
     if config.json:
         raise ConfigError("--json prints the predictions and --out writes them", remedy="Remove one of the two.")
+    kind_of(config.out)  # refused before the model is loaded
     predictor = _predictor(run, config, progress)
     with PredictionFile(config.out, predictor.run, config) as file:
         done = file.images()

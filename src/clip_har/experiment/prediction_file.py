@@ -33,24 +33,35 @@ CHUNK = 65536
 _TEXTS = ("image", "label", "possible", "warning", "error")
 
 
+def kind_of(path: Path) -> str:
+    """The suffix that says in which format a file is written.
+
+    Raises:
+        ConfigError: it is not known.
+        DataError: the format needs a package that is not installed.
+    """
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise ConfigError(
+            f"--out {path} is none of {', '.join(SUFFIXES)}", remedy="Pass a name with one of these endings."
+        )
+    if kind == ".parquet":
+        load_pyarrow(path, writing=True)
+    return kind
+
+
 class PredictionFile:
     """The file at `path`, opened for this run and these options; a context.
 
     Raises:
-        ConfigError: the suffix is not known; or the file is finished, another run's, made with other options, or being
+        ConfigError, DataError: as for `kind_of`; or the file is finished, another run's, made with other options, or being
             written by another process.
     """
 
     def __init__(self, path: Path, run: Run, config: PredictConfig) -> None:
         self.counts = PredictionCounts()
         self._path = path
-        self._kind = path.suffix.lower()
-        if self._kind not in SUFFIXES:
-            raise ConfigError(
-                f"--out {path} is none of {', '.join(SUFFIXES)}", remedy="Pass a name with one of these endings."
-            )
-        if self._kind == ".parquet":
-            load_pyarrow(path, writing=True)
+        self._kind = kind_of(path)
         self._classes = min(config.top, len(run.classes))
         self._state = path.with_name(f".{path.name}.unfinished")
         self._note = self._state / "note.json"
