@@ -54,8 +54,8 @@ class PredictionFile:
     """The file at `path`, opened for this run and these options; a context.
 
     Raises:
-        ConfigError, DataError: as for `kind_of`; or the file is finished, another run's, made with other options, or being
-            written by another process.
+        ConfigError, DataError: as for `kind_of`; or the file is finished, another run's, made with other options, or
+            being written by another process.
     """
 
     def __init__(self, path: Path, run: Run, config: PredictConfig) -> None:
