@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,25 @@ KNOWN_SETTINGS = Settings(data=DataConfig(data=Path("d"))).to_json().keys() | SO
 class Table:
     """Stands in for features.FeatureTable."""
 
-    def __init__(self, embedding: Tensor, hidden: Tensor) -> None:
+    def __init__(self, embedding: Tensor, hidden: Tensor, hashes: Sequence[str] | None = None) -> None:
         self.embedding = embedding
         self.hidden = hidden
-        self.hashes = tuple(f"{index:064x}" for index in range(len(embedding)))
+        contents = (hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in embedding)
+        self.hashes = tuple(hashes if hashes is not None else contents)
 
     def __len__(self) -> int:
         return len(self.embedding)
 
     def subset(self, indices: Sequence[int]) -> Table:
-        return Table(self.embedding[list(indices)], self.hidden[list(indices)])
+        rows = list(indices)
+        return Table(self.embedding[rows], self.hidden[rows], [self.hashes[row] for row in rows])
+
+    def joined(self, other: Table) -> Table:
+        return Table(
+            torch.cat([self.embedding, other.embedding]),
+            torch.cat([self.hidden, other.hidden]),
+            self.hashes + other.hashes,
+        )
 
 
 def settings(**changes: Any) -> Settings:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_har.methods.base import Batch, Classifier, GradientMethod, LabelledImages, Method, Task
+from clip_har.methods.base import Batch, Classifier, GradientMethod, Method, Task
 from clip_har.methods.clip_adapter import REDUCTION, RESIDUAL_RATIO, ClipAdapter
+from clip_har.methods.labelled_images import LabelledImages
 from clip_har.methods.tip_adapter import BETAS, CacheClassifier, TipAdapter, TipAdapterF, held_out_loss, search
 from tasks import Table, make_task, settings
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.methods.base import Batch, ClassifierContext, LabelledImages, Task
+from clip_har.methods.base import Batch, ClassifierContext, Task
 from clip_har.methods.coop import CONTEXT_VECTORS, CoOp, PromptLearner, context_tokens
+from clip_har.methods.labelled_images import LabelledImages
 from samples import MODEL_CONFIG, write_model
 from tasks import Table, given, settings
 

@@ -53,6 +53,7 @@ LAYERS = (
     "legacy_checkpoint",
     "protocol",
     "run_card",
+    "out_of_fold",
     "training_states",
     "checkpoint",
     "evaluation",

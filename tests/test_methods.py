@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import nn
 
 from clip_har.config import METHOD_NAMES
-from clip_har.methods import METHODS, Batch, GradientMethod, LabelledImages, SolvedMethod, Task
+from clip_har.methods import METHODS, Batch, GradientMethod, SolvedMethod
 from clip_har.methods.embedding_lora import EmbeddingLora, Lora
-from clip_har.methods.linear_probe import INVERSE_REGULARISATION, LinearProbe, LinearProbeClassifier
-from tasks import Table, make_task, settings
+from tasks import make_task, settings
 
 
 def test_the_dict_and_the_configuration_name_the_same_methods() -> None:
@@ -28,7 +24,7 @@ def test_the_dict_and_the_configuration_name_the_same_methods() -> None:
     assert all(METHODS[name].name == name for name in METHODS)
 
 
-@pytest.mark.parametrize("name", ["zero-shot", "lora", "linear-probe"])
+@pytest.mark.parametrize("name", ["zero-shot", "lora", "linear-probe", "gda", "ridge"])
 def test_saved_tensors_restore_the_same_answers(name: str) -> None:
     task = make_task()
     method = METHODS[name](settings())
@@ -143,55 +139,6 @@ def test_peft_loads_the_lora_adapter_without_us(tmp_path: Path) -> None:
     text_CD = F.normalize(heads.base_model.model.text(task.prompts_CD), dim=-1)
     logits_NC = heads.base_model.model.logit_scale.exp() * image_ND @ text_CD.T
     torch.testing.assert_close(logits_NC.softmax(-1), classifier.probabilities(task.val))
-
-
-# --- linear probe ---------------------------------------------------------------------------------------
-
-
-def solve(task: Task) -> list[tuple[str, float, Mapping[str, Tensor]]]:
-    method = LinearProbe(settings())
-    classifier = method.build(task)
-    return [
-        (
-            candidate.description,
-            candidate.train_loss,
-            {k: v.clone() for k, v in classifier.state_dict().items()},
-        )
-        for candidate in method.solve(classifier, task)
-    ]
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_the_probe_is_the_logistic_regression_of_a_fresh_fit(classes: int) -> None:
-    """Warm starts and folding the scaling into the weights change nothing but the time."""
-    task = make_task(classes=classes, per_class=15)
-    hidden_NH, labels_N = task.train.table.hidden.numpy(), task.train.labels_N.numpy()
-    length = math.sqrt((hidden_NH**2).sum(axis=1).mean())
-    for inverse, (_, _, state) in zip(INVERSE_REGULARISATION, solve(task), strict=True):
-        if inverse > 10:  # nearly unregularised: the optimum is flat
-            continue
-        fresh = LogisticRegression(C=inverse, max_iter=5000, tol=1e-6).fit(hidden_NH / length, labels_N)
-        expected = fresh.predict_proba(task.val.table.hidden.numpy() / length)
-        classifier = LinearProbeClassifier(hidden_NH.shape[1], classes)
-        classifier.load_state_dict(dict(state))
-        actual = classifier.probabilities(task.val).numpy()
-        np.testing.assert_allclose(actual, expected, atol=5e-3)
-
-
-def test_less_regularisation_fits_the_training_images_better() -> None:
-    losses = [loss for _, loss, _ in solve(make_task())]
-    assert losses == sorted(losses, reverse=True)
-    assert len(losses) == LinearProbe.candidates
-
-
-def test_the_probe_starts_from_the_prompts_where_features_and_prompts_share_a_space() -> None:
-    task = make_task()
-    shared = Table(task.train.table.embedding, task.train.table.embedding)
-    images = LabelledImages(table=shared, labels_N=task.train.labels_N)  # type: ignore[arg-type]
-    same_space = replace(task, train=images)
-    classifier = LinearProbe(settings()).build(same_space)
-    torch.testing.assert_close(classifier.linear.weight.detach(), 20.0 * task.prompts_CD)
-    assert LinearProbe(settings()).build(task).linear.weight.abs().max() == 0
 
 
 def test_methods_say_how_they_are_trained() -> None:

@@ -240,6 +240,6 @@ def test_a_solver_yields_its_candidates_and_continues_after_those_done() -> None
     task = make_task(per_class=10)
     second = Snapshot(tensors={}, values={"epoch": 2})
     all_states = [(s.epoch, s.description) for s in fit(method, method.build(task), task, method.settings)]
-    assert [epoch for epoch, _ in all_states] == list(range(1, LinearProbe.candidates + 1))
+    assert [epoch for epoch, _ in all_states] == list(range(1, method.candidates + 1))
     rest = [(s.epoch, s.description) for s in fit(method, method.build(task), task, method.settings, resume=second)]
     assert rest == all_states[2:]

@@ -60,6 +60,13 @@ class ImageFeatures:
     hidden_BH: Tensor | None
     """Float32 features before the projection, where the tower has one."""
 
+    def of_kind(self, kind: str) -> Tensor:
+        """What a classifier reads: "embedding", "hidden" (embeddings where there is no projection), or "both"."""
+        hidden_BH = self.embedding_BD if self.hidden_BH is None else self.hidden_BH
+        if kind == "both":
+            return torch.cat([self.embedding_BD, hidden_BH], dim=1)
+        return hidden_BH if kind == "hidden" else self.embedding_BD
+
 
 class Backbone:
     """A frozen image encoder and text encoder.

@@ -26,7 +26,8 @@ from clip_har.images import Preprocessing
 from clip_har.integrity import file_sha256
 from clip_har.known_models import load_for_run
 from clip_har.legacy_checkpoint import is_checkpoint_file
-from clip_har.methods import METHODS, Classifier, ClassifierContext, Method, Source, create_method
+from clip_har.methods import METHODS, Classifier, ClassifierContext, Method, OutOfFold, Source, create_method
+from clip_har.out_of_fold import OUT_OF_FOLD_FILE, load_out_of_fold
 from clip_har.prompts import class_phrase
 from clip_har.protocol import Protocol, hash_prompts
 from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
@@ -158,6 +159,13 @@ class Run:
         except OSError as error:
             raise RunError(f"{self.folder / self.weights_file} cannot be read", remedy=RESTORE) from error
 
+    def out_of_fold(self) -> OutOfFold | None:
+        """What cross-validation answered, where the run was then fitted on all its images; RunError if damaged."""
+        if not self.settings.refit:
+            return None
+        check_files(self.folder, self.card, [OUT_OF_FOLD_FILE])
+        return load_out_of_fold(self.folder)
+
     def as_source(self) -> Source:
         """What a method that starts from this run needs."""
         return Source(method=self.method, tensors=self.tensors())
@@ -274,7 +282,7 @@ def other_files(folder: Path) -> list[str]:
     """Names in a folder that no run writes."""
     if not folder.is_dir():
         return []
-    own = {*_RECORDED, *_weights_files(), CARD_NAME, "adapter_config.json", "wandb_id.txt"}
+    own = {*_RECORDED, OUT_OF_FOLD_FILE, *_weights_files(), CARD_NAME, "adapter_config.json", "wandb_id.txt"}
     own |= {"last", "answers", "eval", "explain", "explain-images", "tensorboard", "wandb"}
     return sorted(path.name for path in folder.iterdir() if path.name not in own and not path.name.startswith("."))
 
@@ -333,12 +341,12 @@ def save_prompts(folder: Path, prompts_CD: Tensor) -> None:
 
 def recorded_files(method: Method, extra: Iterable[str]) -> tuple[str, ...]:
     """Names of the files whose checksums are on the card of a finished run, where they exist."""
-    return (*_RECORDED, method.weights_file, *extra)
+    return (*_RECORDED, OUT_OF_FOLD_FILE, method.weights_file, *extra)
 
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run that saved no state may have left behind."""
-    for name in ("hard_pairs.json", "log.jsonl", *_weights_files()):
+    for name in ("hard_pairs.json", "log.jsonl", OUT_OF_FOLD_FILE, *_weights_files()):
         (folder / name).unlink(missing_ok=True)
     for name in ("last", "answers", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -89,6 +89,11 @@ class FeatureTable:
         """The features of some of the images, in the order given."""
         return FeatureTable(self._store, [self._hashes[index] for index in indices])
 
+    def joined(self, other: FeatureTable) -> FeatureTable:
+        """These features and then another table's of the same store."""
+        assert self._store is other._store
+        return FeatureTable(self._store, self._hashes + other._hashes)
+
     @cached_property
     def embedding(self) -> Tensor:
         """Unit-length embeddings, float32 [N, D]."""

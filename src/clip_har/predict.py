@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -182,8 +182,7 @@ class Predictor:
         inputs = images_BCHW
         if self._classifier.reads != "image":
             features = self._backbone.encode_images(images_BCHW)
-            reads_hidden = self._classifier.reads == "hidden" and features.hidden_BH is not None
-            inputs = cast(Tensor, features.hidden_BH) if reads_hidden else features.embedding_BD
+            inputs = features.of_kind(self._classifier.reads)
         logits: Tensor = self._classifier(inputs.to(self._backbone.device))
         return logits.float().softmax(dim=-1).cpu()
 

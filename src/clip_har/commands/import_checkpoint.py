@@ -203,6 +203,6 @@ def _measured(out: Path, card: RunCard, experiment: Experiment, progress: Progre
     assert answers_NC is not None
     return dataclasses.replace(
         card,
-        validation=figures_on(answers_NC, val, len(experiment.dataset.classes)),
+        validation=figures_on(answers_NC, val.labels_N, len(experiment.dataset.classes)),
         confidence=fit_calibration(run, answering, experiment).to_json(),
     )

@@ -53,6 +53,10 @@ class TrainConfig:
     shots: WholeNumber | None = setting(None, at_least(1))
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
     all."""
+    refit: bool | None = None
+    """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
+    linear-probe). Use --no-refit if your images come in groups, such as frames of one video, that your val split keeps
+    apart. Default: yes; with --shots no."""
     hold_out: Names | None = None
     """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
     with --split-seed. Default: none."""
@@ -117,6 +121,9 @@ class CompareConfig:
     shots: WholeNumber | None = setting(None, at_least(1))
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
     all."""
+    refit: bool | None = None
+    """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
+    linear-probe). Default: yes; with --shots no."""
     hold_out: Names | None = None
     """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
     with --split-seed. Default: none."""

@@ -9,6 +9,8 @@ METHOD_CLASSES: dict[str, str] = {
     "zero-shot": "clip_har.methods.zero_shot:ZeroShot",
     "lora": "clip_har.methods.embedding_lora:Lora",
     "linear-probe": "clip_har.methods.linear_probe:LinearProbe",
+    "gda": "clip_har.methods.gda:Gda",
+    "ridge": "clip_har.methods.ridge:Ridge",
     "full": "clip_har.methods.full:FullFineTuning",
     "two-tier": "clip_har.methods.full:TwoTier",
     "lp-ft": "clip_har.methods.lp_ft:LpFt",

@@ -121,6 +121,7 @@ class Settings:
     engine: EngineConfig = field(default_factory=EngineConfig)
     start_from: Path | None = None
     shots: int | None = setting(None, at_least(1))
+    refit: bool = False
     hold_out: tuple[str, ...] | None = None
     seed: int = 0
     out: Path | None = None
@@ -164,8 +165,12 @@ SETTINGS_OF: Mapping[type, type] = {
 """Group of a config -> the same without gaps."""
 
 
-def resolve(config: TrainConfig, defaults: Defaults) -> Settings:
-    """Settings without gaps: what the config gives, else the defaults."""
+def resolve(config: TrainConfig, defaults: Defaults, *, refits: bool = False) -> Settings:
+    """Settings without gaps: what the config gives, else the defaults.
+
+    Args:
+        refits: whether the method can be fitted on train and val together.
+    """
     return Settings(
         data=config.data,
         backbone=config.backbone,
@@ -177,6 +182,7 @@ def resolve(config: TrainConfig, defaults: Defaults) -> Settings:
         engine=config.engine,
         start_from=config.start_from,
         shots=config.shots,
+        refit=refits and (config.shots is None if config.refit is None else config.refit),
         hold_out=config.hold_out,
         seed=config.seed,
         out=config.out,

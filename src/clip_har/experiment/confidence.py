@@ -51,7 +51,9 @@ def run_calibration(run: checkpoint.Run, answering: Predictions, experiment: Exp
 
 
 def fit_calibration(run: checkpoint.Run, answering: Predictions, experiment: Experiment) -> Calibration:
-    """The run's calibration, fitted on the validation images."""
+    """The run's calibration, fitted on what cross-validation answered, else on the validation images."""
+    if (found := run.out_of_fold()) is not None:
+        return calibrate(found.probabilities_NC.numpy(), found.labels_N.numpy())
     val = experiment.images("val")
     answers_NC = answering.finetuned(val)
     if answers_NC is None:

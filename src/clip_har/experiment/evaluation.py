@@ -83,7 +83,9 @@ def evaluate_prepared(
 def _validation_level(run: checkpoint.Run | None, answering: Predictions, experiment: Experiment) -> float | None:
     """Zero-shot's accuracy on the images that the run's log is about; None where these are not here."""
     own = run is not None and run.card.manifest_sha256 == experiment.whole.manifest_hash()
-    if not own or not experiment.dataset.counts()["val"]:
+    if run is None or not own or not experiment.dataset.counts()["val"]:
+        return None
+    if run.settings.refit:  # its log is about cross-validation
         return None
     val = experiment.images("val")
     return float(is_correct(answering.baseline(val), val.labels_N.numpy()).mean())

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har import checkpoint, distributed
-from clip_har.backbone import capture_hidden
+from clip_har.backbone import ImageFeatures, capture_hidden
 from clip_har.config import ExplainConfig
 from clip_har.config.converters import PlaneMethod
 from clip_har.csv_cells import csv_text
@@ -258,8 +258,8 @@ class Explainer:
         def logits_of(images_BCHW: Tensor) -> Tensor:
             with capture_hidden(visual) as captured:
                 embedding_BD = F.normalize(backbone.model.encode_image(images_BCHW).float(), dim=-1)  # type: ignore[operator]
-            inputs = captured.get("hidden", embedding_BD) if classifier.reads == "hidden" else embedding_BD
-            return classifier(inputs.float())  # type: ignore[no-any-return]
+            features = ImageFeatures(embedding_BD=embedding_BD, hidden_BH=captured.get("hidden"))
+            return classifier(features.of_kind(classifier.reads).float())  # type: ignore[no-any-return]
 
         return logits_of, visual, backbone.device
 

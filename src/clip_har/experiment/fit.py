@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clip_har import checkpoint, distributed
 from clip_har.backbone import resolve_precision
@@ -18,7 +20,8 @@ from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
 from clip_har.experiment.setup import Experiment
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.interrupts import deferred_interrupts
-from clip_har.methods import Classifier, GradientMethod, LabelledImages, Method, SolvedMethod, Task
+from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
+from clip_har.out_of_fold import save_out_of_fold
 from clip_har.progress import Progress
 from clip_har.tracking import Tracker, trackers
 from clip_har.trainer import Engine, TrainState, fit
@@ -122,7 +125,10 @@ class TrainingRun:
 
     def _follow(self, states: Iterator[TrainState], first: TrainState) -> None:
         """Show, validate and save as the training goes; stop where validation no longer improves."""
-        zero_shot = f"{validation(self._zero_shot, self.task)['val_accuracy']:.1%}"
+        judged = self.task
+        if self.settings.refit:
+            judged = dataclasses.replace(judged, val=judged.train.joined(judged.val))
+        zero_shot = f"{validation(self._zero_shot, judged)['val_accuracy']:.1%}"
         images, started = 0, time.perf_counter()
         unit = "candidates" if isinstance(self.method, SolvedMethod) else "steps"
         shown_as = self._progress.bar(f"Training {self.method.name}", total=first.total_steps, unit=unit)
@@ -159,7 +165,7 @@ class TrainingRun:
             if last is not None:
                 if self._best() is None:
                     with last.kept_weights():
-                        self._keep(last.classifier, last.step)
+                        self._keep(last)
                 self._save_state(last)
             raise
 
@@ -186,14 +192,15 @@ class TrainingRun:
             what = f"{self.method.name}: epoch {entry['epoch']}/{self.settings.optimizer.epochs}"
         loss = "" if entry["train_loss"] is None else f"  loss {entry['train_loss']:.4f}"
         best = "  best so far" if entry["best"] else ""
-        return f"{what}{loss}  validation accuracy {entry['val_accuracy']:.2%} (zero-shot {zero_shot}){best}"
+        judged_by = "cross-validated" if self.settings.refit else "validation"
+        return f"{what}{loss}  {judged_by} accuracy {entry['val_accuracy']:.2%} (zero-shot {zero_shot}){best}"
 
     def _close_epoch(self, state: TrainState, rate: float) -> Mapping[str, Any]:
         """Validate, keep the weights if they are the best so far, mine again, log, and save the state."""
         with state.kept_weights():
             entry = self._entry(state, rate)
             if entry["best"]:
-                self._keep(state.classifier, state.step)
+                self._keep(state)
             due = (
                 state.epoch % self.settings.augmentation.hard_pairs_every == 0
                 and state.epoch < self.settings.optimizer.epochs
@@ -217,7 +224,7 @@ class TrainingRun:
             "lr": state.lr,
             "seconds": state.seconds,
             "images_per_second": rate,
-            **validation(state.classifier, self.task),
+            **self._figures(state),
         }
         if state.description:  # a solver's candidate has no learning rate, and goes through no batches
             entry |= {"candidate": state.description, "lr": None, "images_per_second": None}
@@ -227,9 +234,18 @@ class TrainingRun:
             best["best"] = False
         return entry
 
-    def _keep(self, classifier: Classifier, step: int) -> None:
+    def _figures(self, state: TrainState) -> dict[str, float]:
+        """How the classifier does on the validation split, or did in cross-validation."""
+        found = state.out_of_fold
+        if found is None:
+            return validation(state.classifier, self.task)
+        return figures_on(found.probabilities_NC.numpy(), found.labels_N, len(self.task.classes))
+
+    def _keep(self, state: TrainState) -> None:
         if distributed.is_main():
-            self._best_weights = save_best(self.folder, self.method, classifier, step)
+            if state.out_of_fold is not None:  # before the weights: a resumed run comes here again for this candidate
+                save_out_of_fold(self.folder, state.out_of_fold)
+            self._best_weights = save_best(self.folder, self.method, state.classifier, state.step)
 
     def _rank(self, entry: Mapping[str, Any]) -> tuple[float, float]:
         return rank(entry, self.method.chosen_by if isinstance(self.method, SolvedMethod) else "val_macro_f1")
@@ -306,17 +322,18 @@ def training_precision(asked: str, device: torch.device, classifier: Classifier)
 
 def rank(entry: Mapping[str, Any], chosen_by: str = "val_macro_f1") -> tuple[float, float]:
     """Higher is better: a figure on validation, then the lower loss."""
-    return entry[chosen_by], -entry["val_loss"]
+    figure = entry[chosen_by]
+    return -figure if chosen_by == "val_loss" else figure, -entry["val_loss"]
 
 
 def validation(classifier: Classifier, task: Task) -> dict[str, float]:
     """How a classifier does on the validation split: loss, accuracy, macro F1, and the most given answer's share."""
-    return figures_on(classifier.probabilities(task.val).numpy(), task.val, len(task.classes))
+    return figures_on(classifier.probabilities(task.val).numpy(), task.val.labels_N, len(task.classes))
 
 
-def figures_on(probabilities_NC: FloatArray, images: LabelledImages, classes: int) -> dict[str, float]:
-    """The same for class probabilities of a validation split's images."""
-    figures = validation_figures(probabilities_NC, images.labels_N.numpy(), classes)
+def figures_on(probabilities_NC: FloatArray, labels_N: Tensor, classes: int) -> dict[str, float]:
+    """The same for class probabilities of images that a classifier was not fitted on."""
+    figures = validation_figures(probabilities_NC, labels_N.numpy(), classes)
     return {
         "val_loss": figures.loss,
         "val_accuracy": figures.accuracy,

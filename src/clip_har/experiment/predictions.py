@@ -49,7 +49,10 @@ class Predictions:
         return probabilities
 
     def finetuned(self, images: LabelledImages) -> FloatArray | None:
-        """The run's class probabilities, float32 [N, C]; None without a trained run."""
+        """The run's class probabilities, float32 [N, C]; None without a trained run.
+
+        For images that it was fitted on after cross-validation, these are cross-validation's.
+        """
         if self.run is None:
             return None
         kept = self.run.folder / "answers" / f"{self._key(self.run, images)}.npy"
@@ -57,6 +60,7 @@ class Predictions:
         if all(distributed.gather_objects(known_NC is not None)):  # all processes take the same way
             return known_NC
         answers_NC: npt.NDArray[np.float32] = self.classifier.probabilities(images, progress=self._progress).numpy()
+        self._replace_answers_for_its_own(self.run, images, answers_NC)
         if self._keep and self.classifier.reads == "image" and distributed.is_main():
             content = io.BytesIO()
             np.save(content, answers_NC)
@@ -78,6 +82,18 @@ class Predictions:
         assert self.run is not None
         device = self._experiment.model.backbone.device
         return self.run.classifier(model=self._experiment.model.backbone.info.name, device=str(device)).to(device)
+
+    @staticmethod
+    def _replace_answers_for_its_own(run: checkpoint.Run, images: LabelledImages, answers_NC: FloatArray) -> None:
+        """Where the run was fitted on an image after cross-validation, give it cross-validation's answer."""
+        found = run.out_of_fold()
+        if found is None or (images.files is not None and images.files.corruption is not None):
+            return
+        row_of = {sha256: row for row, sha256 in enumerate(found.hashes)}
+        pairs = [(index, row_of[sha256]) for index, sha256 in enumerate(images.table.hashes) if sha256 in row_of]
+        if pairs:
+            indices, rows = zip(*pairs, strict=True)
+            answers_NC[list(indices)] = found.probabilities_NC[list(rows)].numpy()
 
     def _known(self, path: Path, images: LabelledImages) -> FloatArray | None:
         """The predictions saved earlier, if they are whole."""

@@ -96,7 +96,7 @@ def train_prepared(
 def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | None, Settings]:
     """The run that is started from, if any, and the settings without gaps."""
     method = method_class(config.method, config)
-    settings = resolve(config, method.defaults(config, experiment.model.backbone))
+    settings = resolve(config, method.defaults(config, experiment.model.backbone), refits=method.refits)
     if method.starts_from is None:
         return None, settings
     if config.start_from is None:

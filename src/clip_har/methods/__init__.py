@@ -8,14 +8,13 @@ from clip_har.methods.base import (
     Classifier,
     ClassifierContext,
     GradientMethod,
-    InputKind,
     InterpolatedMethod,
-    LabelledImages,
     Method,
     SolvedMethod,
     Source,
     Task,
 )
+from clip_har.methods.labelled_images import InputKind, LabelledImages, OutOfFold
 from clip_har.methods.registry import METHODS, create_method, method_class
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
     "InterpolatedMethod",
     "LabelledImages",
     "Method",
+    "OutOfFold",
     "SolvedMethod",
     "Source",
     "Task",

@@ -9,7 +9,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,42 +19,15 @@ from clip_har import distributed
 from clip_har.backbone import Backbone
 from clip_har.config import AugmentConfig, Defaults, OptimizerConfig, Settings, TrainConfig
 from clip_har.errors import ConfigError
-from clip_har.features import FeatureTable
-from clip_har.images import ImageFiles
+from clip_har.methods.labelled_images import InputKind, LabelledImages, OutOfFold
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import class_phrase
 
 # Shapes: B images of a batch, N of a split, C classes, T prompt templates, D embedding width, H width before the
 # projection.
 
-InputKind = Literal["embedding", "hidden", "image"]
-
 MAX_LOGIT_SCALE = 100.0
 """CLIP's own bound on the learned logit scale (arXiv 2103.00020, section 2.5)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledImages:
-    """One split: cached features, class indices (int64 [N]) and the image files, in the same order."""
-
-    table: FeatureTable
-    labels_N: Tensor
-    views: tuple[FeatureTable, ...] = ()
-    """Cached features of augmented views, one table per view."""
-    files: ImageFiles | None = None
-    """What classifiers that read images need."""
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
-
-    def subset(self, indices: list[int]) -> LabelledImages:
-        """Some of the images, in the order given."""
-        return LabelledImages(
-            table=self.table.subset(indices),
-            labels_N=self.labels_N[indices],
-            views=tuple(view.subset(indices) for view in self.views),
-            files=self.files.subset(indices) if self.files else None,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +77,7 @@ class Batch:
     """The images of one forward pass, on the device."""
 
     inputs: Tensor
-    """What the classifier reads: features [B, D] or [B, H], or preprocessed images [B, 3, H, W]."""
+    """What the classifier reads: features [B, D], [B, H] or [B, D + H], or preprocessed images [B, 3, H, W]."""
     labels_B: Tensor
     """Class indices, int64."""
     weights_B: Tensor
@@ -129,7 +102,8 @@ class Classifier(nn.Module, ABC):
     """What it `reads` of B images -> logits [B, C]."""
 
     reads: ClassVar[InputKind] = "embedding"
-    """Unit-length embeddings [B, D], features before the projection [B, H], or preprocessed images [B, 3, H, W]."""
+    """Unit-length embeddings [B, D], features before the projection [B, H], both side by side [B, D + H], or
+    preprocessed images [B, 3, H, W]."""
 
     small: ClassVar[bool] = True
     """Whether a step is so little work that threads cost more than they give."""
@@ -167,8 +141,7 @@ class Classifier(nn.Module, ABC):
         if self.reads == "image":
             probabilities_NC = self._of_files(images, progress)
         else:
-            features = images.table.embedding if self.reads == "embedding" else images.table.hidden
-            parts = [self._answer(part) for part in features.split(chunk)]
+            parts = [self._answer(part) for part in images.features(self.reads).split(chunk)]
             probabilities_NC = torch.cat(parts)
         self.train(was_training)
         return probabilities_NC
@@ -214,6 +187,8 @@ class Method(ABC):
     """Whether it does so for every name; else `restore` may fail for long ones."""
     starts_from: ClassVar[str | None] = None
     """Method or preset of the run that a comparison starts it from; None where it starts from the model alone."""
+    refits: ClassVar[bool] = False
+    """Whether it can choose its settings by cross-validation and then be fitted on train and val together."""
     cheaper_rival: ClassVar[str | None] = None
     """A method that costs less and was more accurate wherever the two were compared (docs/methods.md)."""
     purpose_of_source: ClassVar[str] = ""
@@ -247,6 +222,7 @@ class Method(ABC):
         groups = (given.lora, given.optimizer, given.augmentation)
         named = {item.name: getattr(group, item.name) for group in groups for item in dataclasses.fields(group)}
         named["start_from"] = given.start_from if cls.starts_from is None else None
+        named["refit"] = (given.refit or None) if not cls.refits else None
         return tuple(name for name, value in named.items() if value is not None and name not in read)
 
     @classmethod
@@ -354,7 +330,7 @@ class SolvedMethod(Method):
     candidates: ClassVar[int]
     """How many candidates `solve` yields."""
     chosen_by: ClassVar[str] = "val_macro_f1"
-    """The validation figure by which the candidate is chosen."""
+    """The validation figure by which the candidate is chosen; of a loss the lowest, else the highest."""
 
     @abstractmethod
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
@@ -368,6 +344,8 @@ class Candidate:
     description: str
     """What distinguishes it, such as "C=0.1"."""
     train_loss: float
+    out_of_fold: OutOfFold | None = None
+    """Where cross-validation judges the candidate, in place of the validation split."""
 
 
 class InterpolatedMethod(SolvedMethod):

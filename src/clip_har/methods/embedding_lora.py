@@ -24,11 +24,11 @@ from clip_har.methods.base import (
     Classifier,
     ClassifierContext,
     GradientMethod,
-    LabelledImages,
     Method,
     Task,
     weighted_cross_entropy,
 )
+from clip_har.methods.labelled_images import LabelledImages
 
 # Shapes: B images, C classes, D embedding width, R rank.
 

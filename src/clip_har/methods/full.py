@@ -13,15 +13,8 @@ from torch import Tensor
 
 from clip_har.backbone import Backbone
 from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settings, TrainConfig
-from clip_har.methods.base import (
-    OF_GRADIENT_METHODS,
-    Batch,
-    Classifier,
-    ClassifierContext,
-    GradientMethod,
-    InputKind,
-    Task,
-)
+from clip_har.methods.base import OF_GRADIENT_METHODS, Batch, Classifier, ClassifierContext, GradientMethod, Task
+from clip_har.methods.labelled_images import InputKind
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
 

@@ -2,103 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from clip_har.config import Settings, TrainConfig
-from clip_har.methods.base import Candidate, Classifier, ClassifierContext, InputKind, SolvedMethod, Task
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
+from clip_har.memory import one_thread
+from clip_har.methods.base import Task
+from clip_har.methods.linear_heads import Head, LinearHeadMethod
 
 # Shapes: N images, C classes, H width of the features.
 
-INVERSE_REGULARISATION = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
-"""Candidates for scikit-learn's C, on features scaled to a mean squared length of 1; chosen on validation."""
+INVERSE_REGULARISATION = (10.0, 30.0, 100.0, 1000.0, 1.0)
+"""Candidates for C, which divides the penalty, on features of unit length."""
 MAX_ITERATIONS = 1000
+GRADIENT_TOLERANCE = 1e-4
+"""Of the mean loss, in the solver's coordinates."""
+KEPT_CORRECTIONS = 20
 
 
-class LinearProbeClassifier(Classifier):
-    """logits = W x + b, on the unscaled features."""
-
-    reads = "hidden"
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, classes)
-
-    def forward(self, hidden_BH: Tensor) -> Tensor:
-        return self.linear(hidden_BH)  # type: ignore[no-any-return]
-
-
-class LinearProbe(SolvedMethod):
-    """The linear evaluation of Radford et al. 2021 (arXiv 2103.00020, appendix A.3): L-BFGS, L2 swept on validation.
-
-    Each candidate starts from the one before; the first from the zero-shot classifier where the tower has no
-    projection, so that features and prompts share a space.
-    """
+class LinearProbe(LinearHeadMethod):
+    """The linear evaluation of Radford et al. 2021 (arXiv 2103.00020, appendix A.3): L-BFGS, L2 swept."""
 
     name = "linear-probe"
-    answers_new_names = False
     source = "arXiv 2103.00020"
-    candidates = len(INVERSE_REGULARISATION)
+    penalties = INVERSE_REGULARISATION
+    symbol = "C"
 
-    @classmethod
-    def reads(cls, config: TrainConfig | Settings) -> InputKind:
-        del config
-        return "hidden"
-
-    def build(self, task: Task) -> LinearProbeClassifier:
-        classifier = LinearProbeClassifier(task.train.table.hidden.shape[1], len(task.classes))
-        nn.init.zeros_(classifier.linear.weight)
-        nn.init.zeros_(classifier.linear.bias)
-        if classifier.linear.weight.shape == task.prompts_CD.shape and _same_space(task):
-            with torch.no_grad():
-                classifier.linear.weight.copy_(task.logit_scale * task.prompts_CD)
-        return classifier
-
-    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> LinearProbeClassifier:
-        del frame
-        classes, width = tensors["linear.weight"].shape
-        classifier = LinearProbeClassifier(width, classes)
-        classifier.load_state_dict(dict(tensors))
-        return classifier
-
-    def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
-        from sklearn.linear_model import LogisticRegression  # slow to import, and predicting does not need it
-
-        assert isinstance(classifier, LinearProbeClassifier)
-        features_NH = task.train.table.hidden
-        labels_N = task.train.labels_N
-        length = float(features_NH.square().sum(dim=1).mean().sqrt()) or 1.0
-        scaled_NH = (features_NH / length).numpy()
-        model = LogisticRegression(max_iter=MAX_ITERATIONS, tol=1e-4, warm_start=True, random_state=task.seed)
-        if len(task.classes) > 2:  # scikit-learn keeps one row of weights for two classes
-            model.coef_ = classifier.linear.weight.detach().numpy().astype(scaled_NH.dtype) * length
-            model.intercept_ = np.zeros(len(task.classes), dtype=scaled_NH.dtype)
-        for inverse in INVERSE_REGULARISATION:
-            model.set_params(C=inverse)
-            model.fit(scaled_NH, labels_N.numpy())
-            _copy_solution(model, classifier, length)
-            with torch.inference_mode():
-                loss = nn.functional.cross_entropy(classifier(features_NH), labels_N)
-            yield Candidate(description=f"C={inverse:g}", train_loss=float(loss))
+    def path(self, features_NH: Tensor, labels_N: Tensor, classes: int) -> Iterator[Head]:
+        solver = _Logistic(features_NH, labels_N, classes)
+        for inverse in self.penalties:
+            yield solver.next(inverse)
 
 
-def _same_space(task: Task) -> bool:
-    return task.train.table.hidden is task.train.table.embedding or torch.equal(
-        task.train.table.hidden[:1], task.train.table.embedding[:1]
-    )
+class _Logistic:
+    """Minimises the sum of cross-entropies + |W|^2 / (2 C) for one C after the other, each from the solution before.
+
+    L-BFGS (Liu & Nocedal 1989, doi 10.1007/BF01589116) in coordinates V with W = L^-T V, where L L' bounds the loss's
+    curvature (Boehning 1992, doi 10.1007/BF00048682): a fraction of the iterations that it needs in W.
+    """
+
+    def __init__(self, features_NH: Tensor, labels_N: Tensor, classes: int) -> None:
+        self._features_NH = features_NH
+        self._targets_NC = F.one_hot(labels_N, classes).float()
+        self._gram_HH = features_NH.T @ features_NH
+        width = features_NH.shape[1]
+        self._head = Head(weight_CH=torch.zeros(classes, width), bias_C=torch.zeros(classes))
+        self._factor_HH = torch.eye(width)
+        self._inverse = 1.0
+
+    def next(self, inverse: float) -> Head:
+        """The solution for another C."""
+        self._inverse = inverse
+        curvature_HH = self._gram_HH / self._targets_NC.shape[1]  # half the Gram matrix, at twice a class's share
+        curvature_HH.diagonal().add_(1 / inverse)
+        self._factor_HH = torch.linalg.cholesky(curvature_HH)
+        self._head = self._minimise()
+        return self._head
+
+    def _minimise(self) -> Head:
+        from scipy.optimize import minimize  # slow to import, and predicting does not need it
+
+        features_NH, targets_NC = self._features_NH, self._targets_NC
+        factor_HH, inverse, count = self._factor_HH, self._inverse, len(targets_NC)
+        classes, width = self._head.weight_CH.shape
+
+        def weights(point: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+            turned_XC = torch.from_numpy(point).float().view(width + 1, classes)
+            return torch.linalg.solve_triangular(factor_HH.T, turned_XC[:-1], upper=True), turned_XC[-1]
+
+        def loss_and_gradient(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+            weight_HC, bias_C = weights(point)
+            log_NC = torch.addmm(bias_C, features_NH, weight_HC).log_softmax(dim=1)
+            error_NC = log_NC.exp() - targets_NC
+            gradient_HC = torch.addmm(weight_HC, features_NH.T, error_NC, beta=1 / inverse)
+            turned_HC = torch.linalg.solve_triangular(factor_HH, gradient_HC, upper=False)
+            loss = -(targets_NC * log_NC).sum() + 0.5 / inverse * weight_HC.square().sum()
+            gradient_XC = torch.cat([turned_HC, error_NC.sum(dim=0)[None]])
+            return float(loss) / count, gradient_XC.div(count).double().flatten().numpy()
+
+        start_XC = torch.cat([factor_HH.T @ self._head.weight_CH.T, self._head.bias_C[None]])
+        with one_thread():
+            found = minimize(
+                loss_and_gradient,
+                start_XC.double().flatten().numpy(),
+                jac=True,
+                method="L-BFGS-B",
+                options={
+                    "maxiter": MAX_ITERATIONS,
+                    "maxfun": 2 * MAX_ITERATIONS,
+                    "gtol": GRADIENT_TOLERANCE,
+                    "ftol": 1e-7,
+                    "maxcor": KEPT_CORRECTIONS,
+                },
+            )
+        weight_HC, bias_C = weights(found.x)
+        return Head(weight_CH=weight_HC.T.contiguous(), bias_C=bias_C.clone())
 
 
-def _copy_solution(model: LogisticRegression, classifier: LinearProbeClassifier, length: float) -> None:
-    weight, bias = model.coef_ / length, model.intercept_
-    if len(weight) == 1:  # two classes: the decision function is the second's logit less the first's
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    with torch.no_grad():
-        classifier.linear.weight.copy_(torch.from_numpy(weight))
-        classifier.linear.bias.copy_(torch.from_numpy(bias))
+def probe_of_raw_features(task: Task) -> Head:
+    """The probe of lowest validation loss, fitted on the training images' features as they are.
+
+    The penalty is on features scaled to a mean squared length of 1.
+    """
+    hidden_NH, val_MH = task.train.table.hidden, task.val.table.hidden
+    length = float(hidden_NH.square().sum(dim=1).mean().sqrt()) or 1.0
+    best_loss, best = float("inf"), None
+    solver = _Logistic(hidden_NH / length, task.train.labels_N, len(task.classes))
+    for inverse in sorted(INVERSE_REGULARISATION):
+        head = solver.next(inverse)
+        scaled = Head(weight_CH=head.weight_CH / length, bias_C=head.bias_C)
+        loss = float(F.cross_entropy(scaled(val_MH), task.val.labels_N))
+        if loss < best_loss or best is None:
+            best_loss, best = loss, scaled
+    assert best is not None
+    return best

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
 from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settings, TrainConfig
-from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, InputKind, Task
-from clip_har.methods.linear_probe import LinearProbe, LinearProbeClassifier
+from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task
+from clip_har.methods.labelled_images import InputKind
+from clip_har.methods.linear_probe import probe_of_raw_features
 from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
 
 # Shapes: B images, C classes, H width of the features before the projection.
@@ -64,7 +65,8 @@ def remove_projection(visual: nn.Module) -> bool:
 class LpFt(GradientMethod):
     """Kumar et al. 2022 (arXiv 2202.10054, section 3.4): a head that already fits does not distort the features.
 
-    The probe is `linear-probe`'s best on validation; then tower and head are trained together by cross-entropy.
+    The probe is that of `linear-probe` on the features as they are, the best on validation; then tower and head are
+    trained together by cross-entropy.
     """
 
     name = "lp-ft"
@@ -89,9 +91,12 @@ class LpFt(GradientMethod):
         return "image"
 
     def build(self, task: Task) -> TowerWithHead:
-        probe = self._best_probe(task)
-        classifier = TowerWithHead(task.load_backbone(), probe.linear.in_features, probe.linear.out_features)
-        classifier.head.load_state_dict(probe.linear.state_dict())
+        probe = probe_of_raw_features(task)
+        classes, width = probe.weight_CH.shape
+        classifier = TowerWithHead(task.load_backbone(), width, classes)
+        with torch.no_grad():
+            classifier.head.weight.copy_(probe.weight_CH)
+            classifier.head.bias.copy_(probe.bias_C)
         classifier.requires_grad_(True)
         return classifier
 
@@ -106,17 +111,3 @@ class LpFt(GradientMethod):
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         assert isinstance(classifier, TowerWithHead)
         return tower_groups(classifier, self.settings.optimizer)
-
-    def _best_probe(self, task: Task) -> LinearProbeClassifier:
-        """The candidate with the lowest loss on validation."""
-        probe = LinearProbe(self.settings)
-        classifier = probe.build(task)
-        best_loss, best = float("inf"), classifier.state_dict()
-        for _ in probe.solve(classifier, task):
-            with torch.no_grad():
-                loss = F.cross_entropy(classifier(task.val.table.hidden), task.val.labels_N).item()
-            if loss < best_loss:
-                best_loss = loss
-                best = {key: value.clone() for key, value in classifier.state_dict().items()}
-        classifier.load_state_dict(best)
-        return classifier

@@ -18,15 +18,8 @@ from torch import Tensor, nn
 from clip_har.backbone import Backbone
 from clip_har.config import AugmentSettings, Defaults, LoraSettings, OptimizerSettings, Settings, TrainConfig
 from clip_har.errors import ConfigError
-from clip_har.methods.base import (
-    OF_GRADIENT_METHODS,
-    Batch,
-    Classifier,
-    ClassifierContext,
-    GradientMethod,
-    InputKind,
-    Task,
-)
+from clip_har.methods.base import OF_GRADIENT_METHODS, Batch, Classifier, ClassifierContext, GradientMethod, Task
+from clip_har.methods.labelled_images import InputKind
 from clip_har.methods.lora_targets import ADAPTER, Targets, find_targets
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 

@@ -20,10 +20,10 @@ from clip_har.methods.base import (
     Batch,
     Classifier,
     ClassifierContext,
-    LabelledImages,
     over_files,
     weighted_cross_entropy,
 )
+from clip_har.methods.labelled_images import LabelledImages
 from clip_har.prompts import filled
 from clip_har.text_tower import encode_tokens, mean_prompts, trimmed_tokens
 

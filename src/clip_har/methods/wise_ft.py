@@ -10,16 +10,8 @@ import torch
 from torch import Tensor
 
 from clip_har.config import Settings, SourceSettings, TrainConfig
-from clip_har.methods.base import (
-    Candidate,
-    Classifier,
-    ClassifierContext,
-    InputKind,
-    InterpolatedMethod,
-    Method,
-    Source,
-    Task,
-)
+from clip_har.methods.base import Candidate, Classifier, ClassifierContext, InterpolatedMethod, Method, Source, Task
+from clip_har.methods.labelled_images import InputKind
 from clip_har.methods.registry import create_method, method_class
 
 _DESCRIPTION = "alpha="

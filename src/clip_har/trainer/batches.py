@@ -15,6 +15,7 @@ from clip_har import distributed
 from clip_har.config import AugmentSettings
 from clip_har.hard_pairs import HardPairs, compose, margins
 from clip_har.methods import Batch, InputKind, LabelledImages
+from clip_har.methods.labelled_images import features_of
 
 # Shapes: N training images, B of a batch, C classes.
 
@@ -106,7 +107,7 @@ class Epoch:
             return
         tables = (self._images.table, *self._images.views)
         table = tables[self._number % len(tables)]  # the plain images and their views take turns
-        features_N = table.embedding if self._reads == "embedding" else table.hidden
+        features_N = features_of(table, self._reads)
         for indices_B in batches:
             yield features_N[indices_B]
 

@@ -20,7 +20,7 @@ from clip_har.config import Settings
 from clip_har.errors import RunError, TrainingError
 from clip_har.hard_pairs import HardPairs
 from clip_har.memory import one_thread
-from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
+from clip_har.methods import Classifier, GradientMethod, Method, OutOfFold, SolvedMethod, Task
 from clip_har.trainer.batches import Epoch, epoch_seed
 from clip_har.trainer.ema import MovingAverage
 from clip_har.trainer.engine import Engine
@@ -69,6 +69,8 @@ class TrainState:
     """The weights to validate and keep, in place inside the with block: the moving average where there is one."""
     description: str = ""
     """What distinguishes a solver's candidate."""
+    out_of_fold: OutOfFold | None = None
+    """What a solver's candidate answered in cross-validation."""
 
 
 @dataclass
@@ -332,6 +334,7 @@ def _solve(method: SolvedMethod, classifier: Classifier, task: Task, resume: Sna
             accumulate=0,
             seconds=time.perf_counter() - started,
             description=candidate.description,
+            out_of_fold=candidate.out_of_fold,
             snapshot=_SolvedSnapshot(number),
         )
 

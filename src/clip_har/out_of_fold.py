@@ -1,0 +1,43 @@
+"""RUN/out_of_fold.safetensors: what cross-validation answered for the images that the run was then fitted on.
+
+These answers stand for the run's own wherever its accuracy or confidence on those images is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from clip_har.errors import RunError
+from clip_har.files import write_atomically
+from clip_har.methods import OutOfFold
+
+OUT_OF_FOLD_FILE = "out_of_fold.safetensors"
+
+
+def save_out_of_fold(folder: Path, found: OutOfFold) -> None:
+    """Write the answers into a run folder."""
+    tensors = {"labels_N": found.labels_N.contiguous(), "probabilities_NC": found.probabilities_NC.contiguous()}
+    write_atomically(folder / OUT_OF_FOLD_FILE, save(tensors, {"sha256": json.dumps(found.hashes)}))
+
+
+def load_out_of_fold(folder: Path) -> OutOfFold:
+    """The answers in a run folder.
+
+    Raises:
+        RunError: they are missing or damaged.
+    """
+    path = folder / OUT_OF_FOLD_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            hashes = tuple(json.loads(file.metadata()["sha256"]))
+            labels_N, probabilities_NC = file.get_tensor("labels_N"), file.get_tensor("probabilities_NC")
+        if not len(hashes) == len(labels_N) == len(probabilities_NC):
+            raise ValueError
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        reason = "is damaged" if path.exists() else "is missing"
+        raise RunError(f"{path} {reason}", remedy="Train the run again.") from error
+    return OutOfFold(hashes=hashes, labels_N=labels_N, probabilities_NC=probabilities_NC)
