@@ -89,9 +89,10 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
         return EXIT_DONE
     figures = run.card.validation
     kept = figures.get("candidate") or (f"epoch {figures['epoch']}" if "epoch" in figures else "zero-shot")
+    judged_by = "cross-validated" if figures.get("cross_validated") else "validation"
     output = Output()
     output.line(
-        f"{run.card.method} ({kept}): validation accuracy {figures['val_accuracy']:.2%}, "
+        f"{run.card.method} ({kept}): {judged_by} accuracy {figures['val_accuracy']:.2%}, "
         f"macro F1 {figures['val_macro_f1']:.4f}, {run.card.trainable_params:,} trained parameters"
     )
     next_command = ("clip-har", "evaluate", "--data", str(config.data.data), "--checkpoint", str(run.folder))

@@ -155,6 +155,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
             engine=config.engine,
             start_from=config.start_from,
             shots=config.shots,
+            features=config.features,
             refit=config.refit,
             hold_out=config.hold_out,
             seed=seed,

@@ -119,6 +119,7 @@ def _given(
         backbone=dataclasses.replace(config.backbone, model=model, templates=templates),
         method="lora",
         lora=LoraConfig(placement="embedding", alpha=alpha, renormalise=False),
+        features="embedding",
     )
 
 

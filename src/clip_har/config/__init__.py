@@ -11,7 +11,7 @@ from clip_har.config.commands import (
     QuickstartConfig,
     TrainConfig,
 )
-from clip_har.config.converters import Augment, MethodNames, Precision, known_method, preset_names
+from clip_har.config.converters import Augment, Features, MethodNames, Precision, known_method, preset_names
 from clip_har.config.data_commands import (
     AuditConfig,
     AuditLimits,
@@ -65,6 +65,7 @@ __all__ = [
     "EngineConfig",
     "EvaluateConfig",
     "ExplainConfig",
+    "Features",
     "FetchConfig",
     "ImportConfig",
     "LoraConfig",

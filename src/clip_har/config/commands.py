@@ -12,6 +12,7 @@ from clip_har.config.converters import (
     CORRUPTION_KINDS,
     Budget,
     Corruptions,
+    Features,
     MethodName,
     MethodNames,
     Names,
@@ -53,6 +54,9 @@ class TrainConfig:
     shots: WholeNumber | None = setting(None, at_least(1))
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
     all."""
+    features: Features | None = None
+    """Cached features that lora, clip-adapter and tip-adapter adapt: embedding, or pre-projection (the image features
+    before the projection to embeddings, centred, which tell more classes apart). Default: pre-projection."""
     refit: bool | None = None
     """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
     linear-probe). Use --no-refit if your images come in groups, such as frames of one video, that your val split keeps
@@ -121,6 +125,9 @@ class CompareConfig:
     shots: WholeNumber | None = setting(None, at_least(1))
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
     all."""
+    features: Features | None = None
+    """Cached features that lora, clip-adapter and tip-adapter adapt: embedding, or pre-projection (the image features
+    before the projection to embeddings, centred, which tell more classes apart). Default: pre-projection."""
     refit: bool | None = None
     """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
     linear-probe). Default: yes; with --shots no."""

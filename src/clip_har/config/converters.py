@@ -18,6 +18,7 @@ from clip_har.config.methods import METHOD_CLASSES
 Precision = Literal["auto", "float32", "bfloat16", "float16", "fp16-pure"]
 Loss = Literal["cross-entropy", "supcon", "infonce"]
 Placement = Literal["embedding", "attention", "all"]
+Features = Literal["embedding", "pre-projection"]
 Augment = Literal["none", "light", "strong"]
 Budget = Literal["full", "small"]
 HeldOut = Literal["val", "test"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from clip_har.config.commands import TrainConfig
-from clip_har.config.converters import Augment, Loss, Placement
+from clip_har.config.converters import Augment, Features, Loss, Placement
 from clip_har.config.flat import from_flat_json, to_flat_json
 from clip_har.config.groups import AugmentConfig, BackboneConfig, DataConfig, EngineConfig, LoraConfig, OptimizerConfig
 from clip_har.config.ranges import (
@@ -95,6 +95,7 @@ class Defaults:
     lora: LoraSettings = LoraSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     augmentation: AugmentSettings = AugmentSettings()
+    features: Features = "embedding"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,7 @@ class Settings:
     engine: EngineConfig = field(default_factory=EngineConfig)
     start_from: Path | None = None
     shots: int | None = setting(None, at_least(1))
+    features: Features = "embedding"
     refit: bool = False
     hold_out: tuple[str, ...] | None = None
     seed: int = 0
@@ -182,6 +184,7 @@ def resolve(config: TrainConfig, defaults: Defaults, *, refits: bool = False) ->
         engine=config.engine,
         start_from=config.start_from,
         shots=config.shots,
+        features=config.features or defaults.features,
         refit=refits and (config.shots is None if config.refit is None else config.refit),
         hold_out=config.hold_out,
         seed=config.seed,

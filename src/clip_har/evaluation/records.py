@@ -228,6 +228,8 @@ class EpochRecord:
     seconds: float
     best: bool
     """Whether validation was at its best so far; the weights of the last such epoch are the ones kept."""
+    cross_validated: bool = False
+    """Whether the validation values are those of cross-validation over the training and validation images."""
     candidate: str = ""
     """What distinguishes a solver's candidate, such as "C=0.1"; empty for an epoch."""
 

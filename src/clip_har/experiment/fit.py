@@ -228,6 +228,8 @@ class TrainingRun:
         }
         if state.description:  # a solver's candidate has no learning rate, and goes through no batches
             entry |= {"candidate": state.description, "lr": None, "images_per_second": None}
+        if state.out_of_fold is not None:
+            entry["cross_validated"] = True
         best = self._best()
         entry["best"] = best is None or self._rank(entry) > self._rank(best)
         if entry["best"] and best is not None:
@@ -306,7 +308,8 @@ class TrainingRun:
             where = f"Predictions collapsed after epoch {entry['epoch']}"
             if "candidate" in entry:
                 where = f"Predictions collapsed with {entry['candidate']}"
-            self._progress.warn(f"{where}: {share} of validation images are assigned to one class")
+            judged = "cross-validated" if self.settings.refit else "validation"
+            self._progress.warn(f"{where}: {share} of {judged} images are assigned to one class")
 
 
 def training_precision(asked: str, device: torch.device, classifier: Classifier) -> str:

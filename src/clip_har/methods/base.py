@@ -222,6 +222,7 @@ class Method(ABC):
         groups = (given.lora, given.optimizer, given.augmentation)
         named = {item.name: getattr(group, item.name) for group in groups for item in dataclasses.fields(group)}
         named["start_from"] = given.start_from if cls.starts_from is None else None
+        named["features"] = given.features
         named["refit"] = (given.refit or None) if not cls.refits else None
         return tuple(name for name, value in named.items() if value is not None and name not in read)
 

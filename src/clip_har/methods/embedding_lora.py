@@ -1,7 +1,7 @@
-"""LoRA on the output embeddings: a low-rank residual on each tower's output, trained on cached embeddings.
+"""LoRA on cached features: a low-rank residual on each tower's output embedding.
 
-Nothing below the embeddings changes, so the towers run once and training takes seconds. LoRA in the encoders
-(--placement attention or all) is in tower_lora.py.
+Nothing below changes, so the towers run once and training takes seconds. LoRA in the encoders (--placement attention or
+all) is in tower_lora.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har.config import Settings, TrainConfig
+from clip_har.backbone import Backbone
+from clip_har.config import Defaults, OptimizerSettings, Settings, TrainConfig
 from clip_har.errors import ConfigError
 from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods.base import (
@@ -28,11 +29,13 @@ from clip_har.methods.base import (
     Task,
     weighted_cross_entropy,
 )
-from clip_har.methods.labelled_images import LabelledImages
+from clip_har.methods.centred_features import CentredFeatures, input_kind, split
+from clip_har.methods.labelled_images import InputKind, LabelledImages
 
-# Shapes: B images, C classes, D embedding width, R rank.
+# Shapes: B images, C classes, D embedding width, H width before the projection, R rank.
 
 INIT_STD = 0.01
+PRE_PROJECTION_LR = 3e-3
 
 
 HARMLESS_RANK = 64
@@ -40,14 +43,14 @@ HARMLESS_RANK = 64
 
 
 class LowRankResidual(nn.Module):
-    """x + (alpha / r) B A x (Hu et al. 2021, arXiv 2106.09685, section 4.1), for x of width D.
+    """x + (alpha / r) B A z (Hu et al. 2021, arXiv 2106.09685, section 4.1), for x of width D; z is x unless given.
 
     A ~ N(0, 0.01^2) and B = 0, so that it starts as the identity. Dropout acts on the update's input alone.
     """
 
-    def __init__(self, width: int, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(self, width: int, rank: int, alpha: float, dropout: float, *, input_width: int | None = None) -> None:
         super().__init__()
-        self.lora_A = nn.Parameter(torch.zeros(rank, width))
+        self.lora_A = nn.Parameter(torch.zeros(rank, input_width or width))
         self.lora_B = nn.Parameter(torch.zeros(width, rank))
         self.dropout = nn.Dropout(dropout)
         self.scale = alpha / rank
@@ -57,15 +60,15 @@ class LowRankResidual(nn.Module):
         with torch.no_grad():
             self.lora_A.normal_(0.0, INIT_STD, generator=generator)
 
-    def forward(self, x_BD: Tensor) -> Tensor:
-        update_BD: Tensor = self.dropout(x_BD) @ self.lora_A.T @ self.lora_B.T
+    def forward(self, x_BD: Tensor, z_BH: Tensor | None = None) -> Tensor:
+        update_BD: Tensor = self.dropout(x_BD if z_BH is None else z_BH) @ self.lora_A.T @ self.lora_B.T
         return x_BD + self.scale * update_BD
 
 
 class EmbeddingLora(Classifier):
     """Cosine similarity of adapted image embeddings and adapted prompts, times a learnable logit scale.
 
-    2 * 2 * R * D + 1 trainable parameters: 32,769 at rank 16 on ViT-B/32 (D = 512).
+    4 R D + 1 trainable parameters: 32,769 at rank 16 on ViT-B/32 (D = 512).
 
     Args:
         renormalise: False takes their dot product instead and bounds no scale, as the predecessor project did. A class
@@ -91,9 +94,9 @@ class EmbeddingLora(Classifier):
         self.text = LowRankResidual(width, rank, alpha, dropout)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(logit_scale)))
 
-    def adapt_images(self, embedding_BD: Tensor) -> Tensor:
+    def adapt_images(self, inputs: Tensor) -> Tensor:
         """Adapted image embeddings [B, D], unit-length if they are renormalised."""
-        return self._scaled(self.image(embedding_BD))
+        return self._scaled(self.image(inputs))
 
     def adapt_text(self, embedding_BD: Tensor) -> Tensor:
         """Adapted text embeddings [B, D], unit-length if they are renormalised."""
@@ -101,7 +104,7 @@ class EmbeddingLora(Classifier):
 
     def image_embeddings(self, images: LabelledImages) -> Tensor:
         with torch.no_grad():
-            adapted_ND = self.adapt_images(images.table.embedding.to(self.device))
+            adapted_ND = self.adapt_images(images.features(self.reads).to(self.device))
             return (adapted_ND if self.renormalise else F.normalize(adapted_ND, dim=-1)).cpu()
 
     def scale(self) -> Tensor:
@@ -112,12 +115,34 @@ class EmbeddingLora(Classifier):
     def _scaled(self, adapted_BD: Tensor) -> Tensor:
         return F.normalize(adapted_BD, dim=-1) if self.renormalise else adapted_BD
 
-    def forward(self, embedding_BD: Tensor) -> Tensor:
-        return self.scale() * self.adapt_images(embedding_BD) @ self.adapt_text(self.prompts_CD).T
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.scale() * self.adapt_images(inputs) @ self.adapt_text(self.prompts_CD).T
+
+
+class PreProjectionLora(EmbeddingLora):
+    """The same, with the image embedding's update taken from features before the projection: x + (alpha / r) B A z.
+
+    The projection keeps of them what helped to match captions; what it dropped tells more actions apart.
+    R (3 D + H) + 1 trainable parameters: 36,865 at rank 16 on ViT-B/32 (H = 768).
+    """
+
+    reads = "both"
+
+    def __init__(self, prompts_CD: Tensor, logit_scale: float, width: int, **settings: Any) -> None:
+        super().__init__(prompts_CD, logit_scale, **settings)
+        rank, alpha, dropout = settings["rank"], settings["alpha"], settings["dropout"]
+        self.image = LowRankResidual(prompts_CD.shape[1], rank, alpha, dropout, input_width=width)
+        self.centred = CentredFeatures(width)
+
+    def adapt_images(self, inputs: Tensor) -> Tensor:
+        embedding_BD, hidden_BH = split(inputs, self.prompts_CD.shape[1])
+        return self._scaled(self.image(embedding_BD, self.centred(hidden_BH)))
 
 
 class Lora(GradientMethod):
-    """The predecessor's recipe, by default with cross-entropy over the class prompts in place of its within-batch loss.
+    """The predecessor's recipe, by default on features before the projection and with cross-entropy over the classes.
+
+    --features embedding and --loss supcon bring back theirs.
 
     The losses within a batch (losses.py) give each image a caption of its class, under a template drawn at random.
     """
@@ -138,11 +163,24 @@ class Lora(GradientMethod):
 
     @classmethod
     def settings_read(cls) -> frozenset[str]:
-        own = ("placement", "rank", "alpha", "dropout", "rslora", "renormalise", "loss")
+        own = ("placement", "features", "rank", "alpha", "dropout", "rslora", "renormalise", "loss")
         return OF_GRADIENT_METHODS - {"layer_decay", "train_batchnorm", "train_image_size"} | {*own}
 
     def shown_settings(self) -> dict[str, Any]:
-        return {"placement": self.settings.lora.placement, "loss": self.settings.lora.loss}
+        shown = {"placement": self.settings.lora.placement, "loss": self.settings.lora.loss}
+        return shown | {"features": self.settings.features}
+
+    @classmethod
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        """--no-renormalise is the predecessor's recipe, on embeddings."""
+        del backbone
+        if given.features == "embedding" or (given.features is None and given.lora.renormalise is False):
+            return Defaults()
+        return Defaults(features="pre-projection", optimizer=OptimizerSettings(lr=PRE_PROJECTION_LR))
+
+    @classmethod
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        return input_kind(config, "embedding" if config.lora.renormalise is False else "pre-projection")
 
     def build(self, task: Task) -> EmbeddingLora:
         rank, width = self.settings.lora.rank, task.prompts_CD.shape[1]
@@ -150,15 +188,17 @@ class Lora(GradientMethod):
             raise ConfigError(
                 f"--rank {rank} exceeds the width of the model's embeddings, {width}", remedy="Use a smaller --rank."
             )
-        classifier = self._empty(task)
+        classifier = self._empty(task, task.train.table.hidden.shape[1])
+        if isinstance(classifier, PreProjectionLora):
+            classifier.centred.fit(task.train.table.hidden)
         generator = torch.Generator().manual_seed(task.seed)
         classifier.image.initialise(generator)
         classifier.text.initialise(generator)
         return classifier
 
     def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> EmbeddingLora:
-        classifier = self._empty(frame)
         own = {_from_peft(key): tensor for key, tensor in tensors.items()}
+        classifier = self._empty(frame, own["image.lora_A"].shape[1])
         classifier.load_state_dict({"prompts_CD": frame.prompts_CD, **own})
         return classifier
 
@@ -198,10 +238,17 @@ class Lora(GradientMethod):
         return _from_peft(key)
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return {_to_peft(key): tensor for key, tensor in super().tensors(classifier).items()}
+        assert isinstance(classifier, EmbeddingLora)
+        own = super().tensors(classifier)
+        if isinstance(classifier, PreProjectionLora):
+            own["centred.mean_H"] = classifier.centred.mean_H.cpu().contiguous()
+        return {_to_peft(key): tensor for key, tensor in own.items()}
 
     def extra_files(self, classifier: Classifier, backbone_name: str) -> dict[str, Mapping[str, Any]]:
-        """PEFT's adapter_config.json: the adapter fits a module with identity layers `image` and `text`."""
+        """PEFT's adapter_config.json: the adapter fits a module with layers `image` and `text`.
+
+        Both are identities of width D; `image` on features before the projection is a zero layer from H to D.
+        """
         lora = self.settings.lora
         config = {
             "peft_type": "LORA",
@@ -216,18 +263,19 @@ class Lora(GradientMethod):
         }
         return {"adapter_config.json": config}
 
-    def _empty(self, frame: ClassifierContext) -> EmbeddingLora:
+    def _empty(self, frame: ClassifierContext, width: int) -> EmbeddingLora:
         lora, alpha = self.settings.lora, self.settings.lora.alpha
         if lora.rslora:  # alpha / sqrt(r), in terms of the scale alpha / r that the residual applies
             alpha = alpha * math.sqrt(lora.rank)
-        return EmbeddingLora(
-            frame.prompts_CD,
-            frame.logit_scale,
-            rank=lora.rank,
-            alpha=alpha,
-            dropout=lora.dropout,
-            renormalise=lora.renormalise,
-        )
+        own: dict[str, Any] = {
+            "rank": lora.rank,
+            "alpha": alpha,
+            "dropout": lora.dropout,
+            "renormalise": lora.renormalise,
+        }
+        if self.settings.features == "pre-projection":
+            return PreProjectionLora(frame.prompts_CD, frame.logit_scale, width, **own)
+        return EmbeddingLora(frame.prompts_CD, frame.logit_scale, **own)
 
 
 # PEFT's names: base_model.model.image.lora_A.weight; ours: image.lora_A.

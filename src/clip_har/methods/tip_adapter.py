@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.config import Defaults, OptimizerSettings, TrainConfig
+from clip_har.config import Defaults, Features, OptimizerSettings, Settings, TrainConfig
 from clip_har.memory import one_thread
 from clip_har.methods.base import (
     Candidate,
@@ -22,8 +22,11 @@ from clip_har.methods.base import (
     Task,
     decayed_groups,
 )
+from clip_har.methods.centred_features import CentredFeatures, adapter_inputs, input_kind, split
+from clip_har.methods.labelled_images import InputKind
 
-# Shapes: B images, N keys (training images), C classes, D embedding width.
+# Shapes: B images, N keys (training images), C classes, D width of embeddings and of keys, which with features before
+# the projection is theirs.
 
 BETAS = tuple(2.0**k for k in range(10))
 """Candidates for beta, the sharpness: the paper's 1 to 7, and more, since many keys bear a closer look."""
@@ -40,7 +43,9 @@ LOSS_IMAGES = 2048
 
 
 class CacheClassifier(Classifier):
-    """(s x P^T + alpha exp(-beta (1 - x K^T)) V) / temperature, with logit scale s (Zhang et al. 2022, section 3.1).
+    """(s x P^T + alpha exp(-beta (1 - z K^T)) V) / temperature, with logit scale s (Zhang et al. 2022, section 3.1).
+
+    z and the keys are the embeddings x, as in the paper, or centred features before the projection (--features).
 
     The paper's values V are one-hot labels, of equally many images per class. Here each is divided by its class's size,
     so that affinities are averaged, not summed, and a class with more images weighs no more. The temperature (Guo et
@@ -62,12 +67,25 @@ class CacheClassifier(Classifier):
             self.register_buffer(name, torch.tensor(1.0))
 
     @classmethod
-    def of_training_images(cls, task: Task, *, train_keys: bool) -> CacheClassifier:
-        """A key per training image: its embedding, averaged with those of its augmented views as in the paper."""
-        views = [table.embedding for table in (task.train.table, *task.train.views)]
+    def of_training_images(cls, task: Task, features: Features, *, train_keys: bool) -> CacheClassifier:
+        """A key per training image: its features, averaged with those of its augmented views as in the paper."""
+        centred = None
+        if features == "pre-projection":
+            centred = CentredFeatures(task.train.table.hidden.shape[1])
+            centred.fit(task.train.table.hidden)
+        views = [adapter_inputs(table, centred) for table in (task.train.table, *task.train.views)]
         one_hot_NC = F.one_hot(task.train.labels_N, len(task.classes)).float()
         values_NC = one_hot_NC / one_hot_NC.sum(dim=0).clamp(min=1)
-        return cls(task, F.normalize(torch.stack(views).mean(dim=0), dim=-1), values_NC, train_keys=train_keys)
+        keys_ND = F.normalize(torch.stack(views).mean(dim=0), dim=-1)
+        classifier = cls if centred is None else CentredCacheClassifier
+        cache = classifier(task, keys_ND, values_NC, train_keys=train_keys)
+        if isinstance(cache, CentredCacheClassifier) and centred is not None:
+            cache.centred.load_state_dict(centred.state_dict())
+        return cache
+
+    def parts(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Of what it reads of B images: their embeddings [B, D], and what is compared with the keys [B, D]."""
+        return inputs, inputs
 
     def zero_shot_logits(self, embedding_BD: Tensor) -> Tensor:
         """s x P^T: [B, C]."""
@@ -77,14 +95,29 @@ class CacheClassifier(Classifier):
         """exp(-beta (1 - cosine)), of any shape: 1 where an image equals the key, towards 0 where it differs."""
         return torch.exp(self.beta * (cosines - 1))
 
-    def cache_logits(self, embedding_BD: Tensor) -> Tensor:
-        """exp(-beta (1 - x K^T)) V: [B, C]."""
-        parts = [self.affinities(part @ self.keys_ND.T) @ self.values_NC for part in embedding_BD.split(CHUNK)]
+    def cache_logits(self, queries_BD: Tensor) -> Tensor:
+        """exp(-beta (1 - z K^T)) V: [B, C]."""
+        parts = [self.affinities(part @ self.keys_ND.T) @ self.values_NC for part in queries_BD.split(CHUNK)]
         return torch.cat(parts)
 
-    def forward(self, embedding_BD: Tensor) -> Tensor:
-        logits_BC = self.zero_shot_logits(embedding_BD) + self.alpha * self.cache_logits(embedding_BD)
+    def forward(self, inputs: Tensor) -> Tensor:
+        embedding_BD, queries_BD = self.parts(inputs)
+        logits_BC = self.zero_shot_logits(embedding_BD) + self.alpha * self.cache_logits(queries_BD)
         return logits_BC / self.temperature
+
+
+class CentredCacheClassifier(CacheClassifier):
+    """The same with keys of centred features before the projection."""
+
+    reads = "both"
+
+    def __init__(self, frame: ClassifierContext, keys_ND: Tensor, values_NC: Tensor, *, train_keys: bool) -> None:
+        super().__init__(frame, keys_ND, values_NC, train_keys=train_keys)
+        self.centred = CentredFeatures(keys_ND.shape[1])
+
+    def parts(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        embedding_BD, hidden_BH = split(inputs, self.prompts_CD.shape[1])
+        return embedding_BD, self.centred(hidden_BH)
 
 
 @torch.no_grad()
@@ -95,9 +128,9 @@ def search(classifier: CacheClassifier, task: Task, beta: float) -> tuple[float,
         Mean accuracy per class, ties among the alphas broken by the lower cross-entropy; and that cross-entropy.
     """
     classifier.beta.fill_(beta)
-    embedding_ND = task.val.table.embedding.to(classifier.device)
+    embedding_ND, queries_ND = classifier.parts(task.val.features(classifier.reads).to(classifier.device))
     labels_N = task.val.labels_N.to(classifier.device)
-    zero_shot_NC, cache_NC = classifier.zero_shot_logits(embedding_ND), classifier.cache_logits(embedding_ND)
+    zero_shot_NC, cache_NC = classifier.zero_shot_logits(embedding_ND), classifier.cache_logits(queries_ND)
     unit = _spread(zero_shot_NC) / _spread(cache_NC).clamp(min=torch.finfo().tiny)
     scores = []
     with one_thread():  # thousands of small questions
@@ -115,11 +148,11 @@ def search(classifier: CacheClassifier, task: Task, beta: float) -> tuple[float,
 def held_out_loss(classifier: CacheClassifier, task: Task) -> float:
     """Cross-entropy on training images, each without its own key, which would match it perfectly and give it away."""
     chosen_N = torch.arange(0, len(task.train), step=max(1, len(task.train) // LOSS_IMAGES))
-    embedding_ND = task.train.table.embedding[chosen_N].to(classifier.device)
-    own_N = classifier.affinities((embedding_ND * classifier.keys_ND[chosen_N]).sum(dim=1))
+    inputs = task.train.features(classifier.reads)[chosen_N].to(classifier.device)
+    own_N = classifier.affinities((classifier.parts(inputs)[1] * classifier.keys_ND[chosen_N]).sum(dim=1))
     own_NC = classifier.alpha * own_N[:, None] * classifier.values_NC[chosen_N] / classifier.temperature
     labels_N = task.train.labels_N[chosen_N].to(classifier.device)
-    return float(F.cross_entropy(classifier(embedding_ND) - own_NC, labels_N))
+    return float(F.cross_entropy(classifier(inputs) - own_NC, labels_N))
 
 
 class TipAdapter(SolvedMethod):
@@ -131,8 +164,21 @@ class TipAdapter(SolvedMethod):
     source = "arXiv 2207.09519"
     candidates = len(BETAS)
 
+    @classmethod
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        del given, backbone
+        return Defaults(features="pre-projection")
+
+    @classmethod
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        return input_kind(config, "pre-projection")
+
+    @classmethod
+    def settings_read(cls) -> frozenset[str]:
+        return frozenset({"features"})
+
     def build(self, task: Task) -> CacheClassifier:
-        return CacheClassifier.of_training_images(task, train_keys=False)
+        return CacheClassifier.of_training_images(task, self.settings.features, train_keys=False)
 
     def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> CacheClassifier:
         return _restored(frame, tensors, train_keys=False)
@@ -165,10 +211,19 @@ class TipAdapterF(GradientMethod):
     @classmethod
     def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
         del given, backbone
-        return Defaults(optimizer=OptimizerSettings(epochs=20, lr=1e-3))  # the paper's own
+        optimizer = OptimizerSettings(epochs=20, lr=1e-3)  # the paper's own
+        return Defaults(optimizer=optimizer, features="pre-projection")
+
+    @classmethod
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        return input_kind(config, "pre-projection")
+
+    @classmethod
+    def settings_read(cls) -> frozenset[str]:
+        return super().settings_read() | {"features"}
 
     def build(self, task: Task) -> CacheClassifier:
-        classifier = CacheClassifier.of_training_images(task, train_keys=True)
+        classifier = CacheClassifier.of_training_images(task, self.settings.features, train_keys=True)
         scores = [(*search(classifier, task, beta), beta) for beta in BETAS]
         *_, sharpest = max(scores, key=lambda score: (score[0], -score[1]))
         search(classifier, task, sharpest * SOFTENING)
@@ -187,8 +242,10 @@ class TipAdapterF(GradientMethod):
 
 
 def _restored(frame: ClassifierContext, tensors: Mapping[str, Tensor], *, train_keys: bool) -> CacheClassifier:
-    classifier = CacheClassifier(frame, tensors["keys_ND"], tensors["values_NC"], train_keys=train_keys)
-    classifier.load_state_dict(dict(tensors))
+    kind = CentredCacheClassifier if "centred.mean_H" in tensors else CacheClassifier
+    own = dict(tensors)
+    classifier = kind(frame, own["keys_ND"], own["values_NC"], train_keys=train_keys)
+    classifier.load_state_dict(own)
     return classifier
 
 

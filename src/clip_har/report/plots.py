@@ -85,7 +85,8 @@ def training_plot(history: Sequence[EpochRecord], zero_shot: float | None) -> Pl
         zero_shot: its accuracy on the same validation images, drawn as a level to compare with; None if not known.
     """
     kept = kept_epoch(history)
-    selected = "" if kept is None else f" Selected on validation: {_epoch_name(kept)}."
+    judged_by = _judged_by(history)
+    selected = "" if kept is None else f" Selected on {judged_by}: {_epoch_name(kept)}."
     of_candidates = bool(history[0].candidate)
     count = f"of {wording.counted(len(history), 'candidate')} ({history[0].candidate} to {history[-1].candidate})"
     if not of_candidates:
@@ -93,8 +94,8 @@ def training_plot(history: Sequence[EpochRecord], zero_shot: float | None) -> Pl
     return render(
         partial(_draw_training, history, zero_shot),
         name="training",
-        title=f"Training: loss and validation accuracy by {'candidate' if of_candidates else 'epoch'}",
-        description=f"Loss and validation accuracy {count}.{selected}",
+        title=f"Training: loss and {judged_by} accuracy by {'candidate' if of_candidates else 'epoch'}",
+        description=f"Loss and {judged_by} accuracy {count}.{selected}",
     )
 
 
@@ -230,14 +231,18 @@ def _epoch_name(record: EpochRecord) -> str:
     return record.candidate or f"epoch {record.epoch}"
 
 
+def _judged_by(history: Sequence[EpochRecord]) -> str:
+    return "cross-validation" if history[0].cross_validated else "validation"
+
+
 def _draw_training(history: Sequence[EpochRecord], zero_shot: float | None) -> Figure:
     figure = Figure(figsize=(PAGE_WIDTH, 4.4), layout="constrained")
     loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
     epochs = [record.epoch for record in history]
     loss_axes.plot(epochs, [r.train_loss for r in history], "o-", color=BASELINE, ms=3.5, label="training")
-    _plot_known(loss_axes, epochs, [r.val_loss for r in history], label="validation")
+    _plot_known(loss_axes, epochs, [r.val_loss for r in history], label=_judged_by(history))
     loss_axes.set_ylabel("loss")
-    _plot_known(accuracy_axes, epochs, [r.val_accuracy for r in history], label="validation")
+    _plot_known(accuracy_axes, epochs, [r.val_accuracy for r in history], label=_judged_by(history))
     if zero_shot is not None:
         accuracy_axes.axhline(zero_shot, color=MUTED, linestyle="--", linewidth=1.2, label="zero-shot, validation")
     kept = kept_epoch(history)
