@@ -146,7 +146,8 @@ class OptimizerConfig:
     """Images per forward pass and device, or auto to use the largest size that fits and keep the effective batch size.
     Default: 64; when the encoders are trained 32."""
     accumulate: WholeNumber | None = None
-    """Forward passes per optimizer step (gradient accumulation). Default: 1."""
+    """Forward passes per optimizer step (gradient accumulation); supcon and infonce contrast the images of all passes.
+    Default: 1."""
     lr: float | None = None
     """Peak learning rate of AdamW. Default: the method's own."""
     weight_decay: float | None = None
