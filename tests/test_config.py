@@ -82,6 +82,7 @@ LORA = LoraConfig(
     dropout=0.0,
     rslora=True,
     dora=False,
+    separate_qkv=True,
     layers="last:2",
     renormalise=True,
     loss="supcon",

@@ -124,6 +124,9 @@ class LoraConfig:
     or all yes."""
     dora: bool | None = None
     """Learn the magnitude of the weights separately from their direction (DoRA, arXiv 2402.09353). Default: no."""
+    separate_qkv: bool | None = None
+    """Learn a matrix A of its own for each of query, key and value of an attention layer, instead of one for all three.
+    Only with --placement attention or all. Default: no."""
     layers: str | None = None
     """Layers of an encoder to adapt: all, or last:K. Default: all."""
     renormalise: bool | None = None
