@@ -421,9 +421,10 @@ def test_peft_loads_an_adapter_with_an_a_for_each_of_query_key_and_value(
     assert all(torch.equal(tensor, tensors[key]) for key, tensor in method.tensors(restored).items())
 
 
-def test_gradients_of_separate_matrices_are_those_of_three_layers(vit: str) -> None:
+@pytest.mark.parametrize("rslora", [True, False])
+def test_gradients_of_separate_matrices_are_those_of_three_layers(vit: str, rslora: bool) -> None:
     """Of one attention layer, against W + s B A formed for each of query, key and value."""
-    method = separate(rank=2, alpha=4.0)
+    method = separate(rank=2, alpha=4.0, rslora=rslora)
     classifier = moved(method, task_of(vit))
     layer = cast(Any, classifier.model).visual.transformer.resblocks[0].attn
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -434,7 +435,7 @@ def test_gradients_of_separate_matrices_are_those_of_three_layers(vit: str) -> N
     projected = []
     for number in range(3):
         rows, ranks = slice(32 * number, 32 * (number + 1)), slice(2 * number, 2 * (number + 1))
-        weight = base.in_proj_weight[rows] + 4 / math.sqrt(2) * b[rows] @ a[ranks]
+        weight = base.in_proj_weight[rows] + 4 / (math.sqrt(2) if rslora else 2) * b[rows] @ a[ranks]
         projected.append(x_BLW @ weight.T + base.in_proj_bias[rows])
     query, key, value = (part.unflatten(-1, (base.num_heads, -1)).transpose(1, 2) for part in projected)
     attention = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(dim=-1)
