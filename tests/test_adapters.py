@@ -141,7 +141,7 @@ def test_clip_adapter_counts_its_parameters_and_follows_the_seed() -> None:
 def test_tip_adapter_logits_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clip_har.methods.tip_adapter.CHUNK", 7)
     task = unbalanced_task()
-    classifier = CacheClassifier.of_training_images(task, train_keys=False)
+    classifier = CacheClassifier.of_training_images(task, "embedding", train_keys=False)
     classifier.alpha.fill_(3.0)
     classifier.beta.fill_(5.5)
     classifier.temperature.fill_(2.0)
@@ -187,13 +187,13 @@ def test_a_class_with_more_images_weighs_no_more() -> None:
     task = dataclasses.replace(
         make_task(classes=2, width=2), train=images, prompts_CD=centres_2D, classes=("large", "small")
     )
-    logits_2 = CacheClassifier.of_training_images(task, train_keys=False)(torch.full((1, 2), 0.5**0.5))[0]
+    logits_2 = CacheClassifier.of_training_images(task, "embedding", train_keys=False)(torch.full((1, 2), 0.5**0.5))[0]
     torch.testing.assert_close(logits_2[0], logits_2[1])
 
 
 def test_the_search_does_not_lose_to_zero_shot_on_validation() -> None:
     task = unbalanced_task()
-    classifier = CacheClassifier.of_training_images(task, train_keys=False)
+    classifier = CacheClassifier.of_training_images(task, "embedding", train_keys=False)
     found, loss = search(classifier, task, beta=8.0)
     logits_NC = classifier(task.val.table.embedding)
     assert found == pytest.approx(accuracy(logits_NC, task.val.labels_N))  # validation has equally many of each class
@@ -203,11 +203,11 @@ def test_the_search_does_not_lose_to_zero_shot_on_validation() -> None:
 
 def test_the_training_loss_of_a_candidate_leaves_out_each_images_own_key() -> None:
     task = make_task(per_class=6)
-    classifier = CacheClassifier.of_training_images(task, train_keys=False)
+    classifier = CacheClassifier.of_training_images(task, "embedding", train_keys=False)
     search(classifier, task, beta=64.0)
     losses = []
     for index in range(len(task.train)):
-        without = CacheClassifier.of_training_images(task, train_keys=False)
+        without = CacheClassifier.of_training_images(task, "embedding", train_keys=False)
         without.load_state_dict(classifier.state_dict())
         without.values_NC[index] = 0.0
         logits_1C = without(task.train.table.embedding[index : index + 1])
@@ -221,7 +221,9 @@ def test_augmented_views_are_averaged_into_the_keys() -> None:
     task = make_task()
     view_ND = F.normalize(task.train.table.embedding.flip(dims=[1]), dim=-1)
     train = dataclasses.replace(task.train, views=(Table(view_ND, view_ND),))  # type: ignore[arg-type]
-    classifier = CacheClassifier.of_training_images(dataclasses.replace(task, train=train), train_keys=False)
+    classifier = CacheClassifier.of_training_images(
+        dataclasses.replace(task, train=train), "embedding", train_keys=False
+    )
     torch.testing.assert_close(classifier.keys_ND.data, F.normalize(task.train.table.embedding + view_ND, dim=-1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -114,6 +115,8 @@ def test_sharded_training_reaches_the_same(
 GATHERED = """
 import sys, torch, torch.distributed as dist
 from clip_har.losses import infonce, supcon
+from clip_har.methods import Batch
+from clip_har.methods.caption_loss import caption_loss, parts_of_step
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 data = torch.load(sys.argv[1], weights_only=True)
@@ -121,10 +124,19 @@ rows = slice(rank * 6, rank * 6 + 6)
 scale = data["scale"].requires_grad_()
 image, caption = data["image"].requires_grad_(), data["caption"].requires_grad_()
 weights = data["weights"][rows] * 2  # gradients are averaged over the two
-for name, loss in (("supcon", supcon), ("infonce", infonce)):
+passes = [slice(start, start + 3) for start in (0, 3)]
+batches = [Batch(inputs=image[rows][p], labels_B=data["labels"][rows][p], weights_B=weights[p]) for p in passes]
+constant = [torch.cat([image[rows][p], caption[rows][p]], dim=1).detach() for p in passes]
+def in_one_pass(name):
+    loss = {"supcon": supcon, "infonce": infonce}[name]
+    loss(image[rows], caption[rows], data["labels"][rows], scale, weights).backward()
+def in_two_passes(name):
+    for p, batch in zip(passes, parts_of_step(batches, constant)):
+        caption_loss(name.split()[0], image[rows][p], caption[rows][p], scale, batch).backward()
+for name in ("supcon", "infonce", "supcon in two passes", "infonce in two passes"):
     for tensor in (image, caption, scale):
         tensor.grad = None
-    loss(image[rows], caption[rows], data["labels"][rows], scale, weights).backward()
+    (in_two_passes if "passes" in name else in_one_pass)(name)
     for tensor in (image, caption, scale):
         dist.all_reduce(tensor.grad)
         tensor.grad /= 2
@@ -145,11 +157,11 @@ def test_gathered_contrastive_gradients_are_those_of_the_whole_batch(tmp_path: P
     script = tmp_path / "gathered.py"
     script.write_text(GATHERED)
     run([*LAUNCH, str(script), str(tmp_path / "data")], tmp_path)
-    for name, loss in (("supcon", supcon), ("infonce", infonce)):
+    for passes, loss in itertools.product(("", " in two passes"), (supcon, infonce)):
         whole = [content[key].clone()[:11].requires_grad_() for key in ("image", "caption")]
         scale = torch.tensor(4.0, requires_grad=True)
         loss(whole[0], whole[1], labels[:11], scale).backward()
-        for_image, for_caption, for_scale = torch.load(tmp_path / f"data.{name}", weights_only=True)
+        for_image, for_caption, for_scale = torch.load(tmp_path / f"data.{loss.__name__}{passes}", weights_only=True)
         torch.testing.assert_close(for_image[:11], whole[0].grad, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(for_caption[:11], whole[1].grad, rtol=1e-4, atol=1e-6)
         assert not for_image[11].any()

@@ -25,7 +25,7 @@ from clip_har.backbone import load_backbone
 from clip_har.config import Settings
 from clip_har.errors import ConfigError
 from clip_har.methods.base import Batch, Task
-from clip_har.methods.lora_attention import FastAttention
+from clip_har.methods.lora_attention import FastAttention, make_attention_separate
 from clip_har.methods.tower_lora import TowerLora
 from clip_har.methods.towers import Towers
 from samples import CLASSES, MODEL_CONFIG, write_model
@@ -391,3 +391,104 @@ def test_defaults_leave_the_prompts_alone_where_the_text_tower_is_frozen(vit: st
     backbone = load_backbone(vit, device="cpu", precision="float32")
     assert TowerLora.defaults(tasks.given(), backbone).augmentation.text_augment
     assert not TowerLora.defaults(tasks.given(towers=("image",)), backbone).augmentation.text_augment
+
+
+def separate(**changes: Any) -> TowerLora:
+    return TowerLora(settings(separate_qkv=True, **changes))
+
+
+@pytest.mark.parametrize("rslora", [True, False])
+@pytest.mark.parametrize("placement", ["attention", "all"])
+def test_peft_loads_an_adapter_with_an_a_for_each_of_query_key_and_value(
+    vit: str, placement: str, rslora: bool, tmp_path: Path
+) -> None:
+    task, images = task_of(vit), images_for(vit)
+    method = separate(placement=placement, rslora=rslora)
+    classifier = moved(method, task)
+    tensors = save(method, classifier, tmp_path)
+    b_3W3R = tensors["base_model.model.visual.transformer.resblocks.0.attn.lora_B.weight"]
+    assert b_3W3R.shape == (3 * 32, 3 * 2)
+    blocks = [[bool(block.any()) for block in rows.chunk(3, dim=1)] for rows in b_3W3R.chunk(3)]
+    assert blocks == torch.eye(3).bool().tolist()
+    with torch.no_grad():
+        answer = classifier.model.encode_image(images)  # type: ignore[operator]
+        adapted = peft.PeftModel.from_pretrained(plain_model(vit), str(tmp_path)).eval()
+        merged = cast(Any, copy.deepcopy(adapted).merge_and_unload())
+        restored = method.restore(task, tensors).eval()
+        torch.testing.assert_close(adapted.encode_image(images), answer, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(merged.encode_image(images), answer, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(restored(images), classifier(images), rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(tensor, tensors[key]) for key, tensor in method.tensors(restored).items())
+
+
+@pytest.mark.parametrize("rslora", [True, False])
+def test_gradients_of_separate_matrices_are_those_of_three_layers(vit: str, rslora: bool) -> None:
+    """Of one attention layer, against W + s B A formed for each of query, key and value."""
+    method = separate(rank=2, alpha=4.0, rslora=rslora)
+    classifier = moved(method, task_of(vit))
+    layer = cast(Any, classifier.model).visual.transformer.resblocks[0].attn
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    x_BLW = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    result = layer(x_BLW, x_BLW, x_BLW, need_weights=False)[0]
+    found = torch.autograd.grad(result.square().sum(), [a, b])
+    base = layer.base_layer
+    projected = []
+    for number in range(3):
+        rows, ranks = slice(32 * number, 32 * (number + 1)), slice(2 * number, 2 * (number + 1))
+        weight = base.in_proj_weight[rows] + 4 / (math.sqrt(2) if rslora else 2) * b[rows] @ a[ranks]
+        projected.append(x_BLW @ weight.T + base.in_proj_bias[rows])
+    query, key, value = (part.unflatten(-1, (base.num_heads, -1)).transpose(1, 2) for part in projected)
+    attention = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(dim=-1)
+    projection = base.out_proj.get_base_layer()
+    expected = (attention @ value).transpose(1, 2).flatten(2) @ projection.weight.T + projection.bias
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    for own, naive in zip(found, torch.autograd.grad(expected.square().sum(), [a, b]), strict=True):
+        assert own.any()
+        torch.testing.assert_close(own, naive, rtol=1e-3, atol=1e-5)
+    weighed, weights = layer(x_BLW, x_BLW, x_BLW)  # PEFT's own forward pass, which merges
+    torch.testing.assert_close(weighed, expected, rtol=1e-4, atol=1e-5)
+    assert weights is not None
+    asked = layer(x_BLW[:, :1], x_BLW, x_BLW, need_weights=False)[0]  # as the last layer does
+    torch.testing.assert_close(asked, expected[:, :1], rtol=1e-4, atol=1e-5)
+
+
+def test_query_key_and_value_draw_a_dropout_of_their_own(vit: str) -> None:
+    classifier = moved(separate(dropout=0.5), task_of(vit)).train()
+    layer = cast(Any, classifier.model).visual.transformer.resblocks[0].attn
+    with torch.no_grad():
+        layer.lora_A["default"].weight.fill_(1.0)
+        layer.lora_B["default"].weight.fill_(1.0)
+        updates = layer._update(torch.ones(1, 1, 32), slice(None)) - F.linear(
+            torch.ones(1, 1, 32), layer.base_layer.in_proj_weight, layer.base_layer.in_proj_bias
+        )
+    query, key, value = (part.mean().item() for part in updates.chunk(3, dim=-1))
+    assert len({round(query, 3), round(key, 3), round(value, 3)}) > 1
+
+
+def test_separate_matrices_have_clip_lora_s_number_of_parameters() -> None:
+    """184,320 on both encoders of ViT-B/16 at rank 2, against 122,880 with one A for all three."""
+    counts = {}
+    for separated in (True, False):
+        with torch.device("meta"):
+            model = open_clip.create_model("ViT-B-16", pretrained=None, device="meta")
+            model.requires_grad_(False)
+            method = TowerLora(settings(separate_qkv=separated))
+            method._inject(model, [n for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)])
+            if separated:
+                make_attention_separate(model)
+        counts[separated] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert counts == {True: 184_320, False: 122_880}
+
+
+def test_separate_matrices_train_and_nothing_else_does(vit: str) -> None:
+    task = task_of(vit)
+    classifier = moved(separate(), task).train()
+    found = gradients(separate(), classifier, batch_for(vit), task)
+    assert all(gradient.any() for gradient in found.values())
+    shared = TowerLora(settings()).build(task)
+    assert separate().trainable_params(classifier) == 1.5 * separate().trainable_params(shared)
+
+
+def test_a_fused_linear_layer_cannot_be_separated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot separate visual\.trunk.*qkv.* Remove --separate-qkv"):
+        separate().build(task_of(write("timm vit", tmp_path)))

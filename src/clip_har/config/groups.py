@@ -124,6 +124,9 @@ class LoraConfig:
     or all yes."""
     dora: bool | None = None
     """Learn the magnitude of the weights separately from their direction (DoRA, arXiv 2402.09353). Default: no."""
+    separate_qkv: bool | None = None
+    """Learn a matrix A of its own for each of query, key and value of an attention layer, instead of one for all three.
+    Only with --placement attention or all. Default: no."""
     layers: str | None = None
     """Layers of an encoder to adapt: all, or last:K. Default: all."""
     renormalise: bool | None = None
@@ -146,7 +149,8 @@ class OptimizerConfig:
     """Images per forward pass and device, or auto to use the largest size that fits and keep the effective batch size.
     Default: 64; when the encoders are trained 32."""
     accumulate: WholeNumber | None = None
-    """Forward passes per optimizer step (gradient accumulation). Default: 1."""
+    """Forward passes per optimizer step (gradient accumulation); supcon and infonce contrast the images of all passes.
+    Default: 1."""
     lr: float | None = None
     """Peak learning rate of AdamW. Default: the method's own."""
     weight_decay: float | None = None

@@ -45,6 +45,7 @@ class LoraSettings:
     dropout: float = setting(0.1, within("[0, 1)"))
     rslora: bool = False
     dora: bool = False
+    separate_qkv: bool = False
     layers: str = setting("all", LAYERS)
     renormalise: bool = True
     loss: Loss = "cross-entropy"

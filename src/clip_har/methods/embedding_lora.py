@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from clip_har.backbone import Backbone
 from clip_har.config import Defaults, OptimizerSettings, Settings, TrainConfig
 from clip_har.errors import ConfigError
-from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods.base import (
     MAX_LOGIT_SCALE,
     OF_GRADIENT_METHODS,
@@ -29,6 +28,7 @@ from clip_har.methods.base import (
     Task,
     weighted_cross_entropy,
 )
+from clip_har.methods.caption_loss import caption_loss
 from clip_har.methods.centred_features import CentredFeatures, input_kind, split
 from clip_har.methods.labelled_images import InputKind, LabelledImages
 
@@ -227,7 +227,7 @@ class Lora(GradientMethod):
             return weighted_cross_entropy(scale * image_BD @ classifier.adapt_text(class_CD).T, batch)
         templates_B = torch.randint(captions_CTD.shape[1], batch.labels_B.shape)
         caption_BD = classifier.adapt_text(captions_CTD[batch.labels_B.cpu(), templates_B])
-        return CAPTION_LOSSES[self.settings.lora.loss](image_BD, caption_BD, batch.labels_B, scale, batch.weights_B)
+        return caption_loss(self.settings.lora.loss, image_BD, caption_BD, scale, batch)
 
     def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same A, and B = 0: on the way there the update shrinks evenly."""

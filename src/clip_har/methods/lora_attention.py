@@ -74,6 +74,36 @@ class FastAttention(peft_layers.MultiheadAttention):  # type: ignore[misc]
             super()._restore_weights()
 
 
+class SeparateAttention(FastAttention):
+    """The same with a pair A [R, W] and B [W, R] for each of query, key and value, as CLIP-LoRA has it.
+
+    To PEFT it is one pair of rank 3R: A is the three one below the other, and B is block-diagonal. `lora_B` holds the
+    blocks alone, one below the other [3W, R]; `block_diagonal` gives PEFT's B. Each of the three draws its own dropout.
+    """
+
+    def _update(self, x_BLW: Tensor, rows: slice) -> Tensor:
+        frozen = F.linear(x_BLW, self.base_layer.in_proj_weight[rows], self.base_layer.in_proj_bias[rows])
+        pairs = zip(self.lora_A[ADAPTER].weight.chunk(3), self.lora_B[ADAPTER].weight.chunk(3), strict=True)
+        first, last = ((end or 0) // self.base_layer.embed_dim for end in (rows.start, rows.stop))
+        updates = [
+            F.linear(F.linear(self.lora_dropout[ADAPTER](x_BLW), a_RW), b_WR)
+            for a_RW, b_WR in list(pairs)[first : last or None]
+        ]
+        scale: float = self.scaling[ADAPTER]
+        return frozen + scale * torch.cat(updates, dim=-1)
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """s B A, for PEFT's own merging."""
+        delta: Tensor = block_diagonal(self.lora_B[adapter].weight) @ self.lora_A[adapter].weight
+        return delta * float(self.scaling[adapter])
+
+
+def block_diagonal(blocks_3WxR: Tensor) -> Tensor:
+    """Three blocks [W, R], one below the other -> the matrix [3W, 3R] that has them on its diagonal."""
+    whole: Tensor = torch.block_diag(*blocks_3WxR.chunk(3))
+    return whole
+
+
 class LastBlock(ResidualAttentionBlock):  # type: ignore[misc]
     """The last layer of a vision transformer whose class token alone is read: in training the others end here.
 
@@ -129,6 +159,15 @@ def make_attention_fast(model: nn.Module) -> None:
         pooled_alone = visual.attn_pool is None and visual.transformer.batch_first
         if pooled_alone and type(last) is ResidualAttentionBlock and isinstance(last.attn, FastAttention):
             last.__class__ = LastBlock
+
+
+def make_attention_separate(model: nn.Module) -> None:
+    """Turn the layers that `make_attention_fast` has made, of rank 3R, into `SeparateAttention`, to train them."""
+    for module in model.modules():
+        if isinstance(module, FastAttention):
+            module.__class__ = SeparateAttention
+            whole = module.lora_B[ADAPTER].weight  # zeros, before any training
+            module.lora_B[ADAPTER].weight = nn.Parameter(torch.zeros_like(whole[:, : whole.shape[1] // 3]))
 
 
 def make_readable(model: nn.Module, names: Iterable[str]) -> None:

@@ -67,6 +67,16 @@ def find_targets(
     return targets
 
 
+def fused_layers(model: nn.Module, targets: Targets) -> list[str]:
+    """Names of adapted linear layers that give query, key and value at once."""
+    found = []
+    for name in (*targets.called, *targets.read):
+        module = model.get_submodule(name)
+        if isinstance(module, nn.Linear) and _is_attention(name) and module.out_features == 3 * module.in_features:
+            found.append(name)
+    return found
+
+
 def tower_of(name: str) -> str:
     """The tower, "image" or "text", that a module of an open_clip model belongs to."""
     return "image" if name.startswith("visual.") else "text"

@@ -20,7 +20,7 @@ from clip_har.config import AugmentSettings, Defaults, LoraSettings, OptimizerSe
 from clip_har.errors import ConfigError
 from clip_har.methods.base import OF_GRADIENT_METHODS, Batch, Classifier, ClassifierContext, GradientMethod, Task
 from clip_har.methods.labelled_images import InputKind
-from clip_har.methods.lora_targets import ADAPTER, Targets, find_targets
+from clip_har.methods.lora_targets import ADAPTER, Targets, find_targets, fused_layers
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ class TowerLora(GradientMethod):
     """W x + s B A x in the towers' layers, W frozen (Hu et al. 2021, arXiv 2106.09685, eq. 3), s = alpha / sqrt(r).
 
     As CLIP-LoRA (Zanella & Ben Ayed 2024, arXiv 2405.18541): rank 2 on query, key and value of every layer of both
-    towers, B starts at zero, and the images are classified by the prompts. It takes s = 1 / sqrt(2), lr 2e-4 and 500
-    steps per shot; the scale and learning rates here cover as much ground in a few hundred steps.
+    towers, B starts at zero, and the images are classified by the prompts. It has an A for each of the three, which is
+    --separate-qkv here, and takes s = 1 / sqrt(2), dropout 0.25, lr 2e-4 and 500 steps per shot, as the preset
+    clip-lora does; the scale and learning rates here cover as much ground in a few hundred steps.
     """
 
     name = "lora"
@@ -71,10 +72,12 @@ class TowerLora(GradientMethod):
         return {"placement": self.settings.lora.placement, "loss": self.settings.lora.loss}
 
     def build(self, task: Task) -> Towers:
-        from clip_har.methods.lora_attention import make_readable  # peft, which it imports, takes seconds
+        from clip_har.methods.lora_attention import make_attention_separate, make_readable  # peft takes seconds
 
         classifier, targets = self._towers(task)
         self._inject(classifier.model, targets.called + targets.read)
+        if self.settings.lora.separate_qkv:
+            make_attention_separate(classifier.model)
         make_readable(classifier.model, targets.read)
         generator = torch.Generator().manual_seed(task.seed)
         for name, parameter in classifier.model.named_parameters():
@@ -110,6 +113,8 @@ class TowerLora(GradientMethod):
 
         PEFT has no low-rank form for those that its own forward pass would heed.
         """
+        from clip_har.methods.lora_attention import SeparateAttention, block_diagonal
+
         assert isinstance(classifier, Towers)
         model = classifier.model
         read = _saved_whole(model)
@@ -119,6 +124,9 @@ class TowerLora(GradientMethod):
             for name, parameter in model.named_parameters()
             if ".lora_" in name and not name.startswith(inside_read)
         }
+        for name, module in model.named_modules():
+            if isinstance(module, SeparateAttention):
+                saved[f"{name}.lora_B.weight"] = block_diagonal(module.lora_B[ADAPTER].weight)
         for name in read:
             layer = cast(nn.Linear, model.get_submodule(name))
             saved |= {f"{name}.weight": layer.weight}
@@ -170,6 +178,11 @@ class TowerLora(GradientMethod):
         if self.settings.lora.dora and (merged or targets.read):
             name = (merged + targets.read)[0]
             raise ConfigError(f"PEFT has no DoRA for layers such as {name}", remedy="Remove --dora.")
+        if self.settings.lora.separate_qkv and (fused := fused_layers(classifier.model, targets)):
+            raise ConfigError(
+                f"--separate-qkv cannot separate {fused[0]}, a linear layer for query, key and value",
+                remedy="Remove --separate-qkv, or use a model of open_clip's own architecture such as ViT-B/32.",
+            )
         return classifier, targets
 
     def _require_fitting_rank(self, model: nn.Module, targets: Targets) -> None:
@@ -190,12 +203,16 @@ class TowerLora(GradientMethod):
         from clip_har.methods.lora_attention import make_attention_fast
 
         lora = self.settings.lora
+        merged = [name for name in names if isinstance(model.get_submodule(name), nn.MultiheadAttention)]
+        tripled = _pattern(merged) if lora.separate_qkv and merged else None  # to PEFT one pair of rank 3r, s the same
         config = peft.LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             use_rslora=lora.rslora,
             use_dora=lora.dora,
+            rank_pattern={tripled: 3 * lora.rank} if tripled else {},
+            alpha_pattern={tripled: lora.alpha * (math.sqrt(3) if lora.rslora else 3)} if tripled else {},
             target_modules=_pattern(names),
         )
         peft.inject_adapter_in_model(config, model, ADAPTER)

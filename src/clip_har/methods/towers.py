@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
 from clip_har.config import OptimizerSettings, Settings
-from clip_har.losses import CAPTION_LOSSES, cosine_logits
+from clip_har.losses import cosine_logits
 from clip_har.methods.base import (
     MAX_LOGIT_SCALE,
     Batch,
@@ -23,6 +23,7 @@ from clip_har.methods.base import (
     over_files,
     weighted_cross_entropy,
 )
+from clip_har.methods.caption_loss import caption_loss
 from clip_har.methods.labelled_images import LabelledImages
 from clip_har.prompts import filled
 from clip_har.text_tower import encode_tokens, mean_prompts, trimmed_tokens
@@ -140,7 +141,7 @@ def towers_loss(classifier: Towers, batch: Batch, settings: Settings) -> Tensor:
     templates_B = torch.randint(classifier.tokens_CTL.shape[1], batch.labels_B.shape).to(classifier.device)
     pairs_M2, which_B = torch.stack([batch.labels_B, templates_B], dim=1).unique(dim=0, return_inverse=True)
     caption_BD = classifier.encode_captions(pairs_M2[:, 0], pairs_M2[:, 1])[which_B]
-    return CAPTION_LOSSES[settings.lora.loss](image_BD, caption_BD, batch.labels_B, classifier.scale(), batch.weights_B)
+    return caption_loss(settings.lora.loss, image_BD, caption_BD, classifier.scale(), batch)
 
 
 def side_of(name: str) -> str:

@@ -65,8 +65,8 @@ def reading_notes(rows: Sequence[ComparisonRow]) -> list[str]:
     if several:
         notes.append(
             "Of several seeds, accuracy and macro F1 are means, ± is their sample standard deviation, the interval "
-            "is a bootstrap over images and seeds, and p is of a sign-flip test over images on the seeds’ mean "
-            "predictions, which does not cover the variation across seeds."
+            "combines a bootstrap over images with Student’s t over the seeds, and p is of a sign-flip test over "
+            "images on the seeds’ mean predictions, which does not cover the variation across seeds."
         )
     if single:
         notes.append(

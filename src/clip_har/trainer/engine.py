@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from clip_har import distributed
 from clip_har.errors import ConfigError
+from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods import Batch, Classifier, GradientMethod, Task
+from clip_har.methods.caption_loss import asking_for_embeddings, parts_of_step
 
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16", "fp16-pure": "no"}
 """Our names of the arithmetic, and accelerate's. The trained weights stay float32 in all but fp16-pure."""
@@ -75,6 +77,7 @@ class Engine:
         if precision == "fp16-pure":
             classifier.half()
         self.classifier = classifier
+        self._contrasts = "loss" in method.settings_read() and method.settings.lora.loss in CAPTION_LOSSES
         objective: nn.Module = Objective(method, classifier, task)
         self._sharded, self._scalars = shard(objective, device) if fsdp else ([], [])  # type: ignore[arg-type]
         if compiled:
@@ -99,6 +102,8 @@ class Engine:
     def accumulate(self, batches: list[Batch]) -> float:
         """Forward and backward passes of one optimizer step; the step's loss over all processes' images."""
         self.classifier.train()
+        if self._contrasts and len(batches) > 1:
+            batches = list(parts_of_step(batches, self._embeddings(batches)))
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
@@ -112,6 +117,18 @@ class Engine:
                 scalar.grad = distributed.mean(scalar.grad)
         values = distributed.gather_objects(total.item()) if distributed.world_size() > 1 else [total.item()]
         return sum(values) / len(values)
+
+    @torch.no_grad()
+    def _embeddings(self, batches: list[Batch]) -> list[Tensor]:
+        """What a loss within the batch contrasts, of each pass: the passes with gradients draw the same again."""
+        buffers = dict(self.classifier.named_buffers()) if self.classifier.has_changing_buffers else {}
+        before = {key: buffer.clone() for key, buffer in buffers.items()}
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self._accelerator.autocast():
+            embeddings = [self._objective(asking_for_embeddings(batch)) for batch in batches]
+        for key, buffer in buffers.items():
+            buffer.copy_(before[key])
+        return embeddings
 
     def step(self, gradient_clip: float) -> bool:
         """Clip and step; False, with the weights untouched, where the gradients are not finite.

@@ -11,6 +11,7 @@ from clip_har import distributed
 from clip_har.config import Settings
 from clip_har.errors import ConfigError, TrainingError
 from clip_har.failures import is_out_of_memory
+from clip_har.losses import CAPTION_LOSSES
 from clip_har.methods import Batch, Classifier, Task
 from clip_har.trainer.engine import Engine
 
@@ -90,10 +91,12 @@ def _exhausted(engine: Engine, settings: Settings) -> str:
 
 def _remedies(engine: Engine, settings: Settings) -> str:
     """The three flags that help, with what each saves of the activations, which is what grows with the batch."""
-    size, ways = settings.optimizer.batch_size, []
+    optimizer, ways = settings.optimizer, []
+    size = optimizer.batch_size
     if size != "auto" and size > 1:
-        smaller = f"{size // 2} --accumulate {2 * settings.optimizer.accumulate}"
-        same = "same result" if settings.lora.loss == "cross-entropy" else "fewer negatives"
+        smaller = f"{size // 2} --accumulate {2 * optimizer.accumulate}"
+        contrasts = settings.lora.loss in CAPTION_LOSSES and optimizer.accumulate == 1
+        same = "same result in a third more time" if contrasts else "same result"
         ways.append(f"--batch-size {smaller} (half the activations, {same})")
     if not settings.engine.activation_checkpointing:
         ways.append("--activation-checkpointing (most of the activations, for about a third more time)")
