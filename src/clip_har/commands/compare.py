@@ -18,6 +18,7 @@ from clip_har.dataset import write_manifest
 from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
+from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.evaluation import evaluate_prepared, shared_facts, thumbnails
 from clip_har.experiment.novel_classes import mean_of, measure_novel
 from clip_har.experiment.predictions import Predictions
@@ -113,6 +114,8 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
                 name: {run.card.seed: run.folder / "eval" / "report.html" for run in runs[name]} for name in results
             },
         )
+    if few := too_few_images(experiment.dataset.counts()["val"]):
+        progress.warn(few)
     return Comparison(rows=rows, results=first, out=config.out, pairwise=pairwise)
 
 
