@@ -293,6 +293,18 @@ def test_a_historic_config_loads(write: Callable[..., Path], parse: Callable[...
     )
 
 
+def test_a_key_that_is_used_under_another_name_is_told(write: Callable[..., Path]) -> None:
+    said: list[str] = []
+    path = write({"learning-rate": 0.1, "model_name": "RN50", "batch-size": 8, "seed": 3})
+    assert load_config_file(path, CompareConfig, note=said.append)["seeds"] == 3
+    assert said == [f"{path}: read learning-rate as lr, model_name as model, seed as seeds"]
+    load_config_file(
+        write({"batch-size": 8, "data": "photos", "lr": 0.1, "model_name": None}), TrainConfig, note=said.append
+    )
+    load_config_file(write(HISTORIC), TrainConfig, note=said.append)
+    assert not any("read " in line for line in said[1:])
+
+
 def test_json_and_toml_and_all_spellings_mean_the_same(write: Callable[..., Path]) -> None:
     expected = {"batch_size": 8, "model": "RN50", "lr": 0.5, "vision_lr_multiplier": 2.0}
     toml = 'batch-size = 8\nmodel-name = "RN50"\nlearning_rate = 0.5\n[optimization]\nvision-lr_multiplier = 2.0\n'
