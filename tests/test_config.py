@@ -293,6 +293,20 @@ def test_a_historic_config_loads(write: Callable[..., Path], parse: Callable[...
     )
 
 
+@pytest.mark.parametrize(("kind", "command"), [("toml", "train"), ("json", "compare")])
+def test_the_config_files_of_the_documentation_are_read(
+    kind: str, command: str, tmp_path: Path, parse: Callable[..., Command]
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    path = tmp_path / f"{command}.{kind}"
+    path.write_text(page.partition(f"```{kind}\n")[2].partition("```")[0], encoding="utf-8")
+    config = parse(command, "--config", str(path))
+    validate(config)
+    flat = {key: value for key, value in to_flat_json(config).items() if value is not None}
+    given = load_config_file(path, type(config))
+    assert len(given) >= 7 and given.items() <= flat.items()
+
+
 def test_a_key_that_is_used_under_another_name_is_told(write: Callable[..., Path]) -> None:
     said: list[str] = []
     path = write({"learning-rate": 0.1, "model_name": "RN50", "batch-size": 8, "seed": 3})
