@@ -54,6 +54,7 @@ VALID: dict[str, Callable[[Image.Image], bytes]] = {
     "tiff-lzw": lambda picture: hostile.encode(picture, "TIFF", compression="tiff_lzw"),
     "tiff-float": lambda _: hostile.valid_grey_files()["float.tiff"],
     "ppm": lambda picture: hostile.encode(picture, "PPM"),
+    **({"heic": lambda picture: hostile.encode_heic(picture, quality=80)} if hostile.HEIC else {}),
 }
 """Type -> what writes a valid file of it."""
 

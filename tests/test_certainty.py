@@ -22,6 +22,7 @@ from clip_har.evaluation.confidence import (
     risk_coverage,
     selective_steps,
 )
+from clip_har.experiment.confidence import too_few_images
 
 Scores = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int64]
@@ -232,6 +233,19 @@ def test_the_promised_accuracy_is_missed_at_most_one_time_in_ten() -> None:
         missed += right[answered].mean() < 0.85
     assert promised > 200
     assert missed / 300 <= 0.12
+
+
+@pytest.mark.parametrize("count", [1, 6, 9, 10, 11, 19, 22, 45, 98, 99, 229, 230])
+def test_the_levels_warned_of_are_those_that_perfect_predictions_of_as_many_images_do_not_give(count: int) -> None:
+    targets = np.arange(count) % 2
+    perfect = calibrate(np.eye(2)[targets], targets)
+    said = too_few_images(count) or ""
+    sets = said.partition("--coverage")[2].partition("--accuracy")[0]
+    accuracies = said.partition("--accuracy")[2]
+    for level in SHOWN_LEVELS:
+        assert (f" {level} (requires" in sets) == (perfect.conformal[level] == 1)
+        assert (f" {level} (requires" in accuracies) == (least_accuracy(count, count) < level)
+    assert bool(said) == (count < 230)
 
 
 def naive_area(confidence: Scores, correct: npt.NDArray[np.bool_]) -> float:

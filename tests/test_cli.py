@@ -61,6 +61,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == __version__
 
 
+@pytest.mark.parametrize("command", ["compare", "evaluate", "train", "data split"])
+def test_defaults_are_shown_as_they_are_written(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*command.split(), "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not re.search(r"\[default: (None|\(|\[|\])", text)
+    assert ("[default: zero-shot, linear-probe, lora]" in text) == (command == "compare")
+    assert ("[default: 1, 2, 3, 4, 5]" in text) == (command == "evaluate")
+
+
 def test_help_does_not_import_torch() -> None:
     code = "import sys; from clip_har import cli; cli.main(['train', '--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
@@ -81,6 +90,9 @@ def test_help_does_not_import_torch() -> None:
         (["train", "--data", "d", "--loss", "mse"], "cross-entropy"),
         (["compare", "--data", "d", "--methods", "lora,zeroshot"], "did you mean 'zero-shot'?"),
         (["compare", "--data", "d", "--methods", "lora,lora"], "lists a method twice"),
+        (["improt"], 'Did you mean "import"? Available commands: data, quickstart, train, evaluate, compare, prompts'),
+        (["foo"], "explain, predict, import. See clip-har --help."),
+        (["data", "foo"], "Available commands: fetch, audit, clean, split, verify. See clip-har data --help."),
         (["predict"], "RUN"),
         (["predict", "run"], "No image is named"),
         (["train", "--data", "/no/such/folder"], "Dataset not found: /no/such/folder"),

@@ -298,6 +298,32 @@ def test_a_historic_config_loads(write: Callable[..., Path], parse: Callable[...
     )
 
 
+@pytest.mark.parametrize(("kind", "command"), [("toml", "train"), ("json", "compare")])
+def test_the_config_files_of_the_documentation_are_read(
+    kind: str, command: str, tmp_path: Path, parse: Callable[..., Command]
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    path = tmp_path / f"{command}.{kind}"
+    path.write_text(page.partition(f"```{kind}\n")[2].partition("```")[0], encoding="utf-8")
+    config = parse(command, "--config", str(path))
+    validate(config)
+    flat = {key: value for key, value in to_flat_json(config).items() if value is not None}
+    given = load_config_file(path, type(config))
+    assert len(given) >= 7 and given.items() <= flat.items()
+
+
+def test_a_key_that_is_used_under_another_name_is_told(write: Callable[..., Path]) -> None:
+    said: list[str] = []
+    path = write({"learning-rate": 0.1, "model_name": "RN50", "batch-size": 8, "seed": 3})
+    assert load_config_file(path, CompareConfig, note=said.append)["seeds"] == 3
+    assert said == [f"{path}: read learning-rate as lr, model_name as model, seed as seeds"]
+    load_config_file(
+        write({"batch-size": 8, "data": "photos", "lr": 0.1, "model_name": None}), TrainConfig, note=said.append
+    )
+    load_config_file(write(HISTORIC), TrainConfig, note=said.append)
+    assert not any("read " in line for line in said[1:])
+
+
 def test_json_and_toml_and_all_spellings_mean_the_same(write: Callable[..., Path]) -> None:
     expected = {"batch_size": 8, "model": "RN50", "lr": 0.5, "vision_lr_multiplier": 2.0}
     toml = 'batch-size = 8\nmodel-name = "RN50"\nlearning_rate = 0.5\n[optimization]\nvision-lr_multiplier = 2.0\n'

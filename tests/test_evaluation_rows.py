@@ -317,5 +317,8 @@ def test_the_json_of_a_row() -> None:
     assert content["method"] == "lora-attention" and content["base_method"] == "lora"
     assert content["seeds"] == [5, 6] and content["accuracies"] == [0.75, 0.85]
     assert content["accuracy_std"] == pytest.approx(0.1 / 2**0.5)
+    assert (
+        content["p"] == content["mcnemar_p"] == sign_flip_p(before, np.array([np.arange(40) < 30, np.arange(40) < 34]))
+    )
     assert content["paired_test"] == "sign-flip" and content["collapsed"] is False
     assert isinstance(content["accuracy_ci95"], list) and len(content["accuracy_ci95"]) == 2

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clip_har import historic
+from clip_har.errors import DataError
 from clip_har.historic import evaluate_clip_har, evaluate_lora_clip, main, main_clip, train_clip_lora
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -62,6 +65,46 @@ def test_another_rank_than_the_runs_is_refused(
     argv = ["--data_dir", str(photos), "--checkpoint", str(checkpoint_dir), "--model_name", tiny_model]
     assert main(evaluate_lora_clip, [*argv, "--rank", "8"]) == 2
     assert "was trained with rank 16, not 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "said"),
+    [
+        (train_clip_lora, ["--data_dir", "nowhere"], "nowhere"),
+        (train_clip_lora, ["--data_dir", "nowhere", "--batch_size", "0"], "--batch_size must be"),
+        (train_clip_lora, ["--data_dir", "PHOTOS", "--checkpoint_dir", "FILE"], "--checkpoint_dir FILE is a file"),
+        (evaluate_clip_har, ["--data_dir", "PHOTOS", "--save_dir", "FILE"], "--save_dir FILE is a file"),
+        (main_clip, ["--data_dir", "PHOTOS", "--checkpoint_dir", "FILE"], "--checkpoint_dir FILE is a file"),
+    ],
+)
+def test_errors_name_the_flags_that_were_typed(
+    command: Callable[..., int],
+    argv: list[str],
+    said: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    places = {"PHOTOS": str(photos), "FILE": str(file)}
+    assert main(command, [places.get(word, word) for word in argv]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("clip-har: ")]
+    assert said.replace("FILE", str(file)) in line
+    assert not re.search(r"--(data|out|model|batch-size)(?![\w-])", line)
+
+
+def test_a_remedy_that_the_script_has_no_flag_for_names_the_config_file(tmp_path: Path) -> None:
+    @historic._flags_as_typed()
+    def command(*, data_dir: Path, config: Path | None = None) -> int:
+        raise DataError(f"--data {data_dir} is odd", remedy="Use fewer --workers, or another --data.")
+
+    with pytest.raises(DataError) as caught:
+        command(data_dir=tmp_path)
+    assert str(caught.value) == (
+        f"--data_dir {tmp_path} is odd. Use fewer --workers, or another --data_dir. This script has no --workers: set "
+        "it in a --config file."
+    )
 
 
 def test_training_again_continues_instead_of_failing(

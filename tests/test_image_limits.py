@@ -83,6 +83,8 @@ def large_files() -> dict[str, Callable[[], bytes]]:
     """Photographs of 9 megapixels in the forms that cost most per pixel, and a JPEG of 108 megapixels."""
     width, height = 3600, 2500
     picture = hostile.photograph().resize((width, height))
+    turned = picture.copy()
+    turned.info["exif"] = hostile.orientation_exif(6).tobytes()
     grey16 = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
 
     def telephone() -> bytes:
@@ -100,6 +102,11 @@ def large_files() -> dict[str, Callable[[], bytes]]:
             picture, "TIFF", compression="tiff_adobe_deflate", tiffinfo={278: height}
         ),
         "lossless.webp": lambda: hostile.encode(picture.convert("RGBA"), "WEBP", lossless=True, quality=0, method=0),
+        **(
+            {"telephone turned.heic": lambda: hostile.encode_heic(turned, quality=40, chroma=444)}
+            if hostile.HEIC
+            else {}
+        ),
     }
 
 

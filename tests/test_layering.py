@@ -48,6 +48,7 @@ LAYERS = (
     "losses",
     "hard_pairs",
     "methods",
+    "unread_settings",
     "trainer",
     "tracking",
     "legacy_checkpoint",

@@ -1,6 +1,6 @@
 """The text that users read uses the terms of the field: README, docs, help texts and messages avoid a few words.
 
-Not checked: whether a sentence is good, comments and docstrings of internal code, and the HTML reports.
+Not checked: whether a sentence is good, comments and docstrings of internal code.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ HELP = {f"config/{name}.py" for name in ("groups", "commands", "data_commands")}
     "historic.py",
 }
 """Modules whose docstrings are help texts."""
-DISPLAYS = {"report", "cli", "console", "demo"}
-"""Packages whose strings are headings and labels, not messages; of cli, the help texts are checked."""
+DISPLAYS = {"cli", "demo"}
+"""Packages whose strings are not messages; of cli, the help texts are checked."""
 
 AVOIDED = {
     r"anew": "again",
@@ -97,6 +97,16 @@ def messages() -> tuple[tuple[str, str], ...]:
     return tuple((f"{path.relative_to(ROOT)}:{line}", text) for path in files for line, text in literals(path))
 
 
+def template_texts() -> list[tuple[str, str]]:
+    """Place and text of the pages' templates, without tags, code and what Jinja inserts."""
+    marks = re.compile(r"\{[%#].*?[%#]\}|<script>.*?</script>|<[^>]*>", re.DOTALL)
+    texts = []
+    for path in sorted((SOURCE / "report" / "templates").glob("*.html.j2")):
+        text = re.sub(r"\{\{.*?\}\}", "{}", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        texts.append((str(path.relative_to(ROOT)), marks.sub(" ", text)))
+    return texts
+
+
 def _text(node: ast.AST) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
@@ -110,8 +120,9 @@ def test_a_document_avoids_them(document: Path) -> None:
     assert problems(prose(document)) == []
 
 
-def test_help_texts_and_messages_avoid_them() -> None:
-    found = [f"{place}: {problem}" for place, text in messages() for problem in problems(text)]
+def test_help_texts_messages_and_pages_avoid_them() -> None:
+    texts = [*messages(), *template_texts()]
+    found = [f"{place}: {problem}" for place, text in texts for problem in problems(text)]
     assert found == []
 
 
@@ -148,6 +159,10 @@ def test_the_text_of_a_message_and_of_a_help_text_is_found() -> None:
     engine = [text for _, text in literals(SOURCE / "trainer" / "engine.py")]
     assert "--fsdp requires more than one process" in engine
     assert not any("Raises:" in text for text in engine)
+    page = [text for _, text in literals(SOURCE / "report" / "audit_page.py")]
+    assert "Duplicates and near-duplicates count several times in training and in metrics." in page
+    templates = " ".join(text for _, text in template_texts())
+    assert "Images per class" in templates and "querySelector" not in templates and "<" not in templates
 
 
 # Troubleshooting

@@ -1,4 +1,4 @@
-"""What a training says: flags without effect, and an interrupted run that is ended early."""
+"""What a training says: flags without effect, too few validation images, and an interrupted run that is ended early."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import pytest
 
 import tasks
 from clip_har import checkpoint, commands
-from clip_har.config import BackboneConfig, DataConfig, LoraConfig, OptimizerConfig, TrainConfig
+from clip_har.config import (
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    LoraConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from clip_har.errors import RunError
 from clip_har.methods import method_class
 from test_workflows import Heard
@@ -50,6 +58,22 @@ def test_a_training_says_which_flags_have_no_effect(photos: Path, tiny_model: st
     assert [text for text in heard.warnings if text.startswith("No effect")] == [
         "No effect on linear-probe: --rank, --lr"
     ]
+
+
+def test_too_few_validation_images_are_warned_about_once(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+    data, backbone = DataConfig(data=photos), BackboneConfig(model=tiny_model, workers=0, precision="float32")
+    trained, evaluated, compared = Heard(), Heard(), Heard()
+    out = tmp_path / "runs" / "linear-probe"
+    commands.train(TrainConfig(data=data, backbone=backbone, method="linear-probe", out=out), progress=trained)
+    commands.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=out), progress=evaluated)
+    methods = ("zero-shot", "linear-probe")
+    config = CompareConfig(data=data, backbone=backbone, methods=methods, seeds=(0, 1), out=tmp_path)
+    commands.compare(config, progress=compared)
+    for heard in (trained, evaluated, compared):
+        assert [text for text in heard.warnings if "too few" in text] == [
+            "6 validation images are too few for predict --coverage 0.9 (requires 9), 0.95 (requires 19), 0.99 "
+            "(requires 99) and --accuracy 0.8 (requires 11), 0.9 (requires 22), 0.95 (requires 45), 0.99 (requires 230)"
+        ]
 
 
 @pytest.mark.parametrize(("asked", "epochs"), [(1, 3), (3, 3), (4, 4)])

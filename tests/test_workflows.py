@@ -257,6 +257,43 @@ def test_a_comparison_with_other_settings_does_not_reuse_or_overwrite_runs(
         commands.compare(changed)
 
 
+def test_zero_shot_is_evaluated_once_for_all_seeds(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+    config = compare_config(photos, tiny_model, tmp_path, methods=("zero-shot", "lora"), seeds=(1, 2))
+    heard = Heard()
+    baseline, lora = commands.compare(config, progress=heard).rows
+    assert names(tmp_path / "runs") == {"zero-shot", "lora-seed-1", "lora-seed-2"}
+    assert [note.split(" ", 1)[1] for note in heard.notes if note[1:3] == "/3"] == [
+        "zero-shot",
+        "lora, seed 1",
+        "lora, seed 2",
+    ]
+    assert (baseline.seeds, baseline.accuracy_std, baseline.mcnemar_p) == ((0,), None, None)
+    assert (lora.seeds, lora.paired_test) == ((1, 2), "sign-flip") and lora.accuracy_std is not None
+    with (tmp_path / "pairwise.csv").open() as stream:
+        (pair,) = csv.DictReader(stream)
+    assert float(pair["p"]) == pytest.approx(lora.mcnemar_p, rel=1e-4)
+    text = (tmp_path / "comparison.txt").read_text()
+    assert "Zero-shot is evaluated once" in text and "McNemar" not in text
+    assert '<a href="runs/zero-shot/eval/report.html">' in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_comparison_reuses_the_runs_that_do_not_read_a_changed_setting(
+    photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = ("zero-shot", "linear-probe")
+    commands.compare(compare_config(photos, tiny_model, tmp_path, methods=methods))
+    faster = OptimizerConfig(epochs=4, batch_size=8, lr=0.5)
+    changed = compare_config(photos, tiny_model, tmp_path, methods=methods, optimizer=faster)
+    heard = Heard()
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("trained again"))
+        commands.compare(changed, progress=heard)
+    assert len([note for note in heard.notes if "trained before, reused" in note]) == 2
+    patient = replace(changed, methods=("linear-probe",), optimizer=OptimizerConfig(patience=1))
+    with pytest.raises(RunError, match="other settings: patience None -> 1"):  # it ends the search of a solver
+        commands.compare(patient)
+
+
 def test_a_comparison_after_the_images_changed_does_not_reuse_runs(tiny_model: str, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     config = compare_config(data, tiny_model, tmp_path / "out", methods=("lora",))

@@ -31,6 +31,7 @@ from clip_har.out_of_fold import OUT_OF_FOLD_FILE, load_out_of_fold
 from clip_har.prompts import class_phrase
 from clip_har.protocol import Protocol, hash_prompts
 from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
+from clip_har.unread_settings import unread_settings
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 """File names that the predecessor's commands give as a checkpoint; they mean the run folder they would lie in."""
@@ -270,7 +271,7 @@ def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
     if not resume:
         remedy = "Choose another --out, or resume it with --resume."
         raise RunError(f"{folder} already contains a run", remedy=remedy)
-    differing = differing_settings(_read_json(folder / "config.json"), config)
+    differing = differing_settings(_read_json(folder / "config.json"), config, unread=unread_settings(config))
     if differing:
         raise RunError(
             f"The run in {folder} was trained with other settings: {', '.join(differing)}",

@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from clip_har import cli
 from clip_har.cli.shared import EXIT_DONE, shown_progress
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, ImportConfig, TrainConfig, load_config_file
-from clip_har.errors import RunError
+from clip_har.errors import RunError, UserError
 
 _DEFAULTS: Mapping[str, Any] = {"model": "ViT-B/32", "batch_size": 64, "epochs": 15, "lr": 1e-3}
 DEFAULT_ALPHA = 32.0
 """Alpha of the predecessor's commands; its checkpoints need not contain it."""
+_TYPED = {"data": "data_dir", "model": "model_name", "batch-size": "batch_size"}
+_FLAG = re.compile(r"--([a-z][a-z-]*)(?![\w-])")
+
+Command = TypeVar("Command", bound=Callable[..., int])
 
 
+def _flags_as_typed(**renamed: str) -> Callable[[Command], Command]:
+    """Let a command's errors name its own flags, where they come from the command of clip-har that it calls.
+
+    Args:
+        renamed: flag of clip-har -> flag of the command, besides those that are the same for all.
+    """
+
+    def decorate(command: Command) -> Command:
+        own, names = inspect.signature(command).parameters, {**_TYPED, **renamed}
+
+        def typed(text: str) -> str:
+            return _FLAG.sub(lambda match: f"--{names.get(match[1], match[1])}", text)
+
+        @functools.wraps(command)
+        def run(**given: Any) -> int:
+            try:
+                return command(**given)
+            except CycloptsError as error:
+                raise UserError(
+                    typed(str(error)), remedy=f"See python scripts/{command.__name__}.py --help."
+                ) from error
+            except UserError as error:
+                remedy = typed(error.remedy)
+                other = [f"--{name}" for name in _FLAG.findall(remedy) if name not in (*own, "help")]
+                if other and "clip-har" not in remedy:
+                    remedy += f" This script has no {' or '.join(other)}: set it in a --config file."
+                raise type(error)(typed(error.what), remedy=remedy) from error
+
+        return cast("Command", run)
+
+    return decorate
+
+
+@_flags_as_typed(out="checkpoint_dir")
 def train_clip_lora(
     *,
     data_dir: Path,
@@ -52,6 +93,7 @@ def train_clip_lora(
     return _train("--method=lora", data_dir, config, given, defaults)
 
 
+@_flags_as_typed(out="checkpoint_dir")
 def train_clip_augmented(
     *,
     data_dir: Path,
@@ -80,6 +122,7 @@ def train_clip_augmented(
     return _train("--preset=augmented", data_dir, config, given, defaults)
 
 
+@_flags_as_typed(out="output_csv")
 def evaluate_lora_clip(
     *,
     data_dir: Path,
@@ -116,6 +159,7 @@ def evaluate_lora_clip(
     return code
 
 
+@_flags_as_typed(out="save_dir")
 def evaluate_clip_har(
     *,
     data_dir: Path,
@@ -140,6 +184,7 @@ def evaluate_clip_har(
     return _evaluate(data_dir, run, config, model_name, save_dir)
 
 
+@_flags_as_typed(out="checkpoint_dir")
 def main_clip(
     *,
     data_dir: Path = Path("data"),

@@ -43,7 +43,7 @@ def test_a_leak_names_the_held_out_image_first_and_counts_the_others() -> None:
     assert (
         leak.why == "Images that look alike to the model in test and val and train: metrics on test are too optimistic"
     )
-    assert leak.action == "Drop the 3 copies outside test."
+    assert leak.action == "Drop the 3 duplicates outside test."
     assert (duplicate.kind, duplicate.severity, duplicate.count) == ("duplicate", "warning", 1)
     assert names(duplicate) == ["train/run/a.jpg", "train/run/b.jpg"]
     assert duplicate.notes == ("", SAME_BYTES)
@@ -75,7 +75,7 @@ def test_copies_under_several_classes_conflict_and_are_duplicates_as_well() -> N
 def test_one_copy_is_named_in_the_singular() -> None:
     (leak,) = findings([("train/run/a.jpg", "train"), ("test/run/b.jpg", "test")], "aa", "aa", "aa")
     assert leak.why == "The same file in test and train: metrics on test are too optimistic"
-    assert (leak.action, leak.count) == ("Drop the copy outside test.", 1)
+    assert (leak.action, leak.count) == ("Drop the duplicate outside test.", 1)
 
 
 def test_images_without_copies_are_no_findings() -> None:

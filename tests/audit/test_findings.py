@@ -174,7 +174,7 @@ def test_the_json_holds_everything_that_was_found(tmp_path: Path) -> None:
         "kind": "leak",
         "severity": "error",
         "why": "The same file in test and train: metrics on test are too optimistic",
-        "action": "Drop the copy outside test.",
+        "action": "Drop the duplicate outside test.",
         "count": 1,
         "files": [
             {

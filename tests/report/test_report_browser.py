@@ -120,6 +120,16 @@ def test_pages_open_without_a_complaint_and_fit_their_width(opened: Any, name: s
     assert page.locator("h1").is_visible()
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_bars_of_probabilities_and_prompts_are_shown_at_any_width(opened: Any, width: int) -> None:
+    page = opened("evaluation", width)
+    bars = page.locator(".sentences .track")
+    boxes = [bar.bounding_box() for bar in bars.all()]
+    assert boxes and all(box and box["width"] > 70 and box["x"] + box["width"] <= width for box in boxes)
+    sketches = page.locator("td.sketch").first.is_visible()
+    assert sketches is page.locator(".of-sketch").first.is_visible() is (width == 1280)
+
+
 def test_tables_sort_both_ways_with_the_keyboard(opened: Any) -> None:
     page = opened("evaluation")
     before = column(page, "#class-table", 0)

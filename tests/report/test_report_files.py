@@ -195,6 +195,7 @@ def test_comparison_csv(twelve_rows: list[ComparisonRow]) -> None:
         "trainable_fraction": "0.01",
         "peak_memory_bytes": str(3 * 2**30),
         "train_seconds": "27",
+        "p": "0.0001",
         "mcnemar_p": "0.0001",
         "paired_test": "sign-flip",
         "collapsed": "false",
@@ -202,7 +203,7 @@ def test_comparison_csv(twelve_rows: list[ComparisonRow]) -> None:
         "note": "",
     }
     assert table["full"]["collapsed"] == "true" and table["full"]["note"].startswith("answers running")
-    unknown = ("peak_memory_bytes", "train_seconds", "mcnemar_p", "paired_test")
+    unknown = ("peak_memory_bytes", "train_seconds", "p", "mcnemar_p", "paired_test")
     assert {table["zero-shot"][key] for key in unknown} == {""}
 
 

@@ -188,7 +188,7 @@ def test_pictures_keep_to_their_budget(load_thumbnail: Loader) -> None:
     assert sum(sizes[:-1]) < 10_000 <= sum(sizes)
     assert len({picture.id for picture in pictures.shown}) == len(sizes)
     states = [pictures.state(path) for path in ("a", "broken", "39")]
-    assert states == ["shown", "unreadable", "left out"]
+    assert states == ["shown", "unreadable", "omitted"]
     assert Pictures(None).state("a") == "not wanted"
 
 

@@ -44,12 +44,35 @@ def cost_labels(rows: list[ComparisonRow]) -> dict[str, Bbox]:
 def test_labels_of_twelve_methods_do_not_overlap_and_stay_inside(twelve_rows: list[ComparisonRow]) -> None:
     rows = comparison_plots.timed_rows(twelve_rows)
     labels = cost_labels(rows)
+    height = comparison_plots._draw_cost(rows, LEVEL, "test").get_figheight()
     assert len(labels) == 12  # eleven methods and the level of zero-shot
     for (one, a), (other, b) in itertools.combinations(labels.items(), 2):
         assert not a.overlaps(b), (one, other)
     for name, extent in labels.items():
         assert extent.x0 >= 0 and extent.x1 <= comparison_plots.WIDTH * 100, name
-        assert extent.y0 >= 0 and extent.y1 <= comparison_plots.COST_HEIGHT * 100, name
+        assert extent.y0 >= 0 and extent.y1 <= height * 100, name
+
+
+@pytest.mark.parametrize("several_sizes", [True, False])
+@pytest.mark.parametrize("several_standings", [True, False])
+def test_below_the_cost_plot_is_no_more_room_than_its_legends_fill(
+    twelve_rows: list[ComparisonRow], several_sizes: bool, several_standings: bool
+) -> None:
+    rows = comparison_plots.timed_rows(twelve_rows)
+    if not several_standings:
+        rows = [row for row in rows if row.accuracy > 0.9]
+    if not several_sizes:
+        rows = [replace(row, trainable_params=1000) for row in rows]
+    figure = comparison_plots._draw_cost(rows, LEVEL, "test")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    axis = figure.axes[0].xaxis.label.get_window_extent(renderer)
+    boxes = sorted((legend.get_window_extent(renderer) for legend in figure.legends), key=lambda box: box.y0)
+    assert len(boxes) == 1 + several_sizes
+    edges = [0.0, *(edge for box in boxes for edge in (box.y0, box.y1)), axis.y0]
+    gaps = [upper - lower for lower, upper in zip(edges[::2], edges[1::2], strict=True)]
+    assert all(-0.06 <= gap / figure.dpi < 0.2 for gap in gaps), "legends have a margin of their own"
 
 
 def test_labels_of_a_crowd_do_not_overlap(twelve_rows: list[ComparisonRow]) -> None:

@@ -76,7 +76,7 @@ def _leak(files: tuple[FoundFile, ...], notes: tuple[str, ...]) -> Iterator[Find
         notes=notes,
         count=surplus,
         why=f"{_weakest(notes)} in {' and '.join(splits)}: metrics on {splits[0]} are too optimistic",
-        action=f"Drop the {'copy' if surplus == 1 else f'{surplus} copies'} outside {splits[0]}.",
+        action=f"Drop the {'duplicate' if surplus == 1 else f'{surplus} duplicates'} outside {splits[0]}.",
     )
 
 

@@ -16,7 +16,7 @@ from cyclopts import App, Parameter
 
 from clip_har import __version__
 from clip_har.cli.data import data_app
-from clip_har.cli.help import NO_EMPTY_FLAGS, FilledFormatter
+from clip_har.cli.help import FLAGS, FilledFormatter
 from clip_har.cli.shared import (
     EXIT_DONE,
     EXIT_USER_INPUT,
@@ -46,7 +46,7 @@ app = App(
     help="Fine-tune CLIP for action recognition in still images, evaluated against zero-shot CLIP.",
     help_format="plaintext",
     help_formatter=FilledFormatter(),
-    default_parameter=NO_EMPTY_FLAGS,
+    default_parameter=FLAGS,
 )
 app.command(data_app)
 

@@ -70,6 +70,8 @@ def flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App)
     words = command_words(tokens, app)
     command = " ".join(words)
     what = textwrap.shorten(str(error), MESSAGE_LENGTH, placeholder=" ...").rstrip(".")
+    if isinstance(error, cyclopts.UnknownCommandError) and error.unused_tokens:
+        what = _unknown_command(error.unused_tokens[0], app[words[0]] if words else app)
     if isinstance(error, cyclopts.MissingArgumentError) and words in CONFIG_TYPES:
         config_type = CONFIG_TYPES[words]
         what = _unknown_flag(tokens, config_type) or ("--data is needed" if _needs_data(config_type) else what)
@@ -90,6 +92,14 @@ def command_words(tokens: Sequence[str], app: App) -> tuple[str, ...]:
 
 def _needs_data(config_type: type) -> bool:
     return any(str(item.type) == "DataConfig" for item in dataclasses.fields(config_type))
+
+
+def _unknown_command(token: str, app: App) -> str:
+    """The command that was probably meant, and all commands, of which cyclopts lists eight."""
+    known = [name for name in app if not name.startswith("-")]
+    near = difflib.get_close_matches(token, known, n=1)
+    meant = f'Did you mean "{near[0]}"? ' if near else ""
+    return f'Unknown command "{token}". {meant}Available commands: {", ".join(known)}'
 
 
 def _unknown_flag(tokens: Sequence[str], config_type: type) -> str | None:

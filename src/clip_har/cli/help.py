@@ -1,4 +1,4 @@
-"""How --help looks: flags in groups, paragraphs that fill the width, no flags that empty a list."""
+"""How --help looks: flags in groups, paragraphs that fill the width, lists as they are written, none to empty them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from cyclopts.help import DefaultFormatter
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
-NO_EMPTY_FLAGS = Parameter(negative_iterable=())
+
+def _as_written(default: Any) -> str | None:
+    """A default as one would write it: (0, 1) -> "0, 1". None is not shown."""
+    if isinstance(default, (tuple, list)):
+        return ", ".join(map(str, default)) or None
+    return None if default is None else str(default)
+
+
+FLAGS = Parameter(negative_iterable=(), show_default=_as_written)
 
 
 class FilledFormatter(DefaultFormatter):

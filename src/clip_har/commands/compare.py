@@ -18,6 +18,7 @@ from clip_har.dataset import write_manifest
 from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.findings import Findings
+from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.evaluation import evaluate_prepared, shared_facts, thumbnails
 from clip_har.experiment.novel_classes import mean_of, measure_novel
 from clip_har.experiment.predictions import Predictions
@@ -64,12 +65,13 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
     experiment = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
     for name in config.methods:
         validate(_train_config(config, name, config.seeds[0], experiment))
-    entries = [(name, seed) for name in config.methods for seed in config.seeds]
+    seeds = {name: _seeds(config, name, experiment) for name in config.methods}
+    entries = [(name, seed) for name in config.methods for seed in seeds[name]]
     results: dict[str, dict[int, EvalResult]] = {}
     runs: dict[str, list[checkpoint.Run]] = {}
     failure: TrainingError | None = None
     for number, (name, seed) in enumerate(entries, start=1):
-        progress.note(f"{number}/{len(entries)} {name}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
+        progress.note(f"{number}/{len(entries)} {name}" + (f", seed {seed}" if len(seeds[name]) > 1 else ""))
         try:
             run = run_of_comparison(config, name, seed, experiment, progress, command)
         except TrainingError as error:  # the others are still worth comparing
@@ -94,10 +96,10 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
         results.setdefault(name, {})[seed] = result
     if failure is not None and not results:
         raise failure
-    results = {name: found for name, found in results.items() if len(found) == len(config.seeds)}
+    results = {name: found for name, found in results.items() if len(found) == len(seeds[name])}
     rows = tuple(_comparison_row(name, runs[name], results[name]) for name in results)
     pairwise = pairwise_tests(results)
-    first = {name: by_seed[config.seeds[0]] for name, by_seed in results.items()}
+    first = {name: by_seed[seeds[name][0]] for name, by_seed in results.items()}
     if distributed.is_main():
         remove_stray_temporaries(config.out)
         write_manifest(experiment.whole, config.out / "manifest.csv")
@@ -113,7 +115,15 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
                 name: {run.card.seed: run.folder / "eval" / "report.html" for run in runs[name]} for name in results
             },
         )
+    if few := too_few_images(experiment.dataset.counts()["val"]):
+        progress.warn(few)
     return Comparison(rows=rows, results=first, out=config.out, pairwise=pairwise)
+
+
+def _seeds(config: CompareConfig, name: str, experiment: Experiment) -> tuple[int, ...]:
+    """Seeds of a method's runs; one run where nothing is trained, since all would be the same."""
+    train_config = _train_config(config, name, config.seeds[0], experiment)
+    return config.seeds if method_class(train_config.method, train_config).has_weights else (0,)
 
 
 def run_of_comparison(

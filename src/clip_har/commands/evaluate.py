@@ -11,6 +11,7 @@ from clip_har.dataset import SPLITS, SplitName
 from clip_har.errors import ConfigError
 from clip_har.evaluation import EvalResult
 from clip_har.evaluation.findings import Findings, Robustness
+from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.evaluation import evaluate_prepared
 from clip_har.experiment.explanations import explain_dataset
 from clip_har.experiment.novel_classes import measure_novel
@@ -67,7 +68,7 @@ def _evaluate(
         explained = explain_dataset(
             run, answering, experiment, out, limit=config.explain, seed=config.seed, progress=progress
         )
-    return evaluate_prepared(
+    result = evaluate_prepared(
         run,
         answering,
         experiment,
@@ -79,6 +80,10 @@ def _evaluate(
         explained=explained,
         checks=checks,
     )
+    confidence = result.confidence_finetuned or result.confidence_baseline
+    if confidence is not None and (few := too_few_images(confidence.images)):
+        progress.warn(few)
+    return result
 
 
 def _findings(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clip_har import checkpoint, distributed, tracking
 from clip_har.config import TrainConfig, apply_preset, validate
+from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.setup import prepare
 from clip_har.experiment.training import train_prepared
 from clip_har.locking import exclusive
@@ -43,7 +44,10 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
             finished.weights_sha256()
             return finished
         prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
-        return train_prepared(config, folder, prepared, progress, command, last_epoch=last_epoch)
+        run = train_prepared(config, folder, prepared, progress, command, last_epoch=last_epoch)
+        if few := too_few_images(prepared.dataset.counts()["val"]):
+            progress.warn(few)
+        return run
 
 
 def _default_folder(config: TrainConfig) -> Path:

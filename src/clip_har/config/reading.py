@@ -33,7 +33,8 @@ def load_config_file(
     for the command is ignored.
 
     Args:
-        note: called with one line that names the ignored keys, if there are any.
+        note: called with a line that names the ignored keys, if there are any, and one on the predecessor's names in a
+            file that is not one of its own.
 
     Returns:
         Setting name -> raw value.
@@ -48,6 +49,7 @@ def load_config_file(
     values: dict[str, Any] = {}
     problems = []
     ignored: list[tuple[str, str]] = []
+    renamed: list[str] = []
     for key, value in given:
         name = key.replace("-", "_")
         if legacy and (reason := ignored_because(name, known)):
@@ -62,11 +64,15 @@ def load_config_file(
             problems.append(f"{key!r} is given twice")
         elif value is not None:
             values[name] = value
+            if name != key.replace("-", "_") and not legacy:
+                renamed.append(f"{key} as {name}")
     values.pop("resume", None)
     if problems:
         raise ConfigError(f"{path}: {'; '.join(problems)}", remedy="Fix or remove these entries.")
     if ignored:
         note(ignored_line(str(path), ignored))
+    if renamed:
+        note(f"{path}: read {', '.join(renamed)}")
     return values
 
 

@@ -207,8 +207,14 @@ _FREE = frozenset(
 )
 
 
-def differing_settings(saved: Mapping[str, Any], config: TrainConfig) -> list[str]:
-    """What decides the outcome and differs between a run's config.json and a config, as "epochs 5 -> 15"."""
+def differing_settings(
+    saved: Mapping[str, Any], config: TrainConfig, *, unread: frozenset[str] = frozenset()
+) -> list[str]:
+    """What decides the outcome and differs between a run's config.json and a config, as "epochs 5 -> 15".
+
+    Args:
+        unread: settings that have no effect on the config's method.
+    """
     now = to_flat_json(config)
-    keys = sorted((saved.keys() | now.keys()) - _FREE)
+    keys = sorted((saved.keys() | now.keys()) - _FREE - unread)
     return [f"{key} {saved.get(key)} -> {now.get(key)}" for key in keys if saved.get(key) != now.get(key)]

@@ -201,8 +201,8 @@ def _confidence_text(confidence: Confidence) -> str:
 
 def _seeds_text(rows: Sequence[ComparisonRow]) -> str:
     """What ± means, where it occurs."""
-    seeds = sorted({seed for row in rows for seed in row.seeds})
-    if all(len(row.seeds) == 1 for row in rows):
+    seeds = sorted({seed for row in rows if len(row.seeds) > 1 for seed in row.seeds})
+    if not seeds:
         return ""
     return f"; mean ± standard deviation over seeds {', '.join(map(str, seeds))}"
 

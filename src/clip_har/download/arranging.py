@@ -21,7 +21,15 @@ from clip_har.progress import SILENT, Progress
 UNLABELLED = ".unlabelled"
 """Folder of images without labels. It is hidden, and so no class."""
 
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+_SUFFIXES = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "HEIF": ".heic",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

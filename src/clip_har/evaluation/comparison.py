@@ -79,7 +79,10 @@ class ComparisonRow:
         return "mcnemar" if len(self.seeds) == 1 else "sign-flip"
 
     def to_json(self) -> dict[str, Any]:
-        """One entry of comparison.json, where "method" is the entry as it was asked for."""
+        """One entry of comparison.json, where "method" is the entry as it was asked for.
+
+        "mcnemar_p" is the former name of "p", from before there were several seeds and another test for them.
+        """
         return {
             "method": self.name,
             "base_method": self.method,
@@ -95,6 +98,7 @@ class ComparisonRow:
             "trainable_fraction": self.trainable_fraction,
             "peak_memory_bytes": self.peak_memory_bytes,
             "train_seconds": self.train_seconds,
+            "p": self.mcnemar_p,
             "mcnemar_p": self.mcnemar_p,
             "paired_test": self.paired_test,
             "collapsed": self.collapsed,

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 
 from clip_har import checkpoint, distributed, predict
 from clip_har.evaluation import Calibration, EvalResult, calibrate, check_confidence
+from clip_har.evaluation.confidence import DOUBT, SHOWN_LEVELS
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment
 from clip_har.run_card import add_to_card
+from clip_har.wording import counted
 
 
 def with_confidence(
@@ -59,3 +62,22 @@ def fit_calibration(run: checkpoint.Run, answering: Predictions, experiment: Exp
     if answers_NC is None:
         answers_NC = answering.baseline(val)
     return calibrate(answers_NC, val.labels_N.numpy())
+
+
+def too_few_images(count: int) -> str | None:
+    """One line on the levels that so many validation images cannot give to `predict`; None where they are enough.
+
+    What a level needs does not depend on the model: of fewer images a prediction set contains every class
+    (`conformal_threshold`), and even without an error the bound of fewer is below the accuracy (`least_accuracy`).
+    """
+    sets = {level: math.ceil(level / (1 - level) - 1e-9) for level in SHOWN_LEVELS}
+    accuracies = {level: math.ceil(math.log(DOUBT) / math.log(level)) for level in SHOWN_LEVELS}
+    missing = []
+    for flag, needed in (("--coverage", sets), ("--accuracy", accuracies)):
+        levels = [f"{level} (requires {images})" for level, images in needed.items() if images > count]
+        if levels:
+            missing.append(f"{flag} {', '.join(levels)}")
+    if not missing:
+        return None
+    verb = "is" if count == 1 else "are"
+    return f"{counted(count, 'validation image')} {verb} too few for predict {' and '.join(missing)}"

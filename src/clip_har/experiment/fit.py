@@ -256,7 +256,7 @@ class TrainingRun:
         return next((entry for entry in self.history if entry["best"]), None)
 
     def _stops_early(self) -> bool:
-        patience = self.settings.optimizer.patience
+        patience = self.settings.optimizer.patience if isinstance(self.method, GradientMethod) else 0
         best = self._best()
         return bool(patience and best and self.history[-1]["epoch"] - best["epoch"] >= patience)
 

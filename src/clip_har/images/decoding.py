@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from clip_har.errors import UnreadableImageError, first_line
-from clip_har.images import limits
+from clip_har.images import heif, limits
 from clip_har.images.addresses import ImageAddress
 from clip_har.images.formats import describe, open_source, read_head, sniff_head
 from clip_har.images.limits import MAX_PIXELS, check_size
@@ -30,6 +30,7 @@ TRUNCATED_WARNING = "ends early; the missing part is grey"
 
 _STRIP_PIXELS = 1_000_000
 _END_OF_JPEG = b"\xff\xd9"
+_TRUNCATED = re.compile("truncated|unexpected end of file", flags=re.IGNORECASE)  # Pillow, libheif
 _UPRIGHT = {  # EXIF tag 0x0112, CIPA DC-008 section 4.6.4 -> what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,7 +102,7 @@ def header_size(path: ImageAddress) -> tuple[int, int]:
             raise UnreadableImageError("not an image")
         try:
             limits.check_file(_length(stream), kind)
-            return Image.open(stream, formats=(kind,)).size
+            return _open(stream, kind).size
         except Exception as error:  # whatever Pillow's plugins raise on damaged headers
             raise UnreadableImageError(f"corrupt {kind} header") from error
 
@@ -177,7 +178,7 @@ def _decode_stream(stream: BinaryIO, max_pixels: int, enough: _Enough) -> Image.
     with _quiet_pillow():
         try:
             file_bytes = limits.check_file(_length(stream), kind)
-            image: Image.Image = Image.open(stream, formats=(kind,))
+            image = _open(stream, kind)
             check_size(image.size, max_pixels)
             if limits.is_progressive(image):
                 limits.check_scans(image, _content(stream))
@@ -194,6 +195,14 @@ def _decode_stream(stream: BinaryIO, max_pixels: int, enough: _Enough) -> Image.
             raise UnreadableImageError(_reason(error, kind, head, stream)) from error
     image.info = {}  # an EXIF orientation left behind would turn the image again at the next reader
     return image
+
+
+def _open(stream: BinaryIO, kind: str) -> Image.Image:
+    reader = heif.reader() if kind == "HEIF" else None
+    if reader is None:
+        return Image.open(stream, formats=(kind,))
+    stream.seek(0)
+    return reader(stream)
 
 
 def _length(stream: BinaryIO) -> int:
@@ -214,6 +223,8 @@ def _content(stream: BinaryIO) -> bytes:
 
 @functools.cache
 def _can_decode(kind: str) -> bool:
+    if kind == "HEIF":
+        return heif.reader() is not None
     Image.init()
     # A logger without a handler prints errors to the terminal.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -281,7 +292,7 @@ def _reason(error: Exception, kind: str, head: bytes, stream: BinaryIO) -> str:
         return "too large for this machine's memory"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {error.strerror or message}"
-    if isinstance(error, EOFError) or "truncated" in message.lower() or _parsed_to_end(error, kind, head, stream):
+    if isinstance(error, EOFError) or _TRUNCATED.search(message) or _parsed_to_end(error, kind, head, stream):
         return _ends_early(kind)
     if isinstance(error, UnidentifiedImageError):
         return f"corrupt {kind} header"

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from clip_har.errors import UnreadableImageError
 from clip_har.failures import is_exhausted
+from clip_har.images import heif
 from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
 
 IMAGE_SUFFIXES = frozenset(
@@ -53,8 +54,8 @@ def sniff(path: ImageAddress) -> str | None:
         path: any file, of which only the first few hundred bytes are read, or an image inside one.
 
     Returns:
-        Pillow's name of the format ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM"), or None when
-        the content is of no format that `decode` reads.
+        Pillow's name of the format ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM", "HEIF"), or None
+        when the content is of no format that `decode` reads; so is HEIF without pillow-heif.
 
     Raises:
         UnreadableImageError: the file is missing, not a regular file, or may not be read.
@@ -71,8 +72,11 @@ def sniff_head(head: bytes) -> str | None:
         return "WEBP"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES:
         return "BMP"
-    if _container_brands(head) & {b"avif", b"avis"}:
+    brands = _container_brands(head)
+    if brands & {b"avif", b"avis"}:
         return "AVIF"
+    if brands & heif.BRANDS and heif.reader() is not None:
+        return "HEIF"
     if re.match(rb"P[1-6]\s+[\d#]", head):
         return "PPM"
     return None
@@ -93,8 +97,8 @@ def describe(head: bytes) -> str:
             return description
     brands = _container_brands(head)
     if brands:
-        heic = brands & {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"}
-        return "a HEIC image (convert it to JPEG first)" if heic else "a video"
+        heic = brands & heif.BRANDS
+        return 'a HEIC image, which requires pip install "clip-har[heic]"' if heic else "a video"
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:

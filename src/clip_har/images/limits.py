@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from clip_har.errors import UnreadableImageError
+from clip_har.images import heif
 
 MAX_PIXELS = 128_000_000
 """Pixels per image above which nothing is decoded: room for a 108-megapixel telephone's JPEG, at half size."""
@@ -34,7 +35,7 @@ _STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;1
 _LOADING_BYTES = {"WEBP": 18, "AVIF": 12, "TIFF": 12}
 """Per pixel while the format's library works, where it is more than the pixels themselves; measured."""
 
-_READ_WHOLE = frozenset({"PNG", "WEBP", "AVIF"})
+_READ_WHOLE = frozenset({"PNG", "WEBP", "AVIF", "HEIF"})
 """Formats of which Pillow may hold the whole file; of a PNG a single chunk, which can be nearly all of it."""
 
 
@@ -73,10 +74,10 @@ def decoding_bytes(image: Image.Image, *, turned: bool, divisor: int = 1) -> int
     pixels = image.width * image.height
     stored = _STORED_BYTES.get(image.mode, 4)
     converted = stored + _conversion_bytes(image) + (_RGB_BYTES if turned else 0)
-    loading = max(stored, _LOADING_BYTES.get(str(image.format), 0))
+    loading = heif.loading_bytes(image) if image.format == "HEIF" else _LOADING_BYTES.get(str(image.format), 0)
     if image.format == "JPEG":
         return pixels * _coefficient_bytes(image) + pixels * converted // divisor**2
-    return pixels * max(loading, converted)
+    return pixels * max(stored, loading, converted)
 
 
 def check_memory(image: Image.Image, *, turned: bool, file_bytes: int = 0) -> int:

@@ -175,7 +175,7 @@ class TipAdapter(SolvedMethod):
 
     @classmethod
     def settings_read(cls) -> frozenset[str]:
-        return frozenset({"features"})
+        return frozenset({"features", "augment", "views"})
 
     def build(self, task: Task) -> CacheClassifier:
         return CacheClassifier.of_training_images(task, self.settings.features, train_keys=False)

@@ -19,20 +19,27 @@ from clip_har.report.html import environment, split_word, thumbnail
 from clip_har.report.pictures import ThumbnailLoader
 
 CHECK_WORDS: Mapping[CheckName, tuple[str, str]] = {
-    "unreadable": ("Unreadable images", "Training leaves these out; each is missed."),
+    "unreadable": ("Unreadable images", "Training skips these images."),
     "leaks": (
         "Leaks between splits",
-        "Copies of held-out images among those that a model learns from or is chosen by. The copy to keep comes first.",
+        "Duplicates and near-duplicates of held-out images in a split that a model is trained or selected on. The "
+        "image to keep comes first.",
     ),
-    "conflicts": ("Conflicting labels", "Copies of one image under several classes: at most one of them is right."),
-    "duplicates": ("Duplicates within a split", "Copies count several times in training and in scores."),
+    "conflicts": (
+        "Conflicting labels",
+        "Duplicates and near-duplicates of one image under several classes: at most one class is right.",
+    ),
+    "duplicates": (
+        "Duplicates within a split",
+        "Duplicates and near-duplicates count several times in training and in metrics.",
+    ),
     "label_errors": (
         "Suspected label errors",
-        "A linear probe that never saw these images or their copies doubts the label. The most doubtful come first; "
-        "some are good labels of unusual images.",
+        "A linear probe that was not trained on the image or its duplicates predicts another class. The most likely "
+        "errors come first; some are correct labels of unusual images.",
     ),
     "odd": ("Anomalous images", "Tiny, extremely shaped, grey or of one tone: often harmless, worth a look."),
-    "imbalance": ("Missing and small classes", "Classes that a split lacks, or has few images of."),
+    "imbalance": ("Missing and small classes", "Classes without images in a split, or with few."),
 }
 """Check -> heading and what it means."""
 THUMBNAILS: Mapping[CheckName, int] = {"leaks": 100, "conflicts": 60, "duplicates": 60, "label_errors": 100, "odd": 40}

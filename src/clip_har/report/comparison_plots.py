@@ -41,9 +41,10 @@ CLOSE_TIMES = (
     *(60, 120, 300, 600, 1200, 1800, 3600, 7200, 18_000, 36_000, 72_000, 180_000, 360_000, 720_000),
 )
 """Ticks for a stretch of the axis on which fewer than two of `TIMES` lie; each at most 2.5 times the one before."""
-# The cost plot stands on fixed margins, in inches, so that places are known before it is drawn.
-COST_HEIGHT = 4.6
-COST_LEFT, COST_RIGHT, COST_BOTTOM, COST_TOP = 0.68, 0.1, 1.4, 0.34
+# The cost plot stands on margins known before it is drawn, in inches; below the axes as much as its legends need.
+COST_AXES, COST_LEFT, COST_RIGHT, COST_TOP = 2.86, 0.68, 0.1, 0.34
+COST_TIME_AXIS, COST_LEGEND_ROW, COST_SIZES = 0.53, 0.19, 0.45
+LEGEND_COLUMNS = 2
 
 
 def accuracy_plot(rows: Sequence[ComparisonRow], level: float | None, split: str) -> Plot:
@@ -146,9 +147,12 @@ def _draw_accuracy_row(axes: Axes, row: ComparisonRow, position: int, where: str
 
 
 def _draw_cost(rows: Sequence[ComparisonRow], level: float | None, split: str) -> Figure:
-    figure = Figure(figsize=(WIDTH, COST_HEIGHT))
-    width, height = WIDTH - COST_LEFT - COST_RIGHT, COST_HEIGHT - COST_BOTTOM - COST_TOP
-    axes = figure.add_axes((COST_LEFT / WIDTH, COST_BOTTOM / COST_HEIGHT, width / WIDTH, height / COST_HEIGHT))
+    standings = {standing.standing(row, level) for row in rows}
+    of_standings = 0.05 + COST_LEGEND_ROW * math.ceil(len(standings) / LEGEND_COLUMNS)
+    bottom = COST_TIME_AXIS + of_standings + (COST_SIZES if _with_sizes(rows) else 0)
+    width, total = WIDTH - COST_LEFT - COST_RIGHT, COST_AXES + COST_TOP + bottom
+    figure = Figure(figsize=(WIDTH, total))
+    axes = figure.add_axes((COST_LEFT / WIDTH, bottom / total, width / WIDTH, COST_AXES / total))
     low, high = accuracy_range(rows, level)
     axes.set_ylim(low, high)
     _scale_time(axes, [row.train_seconds or 1.0 for row in rows])
@@ -166,12 +170,13 @@ def _draw_cost(rows: Sequence[ComparisonRow], level: float | None, split: str) -
         )
     for row in rows:
         _draw_cost_mark(axes, row, standing.standing(row, level), low)
-    _label_marks(axes, rows, level, size=(width * 72, height * 72))
+    _label_marks(axes, rows, level, size=(width * 72, COST_AXES * 72))
     axes.set_xlabel("training time, logarithmic")
     axes.set_ylabel(_accuracy_label(split))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _legend_of_standings(figure, axes)
-    _legend_of_sizes(figure, rows)
+    if _with_sizes(rows):
+        _legend_of_sizes(figure, rows, above=of_standings / total)
     return figure
 
 
@@ -275,18 +280,21 @@ def _legend_of_standings(figure: Figure, axes: Axes) -> None:
     found = set(axes.get_legend_handles_labels()[1])
     marks = {label: look for label, look in (MARKS | SEED_MARK).items() if label in found}
     handles = [Line2D([], [], marker=marker, color=colour, linestyle="none", ms=6) for colour, marker in marks.values()]
-    columns = {"ncols": 2, "handletextpad": 0.3, "columnspacing": 1.4}
+    columns = {"ncols": LEGEND_COLUMNS, "handletextpad": 0.3, "columnspacing": 1.4}
     if figure.get_layout_engine() is None:
         figure.legend(handles, list(marks), loc="lower center", **columns)
     else:
         figure.legend(handles, list(marks), loc="outside lower center", **columns)
 
 
-def _legend_of_sizes(figure: Figure, rows: Sequence[ComparisonRow]) -> None:
-    """Below the plot: how large a mark is for the fewest and the most trained parameters; nothing where all agree."""
-    counts = {row.trainable_params for row in rows}
-    if len(counts) < 2:
-        return
+def _with_sizes(rows: Sequence[ComparisonRow]) -> bool:
+    """Whether the marks of some methods are larger than those of others."""
+    return len({row.trainable_params for row in rows}) > 1
+
+
+def _legend_of_sizes(figure: Figure, rows: Sequence[ComparisonRow], *, above: float) -> None:
+    """How large a mark is for the fewest and the most trained parameters, from a height of the figure on."""
+    counts = [row.trainable_params for row in rows]
     ends = [min(counts), max(counts)]
     sizes = [math.sqrt(_mark_area(count)) for count in ends]
     marks = [Line2D([], [], marker="o", color=GRID, mec=MUTED, linestyle="none", ms=size) for size in sizes]
@@ -294,7 +302,7 @@ def _legend_of_sizes(figure: Figure, rows: Sequence[ComparisonRow]) -> None:
         marks,
         [_count_label(count) for count in ends],
         loc="lower center",
-        bbox_to_anchor=(0.5, 0.1),
+        bbox_to_anchor=(0.5, above),
         ncols=len(ends),
         title="trained parameters",
         title_fontsize=LABEL_FONT,

@@ -27,6 +27,7 @@ COLUMNS = (
     "trainable_fraction",
     "peak_memory_bytes",
     "train_seconds",
+    "p",
     "mcnemar_p",
     "paired_test",
     "collapsed",

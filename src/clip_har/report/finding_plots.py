@@ -117,9 +117,9 @@ def wise_plot(curve: WiseCurve) -> Plot:
     return render(
         partial(_draw_wise, curve),
         name="wise-beyond",
-        title="Between zero-shot and tuned weights, on and beyond the test images",
-        description=f"Accuracy of {len(curve.points)} mixtures of zero-shot (0) and tuned (1) weights; the table has "
-        "the same numbers.",
+        title="Between zero-shot and fine-tuned weights, on and beyond the test images",
+        description=f"Accuracy of {len(curve.points)} mixtures of zero-shot (0) and fine-tuned (1) weights; the table "
+        "has the same numbers.",
     )
 
 

@@ -17,7 +17,7 @@ from clip_har.report import contact_sheet
 ThumbnailLoader = Callable[[str], Image.Image | None]
 BUDGET_BYTES = 2_800_000
 """What the photographs of a page may take: it stays a file of a few megabytes, whatever the size of the test set."""
-State = Literal["shown", "unreadable", "left out", "not wanted"]
+State = Literal["shown", "unreadable", "omitted", "not wanted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Pictures:
         if not self.wanted:
             return "not wanted"
         if path not in self._found:
-            return "left out"
+            return "omitted"
         return "unreadable" if self._found[path] is None else "shown"
 
     def _added(self, image: Image.Image) -> Picture:

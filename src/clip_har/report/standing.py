@@ -59,14 +59,19 @@ def verdict_lines(rows: Sequence[ComparisonRow], level: float | None) -> list[st
 
 def reading_notes(rows: Sequence[ComparisonRow]) -> list[str]:
     """How intervals and p-values of these rows are to be read, a sentence each."""
-    single = any(len(row.seeds) == 1 for row in rows)
     several = any(len(row.seeds) > 1 for row in rows)
+    without_seed = several and any(len(row.seeds) == 1 and wording.is_baseline(row.method) for row in rows)
+    single = any(len(row.seeds) == 1 and not (without_seed and wording.is_baseline(row.method)) for row in rows)
     notes = []
     if several:
         notes.append(
             "Of several seeds, accuracy and macro F1 are means, ± is their sample standard deviation, the interval "
             "combines a bootstrap over images with Student’s t over the seeds, and p is of a sign-flip test over "
             "images on the seeds’ mean predictions, which does not cover the variation across seeds."
+        )
+    if without_seed:
+        notes.append(
+            "Zero-shot is evaluated once, because no seed changes it; its interval is a bootstrap over images."
         )
     if single:
         notes.append(

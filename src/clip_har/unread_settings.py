@@ -1,0 +1,30 @@
+"""The settings that a method does not read: a run fits a config that differs only in these.
+
+What each method reads is declared in methods/; folders are compared in checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from clip_har.config import AugmentConfig, LoraConfig, OptimizerConfig, TrainConfig
+from clip_har.methods import method_class
+
+_OF_TRAINING = frozenset(item.name for group in (LoraConfig, OptimizerConfig) for item in dataclasses.fields(group))
+_OF_VIEWS = frozenset(item.name for item in dataclasses.fields(AugmentConfig))
+_OF_EVERY_LOOP = frozenset({"patience"})
+"""What ends the candidates of a solver, too."""
+
+
+def unread_settings(config: TrainConfig) -> frozenset[str]:
+    """Names of settings that cannot change what the config's method becomes.
+
+    Without weights nothing is trained, from no seed. A method that starts from a run depends on what that run read.
+    Augmented views count as read: they are cached for every method.
+    """
+    method = method_class(config.method, config)
+    if not method.has_weights:
+        return _OF_TRAINING | _OF_VIEWS | {"seed", "start_from"}
+    if method.starts_from is not None:
+        return frozenset()
+    return _OF_TRAINING - method.settings_read() - _OF_EVERY_LOOP
