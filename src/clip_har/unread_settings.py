@@ -12,8 +12,6 @@ from clip_har.methods import method_class
 
 _OF_TRAINING = frozenset(item.name for group in (LoraConfig, OptimizerConfig) for item in dataclasses.fields(group))
 _OF_VIEWS = frozenset(item.name for item in dataclasses.fields(AugmentConfig))
-_OF_EVERY_LOOP = frozenset({"patience"})
-"""What ends the candidates of a solver, too."""
 
 
 def unread_settings(config: TrainConfig) -> frozenset[str]:
@@ -23,8 +21,9 @@ def unread_settings(config: TrainConfig) -> frozenset[str]:
     Augmented views count as read: they are cached for every method.
     """
     method = method_class(config.method, config)
+    of_fit = {"features", "refit"} - method.settings_read() - ({"refit"} if method.refits else set())
     if not method.has_weights:
-        return _OF_TRAINING | _OF_VIEWS | {"seed", "start_from"}
+        return _OF_TRAINING | _OF_VIEWS | of_fit | {"seed", "start_from"}
     if method.starts_from is not None:
         return frozenset()
-    return _OF_TRAINING - method.settings_read() - _OF_EVERY_LOOP
+    return (_OF_TRAINING - method.settings_read()) | of_fit
