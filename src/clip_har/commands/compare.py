@@ -12,6 +12,7 @@ from clip_har.config import (
     CompareConfig,
     TrainConfig,
     apply_preset,
+    names_method,
     validate,
 )
 from clip_har.dataset import write_manifest
@@ -138,6 +139,14 @@ def run_of_comparison(
     if starts_from is not None and train_config.start_from is None:
         source = run_of_comparison(config, starts_from, seed, experiment, progress, command)
         train_config = dataclasses.replace(train_config, start_from=source.folder)
+    if combines := method_class(train_config.method, train_config).combines:
+        members = [
+            str(run_of_comparison(config, member, seed, experiment, progress, command).folder)
+            if names_method(member)
+            else member
+            for member in train_config.members or combines
+        ]
+        train_config = dataclasses.replace(train_config, members=tuple(members))
     folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")
     with exclusive(folder):
         checkpoint.check_folder(folder, train_config, resume=checkpoint.has_run(folder))
@@ -165,6 +174,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
             engine=config.engine,
             start_from=config.start_from,
             shots=config.shots,
+            members=config.members,
             features=config.features,
             refit=config.refit,
             hold_out=config.hold_out,

@@ -34,7 +34,7 @@ from clip_har.config.groups import (
 )
 from clip_har.config.legacy import HISTORIC_KEYS
 from clip_har.config.methods import METHOD_NAMES
-from clip_har.config.presets import apply_preset, load_preset
+from clip_har.config.presets import apply_preset, load_preset, names_method
 from clip_har.config.reading import load_config_file
 from clip_har.config.settings import (
     AugmentSettings,
@@ -89,6 +89,7 @@ __all__ = [
     "known_method",
     "load_config_file",
     "load_preset",
+    "names_method",
     "preset_names",
     "range_problems",
     "resolve",

@@ -51,6 +51,8 @@ class TrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     start_from: Path | None = None
     """Run folder whose weights wise-ft interpolates with the zero-shot weights."""
+    members: Names | None = None
+    """What ensemble combines: run folders or methods, comma-separated. Default: gda,ridge,linear-probe."""
     shots: WholeNumber | None = setting(None, at_least(1))
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
     all."""
@@ -122,6 +124,8 @@ class CompareConfig:
     budget: Budget = "full"
     """Compute budget. small: fewer epochs when the encoders are trained, on smaller views if the image encoder accepts
     any size."""
+    members: Names | None = None
+    """What ensemble combines: run folders or methods, comma-separated. Default: gda,ridge,linear-probe."""
     shots: WholeNumber | None = setting(None, at_least(1))
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
     all."""

@@ -11,6 +11,7 @@ METHOD_CLASSES: dict[str, str] = {
     "linear-probe": "clip_har.methods.linear_probe:LinearProbe",
     "gda": "clip_har.methods.gda:Gda",
     "ridge": "clip_har.methods.ridge:Ridge",
+    "ensemble": "clip_har.methods.ensemble:Ensemble",
     "full": "clip_har.methods.full:FullFineTuning",
     "two-tier": "clip_har.methods.full:TwoTier",
     "lp-ft": "clip_har.methods.lp_ft:LpFt",

@@ -25,6 +25,11 @@ def load_preset(name: str) -> dict[str, Any]:
     return load_config_file(path, TrainConfig)
 
 
+def names_method(name: str) -> bool:
+    """Whether a method or a preset is called so."""
+    return name in METHOD_CLASSES or (PRESET_FOLDER / f"{name}.toml").is_file()
+
+
 def apply_preset(config: TrainConfig) -> TrainConfig:
     """The same config with a method in place of a preset's name, and the preset's settings where it has none.
 

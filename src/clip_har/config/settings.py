@@ -108,6 +108,29 @@ class SourceSettings:
     trainable_params: int = 0
     weights_sha256: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """As card.json holds it."""
+        return {
+            "method": self.method,
+            "settings": self.settings.to_json(),
+            "trainable_params": self.trainable_params,
+            "weights_sha256": self.weights_sha256,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> SourceSettings:
+        """What `to_json` wrote, now or in an earlier version.
+
+        Raises:
+            KeyError, ValueError, TypeError: it is something else.
+        """
+        return cls(
+            method=str(content["method"]),
+            settings=Settings.from_json(dict(content.get("settings", {}))),
+            trainable_params=int(content.get("trainable_params", 0)),
+            weights_sha256=str(content.get("weights_sha256", "")),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -129,16 +152,16 @@ class Settings:
     seed: int = 0
     out: Path | None = None
     source: SourceSettings | None = None
+    members: tuple[SourceSettings, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Flat, as card.json holds it."""
-        flat = to_flat_json(dataclasses.replace(self, source=None))
-        del flat["source"]
+        flat = to_flat_json(dataclasses.replace(self, source=None, members=()))
+        del flat["source"], flat["members"]
         if self.source is not None:
-            flat["source_method"] = self.source.method
-            flat["source_settings"] = self.source.settings.to_json()
-            flat["source_trainable_params"] = self.source.trainable_params
-            flat["source_weights_sha256"] = self.source.weights_sha256
+            flat |= {f"source_{key}": value for key, value in self.source.to_json().items()}
+        if self.members:
+            flat["members"] = [member.to_json() for member in self.members]
         return flat
 
     @classmethod
@@ -148,16 +171,15 @@ class Settings:
         Raises:
             ValueError, TypeError: these are no settings.
         """
-        settings = from_flat_json(cls, {key: value for key, value in flat.items() if key != "source"})
+        own = {key: value for key, value in flat.items() if key not in ("source", "members")}
+        settings = from_flat_json(cls, own)
+        members = tuple(SourceSettings.from_json(dict(member)) for member in flat.get("members") or ())
+        settings = dataclasses.replace(settings, members=members)
         if "source_method" not in flat:
             return settings
-        source = SourceSettings(
-            method=str(flat["source_method"]),
-            settings=cls.from_json(dict(flat.get("source_settings", {}))),
-            trainable_params=int(flat.get("source_trainable_params", 0)),
-            weights_sha256=str(flat.get("source_weights_sha256", "")),
-        )
-        return dataclasses.replace(settings, source=source)
+        prefix = "source_"
+        source = {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+        return dataclasses.replace(settings, source=SourceSettings.from_json(source))
 
 
 SETTINGS_OF: Mapping[type, type] = {

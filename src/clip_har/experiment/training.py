@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from clip_har import checkpoint, distributed
-from clip_har.config import Settings, SourceSettings, TrainConfig, resolve
+from clip_har.config import Settings, SourceSettings, TrainConfig, apply_preset, resolve
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.decoded import with_decoded_cache
 from clip_har.experiment.fit import TrainingRun
+from clip_har.experiment.members import as_members, member_runs, member_settings
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment
 from clip_har.files import remove_stray_temporaries
@@ -45,6 +47,11 @@ def train_prepared(
     """
     config = dataclasses.replace(config, out=folder)
     source, settings = _settings(config, experiment)
+    members: tuple[checkpoint.Run, ...] = ()
+    if combines := method_class(config.method, config).combines:
+        train = partial(_member, experiment=experiment, progress=progress, command=command)
+        members = tuple(member_runs(config, folder, combines, experiment, train))
+        settings = dataclasses.replace(settings, members=member_settings(members))
     if last_epoch is not None and last_epoch > settings.optimizer.epochs:
         raise RunError(
             f"The run in {folder} was started with {settings.optimizer.epochs} epochs, not {last_epoch}",
@@ -66,9 +73,10 @@ def train_prepared(
     distributed.barrier()
     keep_freed_memory()
     peak = PeakMemory(experiment.model.backbone.device)
-    fitting = TrainingRun(
-        folder, method, _task(config, settings, experiment, source, progress), experiment, start, progress
-    )
+    task = _task(config, settings, experiment, source, progress)
+    if members:
+        task = dataclasses.replace(task, members=as_members(members, task.train, task.val, experiment, progress))
+    fitting = TrainingRun(folder, method, task, experiment, start, progress)
     try:
         fitting.fit(saved, last_epoch)
     except KeyboardInterrupt as interrupt:  # the command line says how to continue
@@ -91,6 +99,17 @@ def train_prepared(
         write_card(folder, card, checkpoint.recorded_files(method, extra))
     distributed.barrier()
     return checkpoint.load_run(folder)
+
+
+def _member(
+    config: TrainConfig, folder: Path, *, experiment: Experiment, progress: Progress, command: str
+) -> checkpoint.Run:
+    """A method's run in the folder of what combines it: as it is where it is finished, else trained."""
+    config = apply_preset(config)
+    checkpoint.check_folder(folder, config, resume=checkpoint.has_run(folder))
+    if checkpoint.is_finished(folder):
+        return checkpoint.load_run(folder)
+    return train_prepared(config, folder, experiment, progress, command)
 
 
 def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | None, Settings]:

@@ -62,6 +62,8 @@ class Task(ClassifierContext):
     seed: int
     source: Source | None = None
     """The run to start from, for methods that build on another."""
+    members: tuple[Source, ...] = ()
+    """The runs to combine, for methods that build on several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,8 @@ class Source:
 
     method: Method
     tensors: Mapping[str, Tensor]
+    answers: OutOfFold | None = None
+    """Of a member: what it answers for images that it was not fitted on; the same images for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +193,8 @@ class Method(ABC):
     """Method or preset of the run that a comparison starts it from; None where it starts from the model alone."""
     refits: ClassVar[bool] = False
     """Whether it can choose its settings by cross-validation and then be fitted on train and val together."""
+    combines: ClassVar[tuple[str, ...]] = ()
+    """Methods whose runs it combines where none are named; empty for methods that combine nothing."""
     cheaper_rival: ClassVar[str | None] = None
     """A method that costs less and was more accurate wherever the two were compared (docs/methods.md)."""
     purpose_of_source: ClassVar[str] = ""
@@ -223,6 +229,7 @@ class Method(ABC):
         named = {item.name: getattr(group, item.name) for group in groups for item in dataclasses.fields(group)}
         named["start_from"] = given.start_from if cls.starts_from is None else None
         named["features"] = given.features
+        named["members"] = given.members if not cls.combines else None
         named["refit"] = (given.refit or None) if not cls.refits else None
         return tuple(name for name, value in named.items() if value is not None and name not in read)
 

@@ -1,0 +1,96 @@
+"""The runs that an ensemble combines: trained where they are named as methods, with answers that can judge them all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from clip_har import checkpoint
+from clip_har.config import SourceSettings, TrainConfig, names_method
+from clip_har.errors import ConfigError
+from clip_har.experiment.predictions import Predictions
+from clip_har.experiment.setup import Experiment
+from clip_har.methods import LabelledImages, OutOfFold, Source
+from clip_har.progress import Progress
+from clip_har.protocol import require_same
+
+MEMBERS_FOLDER = "members"
+
+TrainMember = Callable[[TrainConfig, Path], checkpoint.Run]
+
+
+def member_runs(
+    config: TrainConfig, folder: Path, default: Sequence[str], experiment: Experiment, train: TrainMember
+) -> list[checkpoint.Run]:
+    """The members' runs: those given as folders, and those given as methods, trained in the ensemble's own folder.
+
+    Args:
+        default: methods to combine where the config names no members.
+        train: trains a method into a folder.
+
+    Raises:
+        ConfigError: fewer than two members, or one twice.
+        RunError: a folder holds no finished run, or one on other images, prompts or weights.
+    """
+    names = config.members or tuple(default)
+    if len(set(names)) < max(2, len(names)):
+        raise ConfigError(
+            "An ensemble needs two or more different members", remedy="Pass them with --members RUN_OR_METHOD,..."
+        )
+    runs = []
+    for name in names:
+        if names_method(name):
+            given = dataclasses.replace(config, method=name, preset=None, members=None)
+            runs.append(train(given, folder / MEMBERS_FOLDER / name))
+        else:
+            run = checkpoint.load_run(Path(name))
+            require_same(run.folder, run.protocol, experiment.protocol)
+            runs.append(run)
+    for run in runs:
+        if not run.method.has_weights or run.card.method == "ensemble":
+            raise ConfigError(
+                f"{run.folder} is a run of {run.card.method}, which cannot be a member", remedy="Remove it."
+            )
+    return runs
+
+
+def member_settings(runs: Sequence[checkpoint.Run]) -> tuple[SourceSettings, ...]:
+    """What the ensemble's card says of its members."""
+    return tuple(
+        SourceSettings(
+            method=run.card.method,
+            settings=run.settings,
+            trainable_params=run.card.trainable_params,
+            weights_sha256=run.weights_sha256(),
+        )
+        for run in runs
+    )
+
+
+def as_members(
+    runs: Sequence[checkpoint.Run],
+    train: LabelledImages,
+    val: LabelledImages,
+    experiment: Experiment,
+    progress: Progress,
+) -> tuple[Source, ...]:
+    """The members' weights, and their answers for the same images, none of which they were fitted on."""
+    kept = [run.out_of_fold() for run in runs]
+    judging = val
+    if all(found is not None for found in kept):
+        common = set.intersection(*(set(found.hashes) for found in kept if found is not None))
+        pool = train.joined(val)
+        chosen = [index for index, sha256 in enumerate(pool.table.hashes) if sha256 in common]
+        judging = pool.subset(chosen)
+    sources = []
+    for run in runs:
+        answers_NC = Predictions(run, experiment, progress).finetuned(judging)
+        assert answers_NC is not None
+        answers = OutOfFold(
+            hashes=judging.table.hashes, labels_N=judging.labels_N, probabilities_NC=torch.from_numpy(answers_NC)
+        )
+        sources.append(dataclasses.replace(run.as_source(), answers=answers))
+    return tuple(sources)
