@@ -139,12 +139,13 @@ def run_of_comparison(
     if starts_from is not None and train_config.start_from is None:
         source = run_of_comparison(config, starts_from, seed, experiment, progress, command)
         train_config = dataclasses.replace(train_config, start_from=source.folder)
-    if combines := method_class(train_config.method, train_config).combines:
+    combines = method_class(train_config.method, train_config)
+    if combines.combines and not combines.chooses_members:
         members = [
             str(run_of_comparison(config, member, seed, experiment, progress, command).folder)
             if names_method(member)
             else member
-            for member in train_config.members or combines
+            for member in train_config.members or combines.combines
         ]
         train_config = dataclasses.replace(train_config, members=tuple(members))
     folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")
@@ -175,6 +176,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
             start_from=config.start_from,
             shots=config.shots,
             members=config.members,
+            budget=config.budget if config.budget in ("seconds", "minutes", "hours") else None,
             features=config.features,
             refit=config.refit,
             hold_out=config.hold_out,
@@ -182,7 +184,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
         )
     )
     method = method_class(train_config.method, train_config)
-    if config.budget == "full" or method.starts_from is not None or method.reads(train_config) != "image":
+    if config.budget != "small" or method.starts_from is not None or method.reads(train_config) != "image":
         return train_config
     optimizer, augmentation = train_config.optimizer, train_config.augmentation
     if config.optimizer.epochs is None:

@@ -11,7 +11,7 @@ from clip_har.config.commands import (
     QuickstartConfig,
     TrainConfig,
 )
-from clip_har.config.converters import Augment, Features, MethodNames, Precision, known_method, preset_names
+from clip_har.config.converters import Augment, AutoBudget, Features, MethodNames, Precision, known_method, preset_names
 from clip_har.config.data_commands import (
     AuditConfig,
     AuditLimits,
@@ -57,6 +57,7 @@ __all__ = [
     "Augment",
     "AugmentConfig",
     "AugmentSettings",
+    "AutoBudget",
     "BackboneConfig",
     "CleanConfig",
     "CompareConfig",

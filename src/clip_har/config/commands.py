@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from clip_har.config.converters import (
     CORRUPTION_KINDS,
+    AutoBudget,
     Budget,
     Corruptions,
     Features,
@@ -45,6 +46,8 @@ class TrainConfig:
     preset: PresetName | None = None
     """Preset of settings that ships with the package, such as augmented. Equivalent to passing its name with
     --method."""
+    budget: AutoBudget | None = None
+    """Time that auto may take for training: seconds (a minute), minutes (ten) or hours (four). Default: minutes."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
@@ -123,7 +126,7 @@ class CompareConfig:
     comparison."""
     budget: Budget = "full"
     """Compute budget. small: fewer epochs when the encoders are trained, on smaller views if the image encoder accepts
-    any size."""
+    any size. seconds, minutes or hours: for auto; other methods then run as with full."""
     members: Names | None = None
     """What ensemble combines: run folders or methods, comma-separated. Default: gda,ridge,linear-probe."""
     shots: WholeNumber | None = setting(None, at_least(1))

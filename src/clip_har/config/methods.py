@@ -12,6 +12,7 @@ METHOD_CLASSES: dict[str, str] = {
     "gda": "clip_har.methods.gda:Gda",
     "ridge": "clip_har.methods.ridge:Ridge",
     "ensemble": "clip_har.methods.ensemble:Ensemble",
+    "auto": "clip_har.methods.auto:Auto",
     "full": "clip_har.methods.full:FullFineTuning",
     "two-tier": "clip_har.methods.full:TwoTier",
     "lp-ft": "clip_har.methods.lp_ft:LpFt",

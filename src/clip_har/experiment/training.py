@@ -12,6 +12,7 @@ from clip_har import checkpoint, distributed
 from clip_har.config import Settings, SourceSettings, TrainConfig, apply_preset, resolve
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
+from clip_har.experiment.auto import choose
 from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.decoded import with_decoded_cache
 from clip_har.experiment.fit import TrainingRun
@@ -48,9 +49,13 @@ def train_prepared(
     config = dataclasses.replace(config, out=folder)
     source, settings = _settings(config, experiment)
     members: tuple[checkpoint.Run, ...] = ()
-    if combines := method_class(config.method, config).combines:
+    combining = method_class(config.method, config)
+    if combining.combines:
         train = partial(_member, experiment=experiment, progress=progress, command=command)
-        members = tuple(member_runs(config, folder, combines, experiment, train))
+        if combining.chooses_members:
+            members = tuple(choose(config, folder, experiment, progress, train))
+        else:
+            members = tuple(member_runs(config, folder, combining.combines, experiment, train))
         settings = dataclasses.replace(settings, members=member_settings(members))
     if last_epoch is not None and last_epoch > settings.optimizer.epochs:
         raise RunError(

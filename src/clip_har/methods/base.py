@@ -195,6 +195,8 @@ class Method(ABC):
     """Whether it can choose its settings by cross-validation and then be fitted on train and val together."""
     combines: ClassVar[tuple[str, ...]] = ()
     """Methods whose runs it combines where none are named; empty for methods that combine nothing."""
+    chooses_members: ClassVar[bool] = False
+    """Whether it tries methods itself and combines those that are worth it."""
     cheaper_rival: ClassVar[str | None] = None
     """A method that costs less and was more accurate wherever the two were compared (docs/methods.md)."""
     purpose_of_source: ClassVar[str] = ""
@@ -229,7 +231,8 @@ class Method(ABC):
         named = {item.name: getattr(group, item.name) for group in groups for item in dataclasses.fields(group)}
         named["start_from"] = given.start_from if cls.starts_from is None else None
         named["features"] = given.features
-        named["members"] = given.members if not cls.combines else None
+        named["members"] = given.members if not cls.combines or cls.chooses_members else None
+        named["budget"] = given.budget if not cls.chooses_members else None
         named["refit"] = (given.refit or None) if not cls.refits else None
         return tuple(name for name, value in named.items() if value is not None and name not in read)
 

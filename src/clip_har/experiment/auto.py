@@ -1,0 +1,282 @@
+"""`--method auto`: which methods are tried within a time budget, in which order, and which of them are combined."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from clip_har import checkpoint, distributed
+from clip_har.config import AutoBudget, TrainConfig
+from clip_har.evaluation import FloatArray
+from clip_har.experiment.members import MEMBERS_FOLDER, TrainMember, as_members
+from clip_har.experiment.setup import Experiment
+from clip_har.methods import Source
+from clip_har.methods.cross_validation import fit_mixture
+from clip_har.methods.ensemble import SMALLEST, greedy_weights, pooled
+from clip_har.methods.towers import is_convolutional
+from clip_har.progress import Progress
+
+SECONDS: dict[AutoBudget, float] = {"seconds": 60.0, "minutes": 10 * 60.0, "hours": 4 * 3600.0}
+"""The time that training may take, without encoding the images."""
+TRIED_FILE = "tried.json"
+SOLVED_SECONDS = 1.5e-2
+"""Of the methods solved on cached features, for each training image: an upper bound for two cores, for the plan."""
+BACKWARD = 3.0
+"""A training step's time as a multiple of the forward pass's."""
+FEW_EPOCHS = 3
+SMALL_VIEWS = 160 / 224
+SETTLED = 0.01
+"""Where the error is surely below this, nothing slower is tried."""
+RESAMPLES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One method to try."""
+
+    name: str
+    """Of the method, and of the run's folder."""
+    config: TrainConfig
+    seconds: float
+    """Expected time of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What came of one step."""
+
+    name: str
+    accuracy: float | None
+    """On the images that judge all members; None where it was not run."""
+    interval: tuple[float, float] | None
+    seconds: float | None
+    chosen: bool = False
+    note: str = ""
+
+
+def plan(config: TrainConfig, experiment: Experiment, progress: Progress) -> tuple[Step, ...]:
+    """The methods that could pay, those with the most expected gain for each second first.
+
+    The order is that of the comparisons in docs/methods.md.
+    """
+    images = len(experiment.dataset.split("train"))
+    budget = config.budget or "minutes"
+    alone = dataclasses.replace(config, preset=None, members=None, budget=None)
+    solved = [
+        Step(name=name, config=dataclasses.replace(alone, method=name), seconds=images * SOLVED_SECONDS)
+        for name in ("ridge", "gda", "linear-probe")
+    ]
+    if budget == "seconds":
+        return tuple(solved)
+    rate = _images_per_second(experiment)
+    progress.note(f"The image encoder reads {rate:,.0f} images/s here")
+    quick = dataclasses.replace(alone, method="lp-ft")
+    quick = dataclasses.replace(quick, optimizer=_unless_given(quick.optimizer, epochs=FEW_EPOCHS))
+    share = 1.0
+    if is_convolutional(experiment.model.backbone):
+        side = round(SMALL_VIEWS * experiment.model.backbone.info.preprocessing.image_size[0] / 32) * 32
+        share = (side / experiment.model.backbone.info.preprocessing.image_size[0]) ** 2
+        quick = dataclasses.replace(quick, augmentation=_unless_given(quick.augmentation, train_image_size=side))
+    each = BACKWARD * images / rate
+    towers = [Step(name="lp-ft-quick", config=quick, seconds=FEW_EPOCHS * each * share)]
+    if budget == "hours":
+        epochs = config.optimizer.epochs or 10
+        towers.append(Step(name="lp-ft", config=dataclasses.replace(alone, method="lp-ft"), seconds=epochs * each))
+    return (*solved, *towers)
+
+
+def choose(
+    config: TrainConfig, folder: Path, experiment: Experiment, progress: Progress, train: TrainMember
+) -> list[checkpoint.Run]:
+    """Try the plan's methods as far as time allows, and return the runs that are worth combining.
+
+    What was tried is written to tried.json in the folder. Steps that are finished count with the time they took.
+    """
+    steps = plan(config, experiment, progress)
+    allowed, spent = SECONDS[config.budget or "minutes"], 0.0
+    progress.note("Plan: " + ", ".join(f"{step.name} about {_duration(step.seconds)}" for step in steps))
+    runs: dict[str, checkpoint.Run] = {}
+    skipped: dict[str, str] = {}
+    evidence: _Evidence | None = None
+    for step in steps:
+        finished = checkpoint.is_finished(folder / MEMBERS_FOLDER / step.name)
+        if runs and not finished and spent + step.seconds > allowed:
+            skipped[step.name] = f"about {_duration(step.seconds)}, over the budget"
+        elif evidence is not None and step.seconds > SOLVED_SECONDS * 1e4 and evidence.settled():
+            skipped[step.name] = f"the error is surely below {SETTLED:.0%} already"
+        else:
+            begun = time.perf_counter()
+            runs[step.name] = train(step.config, folder / MEMBERS_FOLDER / step.name)
+            took = time.perf_counter() - begun
+            spent += (runs[step.name].card.train_seconds or 0.0) if finished else took
+            evidence = _Evidence(runs, experiment, config, progress)
+        if step.name in skipped:
+            progress.note(f"{step.name} is not tried: {skipped[step.name]}")
+    assert evidence is not None
+    chosen = evidence.cheapest()
+    tried = [
+        Tried(
+            name=step.name,
+            accuracy=evidence.accuracy(step.name) if step.name in runs else None,
+            interval=evidence.interval(step.name) if step.name in runs else None,
+            seconds=runs[step.name].card.train_seconds if step.name in runs else None,
+            chosen=step.name in chosen,
+            note=skipped.get(step.name, ""),
+        )
+        for step in steps
+    ]
+    for line in table(tried):
+        progress.note(line)
+    optimism = evidence.optimism()
+    progress.note(
+        f"Chosen on {evidence.judged_by}: the accuracy of the best is too high by about {100 * optimism:.1f} points "
+        "there, because it was chosen there; on test images it is not"
+    )
+    if distributed.is_main():
+        content = {"tried": [dataclasses.asdict(item) for item in tried], "optimism": optimism}
+        checkpoint.write_json(folder / TRIED_FILE, content)
+    return [runs[name] for name in chosen]
+
+
+def table(tried: Sequence[Tried]) -> Iterator[str]:
+    """What was tried, in lines of equal width."""
+    width = max(len(item.name) for item in tried)
+    for item in tried:
+        if item.accuracy is None or item.interval is None or item.seconds is None:
+            yield f"  {item.name:<{width}}  not tried: {item.note}"
+            continue
+        low, high = item.interval
+        kept = "  combined" if item.chosen else ""
+        yield (
+            f"  {item.name:<{width}}  {item.accuracy:7.2%}  ({low:.1%} to {high:.1%})  "
+            f"{_duration(item.seconds):>7}{kept}"
+        )
+
+
+class _Evidence:
+    """The members' answers for images that none of them was fitted on, and what follows from them."""
+
+    def __init__(
+        self, runs: dict[str, checkpoint.Run], experiment: Experiment, config: TrainConfig, progress: Progress
+    ) -> None:
+        task = experiment.task(config.seed, shots=config.shots)
+        self._sources: dict[str, Source] = dict(
+            zip(runs, as_members(list(runs.values()), task.train, task.val, experiment, progress), strict=True)
+        )
+        first = next(iter(self._sources.values())).answers
+        assert first is not None
+        self._labels_N = first.labels_N
+        crossed = len(first.hashes) > len(task.val)
+        self.judged_by = f"{len(first.hashes):,} {'cross-validated' if crossed else 'validation'} images"
+        self._seconds = {name: run.card.train_seconds for name, run in runs.items()}
+        self._towers = {name for name, run in runs.items() if run.method.reads(run.settings) == "image"}
+        self._logs = {name: self._calibrated(name) for name in runs}
+
+    def accuracy(self, name: str) -> float:
+        return float(self._correct(name).mean())
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """95 % interval of the accuracy (Wilson 1927, doi 10.1080/01621459.1927.10502953)."""
+        return wilson(int(self._correct(name).sum()), len(self._labels_N))
+
+    def settled(self) -> bool:
+        """Whether the best so far surely leaves less error than is worth more time."""
+        return max(self.interval(name)[0] for name in self._logs) > 1 - SETTLED
+
+    def cheapest(self) -> tuple[str, ...]:
+        """The combination that costs least at prediction, of those within one standard error of the lowest loss."""
+        names = list(self._logs)
+        losses = {
+            subset: self._loss_N(subset)
+            for size in range(1, len(names) + 1)
+            for subset in itertools.combinations(names, size)
+        }
+        best = min(losses, key=lambda subset: float(losses[subset].mean()))
+
+        def within(subset: tuple[str, ...]) -> bool:
+            worse_N = losses[subset] - losses[best]
+            return float(worse_N.mean()) <= float(worse_N.std()) / math.sqrt(len(worse_N))
+
+        def cost(subset: tuple[str, ...]) -> tuple[int, int, float]:
+            return len(self._towers & set(subset)), len(subset), float(losses[subset].mean())
+
+        fitting = [subset for subset in losses if within(subset)]
+        fewest_towers = min(cost(subset)[0] for subset in fitting)
+        # Members on cached features cost nothing to add: of these, the best combination is kept whole.
+        return min(
+            (subset for subset in fitting if cost(subset)[0] == fewest_towers), key=lambda subset: cost(subset)[2]
+        )
+
+    def optimism(self) -> float:
+        """By how much the best member's accuracy is too high where it was chosen, by the bootstrap.
+
+        The best of each resample is measured on the images that are not in it (Efron & Tibshirani 1997,
+        doi 10.1080/01621459.1997.10474007).
+        """
+        correct_KN = np.stack([self._correct(name) for name in self._logs]).astype(np.float64)
+        draw, count = np.random.default_rng(0), correct_KN.shape[1]
+        gaps = []
+        for _ in range(RESAMPLES):
+            taken = draw.integers(0, count, count)
+            left_out = np.setdiff1d(np.arange(count), taken)
+            best = int(correct_KN[:, taken].mean(axis=1).argmax())
+            gaps.append(correct_KN[best, taken].mean() - correct_KN[best, left_out].mean())
+        return max(0.0, float(np.mean(gaps)))
+
+    def _calibrated(self, name: str) -> torch.Tensor:
+        answers = self._sources[name].answers
+        assert answers is not None
+        log_NC = answers.probabilities_NC.clamp(min=SMALLEST).log()
+        return (fit_mixture(log_NC, None, self._labels_N).scale * log_NC).log_softmax(dim=-1)
+
+    def _correct(self, name: str) -> FloatArray:
+        correct: FloatArray = (self._logs[name].argmax(dim=1) == self._labels_N).numpy().astype(np.float64)
+        return correct
+
+    def _loss_N(self, subset: Sequence[str]) -> FloatArray:
+        logs_KNC = torch.stack([self._logs[name] for name in subset])
+        weights_K = torch.ones(1)
+        if len(subset) > 1:
+            weights_K = greedy_weights(logs_KNC, self._labels_N, "log-probabilities")
+        loss_N = F.nll_loss(pooled(logs_KNC, weights_K, "log-probabilities"), self._labels_N, reduction="none")
+        return loss_N.double().numpy()
+
+
+def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The score interval of a share."""
+    share = right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _images_per_second(experiment: Experiment, count: int = 32) -> float:
+    """Images that the frozen image encoder reads in a second, measured on one batch of noise, the second time."""
+    backbone = experiment.model.backbone
+    height, width = backbone.info.preprocessing.image_size
+    images_BCHW = torch.zeros(count, 3, height, width)
+    backbone.encode_images(images_BCHW[:2])
+    begun = time.perf_counter()
+    backbone.encode_images(images_BCHW)
+    return count / max(1e-9, time.perf_counter() - begun)
+
+
+def _unless_given(group: Any, **values: Any) -> Any:
+    """A group of settings with these where it has none."""
+    return dataclasses.replace(group, **{key: value for key, value in values.items() if getattr(group, key) is None})
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
