@@ -289,9 +289,9 @@ def test_a_comparison_reuses_the_runs_that_do_not_read_a_changed_setting(
         patch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("trained again"))
         commands.compare(changed, progress=heard)
     assert len([note for note in heard.notes if "trained before, reused" in note]) == 2
-    patient = replace(changed, methods=("linear-probe",), optimizer=OptimizerConfig(patience=1))
-    with pytest.raises(RunError, match="other settings: patience None -> 1"):  # it ends the search of a solver
-        commands.compare(patient)
+    adapted = replace(changed, methods=("linear-probe",), refit=False)
+    with pytest.raises(RunError, match="other settings: refit None -> False"):
+        commands.compare(adapted)
 
 
 def test_a_comparison_after_the_images_changed_does_not_reuse_runs(tiny_model: str, tmp_path: Path) -> None:

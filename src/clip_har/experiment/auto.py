@@ -49,6 +49,7 @@ class Step:
     config: TrainConfig
     seconds: float
     """Expected time of training."""
+    trains_encoder: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +89,11 @@ def plan(config: TrainConfig, experiment: Experiment, progress: Progress) -> tup
         share = (side / experiment.model.backbone.info.preprocessing.image_size[0]) ** 2
         quick = dataclasses.replace(quick, augmentation=_unless_given(quick.augmentation, train_image_size=side))
     each = BACKWARD * images / rate
-    towers = [Step(name="lp-ft-quick", config=quick, seconds=FEW_EPOCHS * each * share)]
+    towers = [Step(name="lp-ft-quick", config=quick, seconds=FEW_EPOCHS * each * share, trains_encoder=True)]
     if budget == "hours":
         epochs = config.optimizer.epochs or 10
-        towers.append(Step(name="lp-ft", config=dataclasses.replace(alone, method="lp-ft"), seconds=epochs * each))
+        longer = dataclasses.replace(alone, method="lp-ft")
+        towers.append(Step(name="lp-ft", config=longer, seconds=epochs * each, trains_encoder=True))
     return (*solved, *towers)
 
 
@@ -112,7 +114,7 @@ def choose(
         finished = checkpoint.is_finished(folder / MEMBERS_FOLDER / step.name)
         if runs and not finished and spent + step.seconds > allowed:
             skipped[step.name] = f"about {_duration(step.seconds)}, over the budget"
-        elif evidence is not None and step.seconds > SOLVED_SECONDS * 1e4 and evidence.settled():
+        elif evidence is not None and step.trains_encoder and evidence.settled():
             skipped[step.name] = f"the error is surely below {SETTLED:.0%} already"
         else:
             begun = time.perf_counter()

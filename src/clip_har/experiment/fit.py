@@ -20,7 +20,7 @@ from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
 from clip_har.experiment.setup import Experiment
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.interrupts import deferred_interrupts
-from clip_har.methods import Classifier, GradientMethod, Method, SolvedMethod, Task
+from clip_har.methods import Classifier, GradientMethod, LabelledImages, Method, SolvedMethod, Task
 from clip_har.out_of_fold import save_out_of_fold
 from clip_har.progress import Progress
 from clip_har.tracking import Tracker, trackers
@@ -125,9 +125,7 @@ class TrainingRun:
 
     def _follow(self, states: Iterator[TrainState], first: TrainState) -> None:
         """Show, validate and save as the training goes; stop where validation no longer improves."""
-        judged = self.task
-        if self.settings.refit:
-            judged = dataclasses.replace(judged, val=judged.train.joined(judged.val))
+        judged = dataclasses.replace(self.task, val=self._judging(first))
         zero_shot = f"{validation(self._zero_shot, judged)['val_accuracy']:.1%}"
         images, started = 0, time.perf_counter()
         unit = "candidates" if isinstance(self.method, SolvedMethod) else "steps"
@@ -192,7 +190,7 @@ class TrainingRun:
             what = f"{self.method.name}: epoch {entry['epoch']}/{self.settings.optimizer.epochs}"
         loss = "" if entry["train_loss"] is None else f"  loss {entry['train_loss']:.4f}"
         best = "  best so far" if entry["best"] else ""
-        judged_by = "cross-validated" if self.settings.refit else "validation"
+        judged_by = "cross-validated" if entry.get("cross_validated") else "validation"
         return f"{what}{loss}  {judged_by} accuracy {entry['val_accuracy']:.2%} (zero-shot {zero_shot}){best}"
 
     def _close_epoch(self, state: TrainState, rate: float) -> Mapping[str, Any]:
@@ -228,13 +226,20 @@ class TrainingRun:
         }
         if state.description:  # a solver's candidate has no learning rate, and goes through no batches
             entry |= {"candidate": state.description, "lr": None, "images_per_second": None}
-        if state.out_of_fold is not None:
+        if len(self._judging(state)) > len(self.task.val):
             entry["cross_validated"] = True
         best = self._best()
         entry["best"] = best is None or self._rank(entry) > self._rank(best)
         if entry["best"] and best is not None:
             best["best"] = False
         return entry
+
+    def _judging(self, state: TrainState) -> LabelledImages:
+        """The images that the figures are about: the validation split's, or those of cross-validation."""
+        if state.out_of_fold is None:
+            return self.task.val
+        pool, judged = self.task.train.joined(self.task.val), set(state.out_of_fold.hashes)
+        return pool.subset([index for index, sha256 in enumerate(pool.table.hashes) if sha256 in judged])
 
     def _figures(self, state: TrainState) -> dict[str, float]:
         """How the classifier does on the validation split, or did in cross-validation."""
@@ -308,7 +313,7 @@ class TrainingRun:
             where = f"Predictions collapsed after epoch {entry['epoch']}"
             if "candidate" in entry:
                 where = f"Predictions collapsed with {entry['candidate']}"
-            judged = "cross-validated" if self.settings.refit else "validation"
+            judged = "cross-validated" if entry.get("cross_validated") else "validation"
             self._progress.warn(f"{where}: {share} of {judged} images are assigned to one class")
 
 
