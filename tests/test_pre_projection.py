@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
 
 from clip_har.config import OptimizerConfig, TrainConfig, resolve
 from clip_har.methods import METHODS, Classifier, GradientMethod, LabelledImages, Method, SolvedMethod, Task
@@ -117,6 +121,38 @@ def test_lora_is_the_formula() -> None:
     expected_C = classifier.scale() * F.cosine_similarity(image_D[None], text_CD)
     both_X = torch.cat([x_D, h_H])[None]
     torch.testing.assert_close(classifier(both_X)[0], expected_C, rtol=1e-4, atol=1e-4)
+
+
+class Heads(nn.Module):
+    """What the PEFT adapter fits: a zero layer from the features before the projection, and an identity of prompts."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.image = nn.Linear(features, width, bias=False)
+        self.text = nn.Linear(width, width, bias=False)
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.centred = nn.Module()
+        self.centred.register_buffer("mean_H", torch.zeros(features))
+        nn.init.zeros_(self.image.weight)
+        nn.init.eye_(self.text.weight)
+
+
+def test_peft_loads_the_adapter_without_us(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    task, method = make_task(), method_of("lora")
+    classifier = method.build(task)
+    generator = torch.Generator().manual_seed(4)
+    for parameter in classifier.parameters():
+        parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
+    save_file(method.tensors(classifier), tmp_path / method.weights_file)
+    for name, content in method.extra_files(classifier, "ViT-B/32").items():
+        (tmp_path / name).write_text(json.dumps(content))
+    heads = peft.PeftModel.from_pretrained(Heads(20, 12), tmp_path).eval().base_model.model
+    centred_NH = F.normalize(task.val.table.hidden, dim=-1) - heads.centred.mean_H
+    image_ND = F.normalize(task.val.table.embedding + heads.image(F.normalize(centred_NH, dim=-1)), dim=-1)
+    text_CD = F.normalize(heads.text(task.prompts_CD), dim=-1)
+    logits_NC = heads.logit_scale.exp().clamp(max=100) * image_ND @ text_CD.T
+    torch.testing.assert_close(logits_NC.softmax(-1), classifier.probabilities(task.val))
 
 
 def test_the_validation_images_have_no_part_in_the_mean() -> None:
