@@ -286,7 +286,7 @@ class Method(ABC):
         del frame, tensors
         raise ConfigError(
             f"wise-ft cannot interpolate a run of {self.name!r} with zero-shot weights",
-            remedy="Pass a run of lora, full or two-tier.",
+            remedy="Pass a run of lora, full, two-tier or lp-ft.",
         )
 
 

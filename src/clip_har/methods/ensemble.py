@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +149,10 @@ class Ensemble(SolvedMethod):
             return "both"
         kinds = {method_class(member.method, member.settings).reads(member.settings) for member in config.members}
         return "image" if "image" in kinds else "both"
+
+    def shown_settings(self) -> dict[str, Any]:
+        names = [member.settings.preset or member.method for member in self.settings.members]
+        return {"members": ", ".join(names)}
 
     def members(self) -> list[Method]:
         """The members' methods."""

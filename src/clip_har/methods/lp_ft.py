@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
 from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settings, TrainConfig
+from clip_har.errors import ConfigError
 from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task
 from clip_har.methods.labelled_images import InputKind
 from clip_har.methods.linear_probe import probe_of_raw_features
@@ -20,7 +21,7 @@ from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
 
 
 class TowerWithHead(Classifier):
-    """logits = W f(x) + b, f the image encoder up to its projection."""
+    """logits = W f(x) + b, f the image encoder up to its projection; the probe that training starts from is kept."""
 
     reads = "image"
     small = False
@@ -30,6 +31,10 @@ class TowerWithHead(Classifier):
         self.visual = cast(nn.Module, backbone.model.visual)
         self.has_projection = remove_projection(self.visual)
         self.head = nn.Linear(width, classes)
+        self.probe_weight: Tensor
+        self.probe_bias: Tensor
+        self.register_buffer("probe_weight", torch.zeros(classes, width))
+        self.register_buffer("probe_bias", torch.zeros(classes))
         self.visual.to(memory_format=torch.channels_last)
 
     def checkpoint_activations(self) -> bool:
@@ -97,6 +102,8 @@ class LpFt(GradientMethod):
         with torch.no_grad():
             classifier.head.weight.copy_(probe.weight_CH)
             classifier.head.bias.copy_(probe.bias_C)
+            classifier.probe_weight.copy_(probe.weight_CH)
+            classifier.probe_bias.copy_(probe.bias_C)
         classifier.requires_grad_(True)
         return classifier
 
@@ -107,6 +114,26 @@ class LpFt(GradientMethod):
         if unexpected:
             raise KeyError(f"not tensors of this backbone: {unexpected}")
         return classifier
+
+    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
+        """What was trained, and the probe that it started from."""
+        assert isinstance(classifier, TowerWithHead)
+        probe = {"probe_weight": classifier.probe_weight, "probe_bias": classifier.probe_bias}
+        return super().tensors(classifier) | {key: value.cpu().contiguous() for key, value in probe.items()}
+
+    def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The line's other end is the probe on the frozen encoder (Wortsman et al. 2021, section 3), not zero-shot."""
+        if "probe_weight" not in tensors:
+            raise ConfigError(
+                "This run of lp-ft was trained by an earlier version, which did not keep its probe",
+                remedy="Train it again, or pass a run of full.",
+            )
+        classes, width = tensors["head.weight"].shape
+        start = dict(TowerWithHead(frame.load_backbone(), width, classes).named_parameters())
+        head = {"head.weight": tensors["probe_weight"], "head.bias": tensors["probe_bias"]}
+        return {**{key: start[key].detach() for key in tensors if key in start}, **head} | {
+            key: tensors[key] for key in ("probe_weight", "probe_bias")
+        }
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         assert isinstance(classifier, TowerWithHead)

@@ -21,7 +21,7 @@ class WiseFt(InterpolatedMethod):
     """theta(alpha) = (1 - alpha) theta_zero-shot + alpha theta_trained (Wortsman et al. 2021, arXiv 2109.01903, eq. 1).
 
     alpha is chosen by accuracy on validation among 0, 0.1, ... 1, so it is never below the better of its two ends
-    there. Of a LoRA run the update is scaled, which is the same straight line.
+    there. Of a LoRA run the update is scaled, which is the same straight line; an lp-ft run's line begins at its probe.
     """
 
     name = "wise-ft"
@@ -30,6 +30,12 @@ class WiseFt(InterpolatedMethod):
     candidates = len(shares)
     chosen_by = "val_accuracy"
     starts_from = "full"
+
+    @property
+    def answers_new_names(self) -> bool:  # type: ignore[override]
+        """As the run that it starts from."""
+        return self.origin().answers_new_names
+
     purpose_of_source = "interpolates a trained run with the zero-shot weights"
 
     @classmethod

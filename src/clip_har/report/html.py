@@ -33,7 +33,7 @@ def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts of a run that are known, as label and text, in reading order.
 
     Known keys: method, preset, backbone, activation, weights_hash, data, splits (split -> images), classes,
-    templates, budget, shots, loss, seed, seeds, trainable_params, trainable_fraction, train_seconds,
+    templates, budget, shots, loss, features, members, seed, seeds, trainable_params, trainable_fraction, train_seconds,
     peak_memory_bytes, unreadable.
     """
     known: dict[str, Callable[[Any], str]] = {
@@ -49,6 +49,8 @@ def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "budget": str,
         "shots": lambda value: f"{value} per class",
         "loss": str,
+        "features": lambda value: str(value).replace("-", " "),
+        "members": str,
         "seed": str,
         "seeds": lambda value: ", ".join(map(str, value)),
         "trainable_params": lambda value: _trainable(value, facts.get("trainable_fraction")),
