@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_har import checkpoint, distributed, report
+from clip_har.commands.few_shot import Compared, compare_shots
 from clip_har.config import (
     CompareConfig,
     TrainConfig,
@@ -17,6 +18,7 @@ from clip_har.config import (
 from clip_har.dataset import write_manifest
 from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
+from clip_har.evaluation.few_shot import FewShotTable
 from clip_har.evaluation.findings import Findings
 from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.evaluation import evaluate_prepared, shared_facts, thumbnails
@@ -40,13 +42,18 @@ SMALL_VIEWS = 160 / 224
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What `compare` found: one row and one evaluation per method, in the order asked."""
+    """What `compare` found: one row and one evaluation per method, in the order asked.
+
+    With several numbers of --shots, these are of the largest number that could be trained.
+    """
 
     rows: tuple[ComparisonRow, ...]
     results: Mapping[str, EvalResult]
     out: Path
     pairwise: tuple[PairedTest, ...] = ()
     """Tests between any two methods."""
+    few_shot: FewShotTable | None = None
+    """With several numbers of --shots, the accuracy by number of images."""
 
 
 def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str = "") -> Comparison:
@@ -63,6 +70,19 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
 
 def compare_locked(config: CompareConfig, progress: Progress, command: str) -> Comparison:
     experiment = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
+    if len(config.shots_compared) < 2:
+        return _compare_prepared(config, experiment, progress, command)
+    found: list[Comparison] = []
+
+    def compare_one(one: CompareConfig) -> Compared:
+        found.append(_compare_prepared(one, experiment, progress, command))
+        return Compared(rows=found[-1].rows, results=found[-1].results)
+
+    table = compare_shots(config, experiment, compare_one, progress, command)
+    return dataclasses.replace(found[-1], out=config.out, few_shot=table)
+
+
+def _compare_prepared(config: CompareConfig, experiment: Experiment, progress: Progress, command: str) -> Comparison:
     for name in config.methods:
         validate(_train_config(config, name, config.seeds[0], experiment))
     seeds = {name: _seeds(config, name, experiment) for name in config.methods}
@@ -164,7 +184,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
             augmentation=config.augmentation,
             engine=config.engine,
             start_from=config.start_from,
-            shots=config.shots,
+            shots=next(iter(config.shots_compared), None),
             features=config.features,
             refit=config.refit,
             hold_out=config.hold_out,

@@ -20,6 +20,7 @@ from clip_har.config.converters import (
     PresetName,
     Seeds,
     Severities,
+    Shots,
     WholeNumber,
 )
 from clip_har.config.groups import (
@@ -31,7 +32,7 @@ from clip_har.config.groups import (
     OptimizerConfig,
     RunModelConfig,
 )
-from clip_har.config.ranges import BATCH, NOT_EMPTY, POSITIVE, SEED, WORKERS, at_least, each, setting
+from clip_har.config.ranges import BATCH, NOT_EMPTY, POSITIVE, SEED, SHOTS, WORKERS, at_least, each, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +123,9 @@ class CompareConfig:
     budget: Budget = "full"
     """Compute budget. small: fewer epochs when the encoders are trained, on smaller views if the image encoder accepts
     any size."""
-    shots: WholeNumber | None = setting(None, at_least(1))
-    """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
+    shots: Shots | None = setting(None, SHOTS)
+    """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Several
+    numbers, comma-separated (such as 1,2,4,8,16), give a table and a plot of accuracy by number of images. Default:
     all."""
     features: Features | None = None
     """Cached features that lora, clip-adapter and tip-adapter adapt: embedding, or pre-projection (the image features
@@ -139,6 +141,12 @@ class CompareConfig:
     standard deviation are reported."""
     out: Path = Path("runs/comparison")
     """Directory for the tables, the report and one run folder per method."""
+
+    @property
+    def shots_compared(self) -> tuple[int, ...]:
+        """The numbers of images per class, in ascending order; empty if all images are used."""
+        given = self.shots if isinstance(self.shots, tuple) else (self.shots,)
+        return tuple(sorted(number for number in given if number is not None))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from clip_har.shown_text import shown
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.audit.records import Audit, Finding
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
+    from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
     from clip_har.predict import Prediction, PredictionCounts
 
@@ -59,6 +60,10 @@ class Output:
         for line in standing.verdict_lines(rows, level):
             loud = any(said in line for said in standing.LOUD.values())
             self._console.print(Text(shown(line), style="bold red" if loud else ""))
+
+    def few_shot(self, found: FewShotTable) -> None:
+        """A row per method, a column per number of training images per class."""
+        self._console.print(tables.few_shot(found))
 
     def evaluation(self, result: EvalResult) -> None:
         """Zero-shot and the run side by side."""

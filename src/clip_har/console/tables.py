@@ -13,6 +13,7 @@ from clip_har.console.table import ShownTable
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.evaluation import ComparisonRow
+    from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import (
         BaseNovel,
         ExplainResult,
@@ -48,6 +49,27 @@ def unseen_columns(rows: Sequence[ComparisonRow]) -> Table | None:
     for row in rows:
         if row.unseen is not None:
             table.add_row(Text(row.name), *_base_novel(row.unseen), Text(row.note))
+    return table
+
+
+def few_shot(found: FewShotTable) -> Table:
+    """A row per method with zero-shot first, a column per number of training images per class; the best is green."""
+    from clip_har.report.few_shot_tables import reading_note  # here: `predict` need not wait for matplotlib
+
+    table = _table(reading_note(found))
+    table.add_column("images per class", overflow="fold")
+    for shots in found.shots:
+        table.add_column(f"{shots:,}", justify="right", no_wrap=True)
+    if found.zero_shot is not None:
+        table.add_row("zero-shot", *[f"{100 * found.zero_shot:.2f} %"] * len(found.shots))
+    for method in found.methods:
+        cells = []
+        for shots in found.shots:
+            row = method.rows.get(shots)
+            spread = "" if row is None or row.accuracy_std is None else f" ± {100 * row.accuracy_std:.2f}"
+            text = "-" if row is None else f"{100 * row.accuracy:.2f}{spread} %"
+            cells.append(Text(text, style="bold green" if found.best(shots) is method else ""))
+        table.add_row(Text(method.name), *cells)
     return table
 
 
