@@ -26,6 +26,7 @@ from clip_har.experiment.novel_classes import mean_of, measure_novel
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, prepare, scored_split
 from clip_har.experiment.training import train_prepared
+from clip_har.experiment.unknown import measure_unknown
 from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
@@ -101,7 +102,9 @@ def _compare_prepared(config: CompareConfig, experiment: Experiment, progress: P
         runs.setdefault(name, []).append(run)
         shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
         answering = Predictions(run, experiment, progress)
-        unseen = measure_novel(answering, experiment, scored_split(experiment.dataset)[0], progress)
+        split = scored_split(experiment.dataset)[0]
+        unseen = measure_novel(answering, experiment, split, progress)
+        unknown = measure_unknown(answering, experiment, split, progress)
         with exclusive(run.folder / "eval"):
             result = evaluate_prepared(
                 run,
@@ -111,7 +114,7 @@ def _compare_prepared(config: CompareConfig, experiment: Experiment, progress: P
                 seed=shared,
                 progress=progress,
                 command=command,
-                findings=Findings(unseen=unseen),
+                findings=Findings(unseen=unseen, unknown=unknown),
             )
         results.setdefault(name, {})[seed] = result
     if failure is not None and not results:

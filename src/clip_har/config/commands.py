@@ -204,6 +204,9 @@ class PredictConfig:
     """Return "unsure" for images below the confidence at which this accuracy is guaranteed, e.g. 0.95."""
     abstain_below: float | None = None
     """Return "unsure" below this calibrated confidence, instead of --accuracy."""
+    reject_unknown: float | None = None
+    """Return "none of these" for images that are likely to show none of the classes. The value is the fraction of
+    images of the classes that may be rejected by mistake, e.g. 0.05."""
     json: Annotated[bool, Parameter(negative="")] = False
     """Print JSON instead of a table."""
     model: RunModelConfig = field(default_factory=RunModelConfig)

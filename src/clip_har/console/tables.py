@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
         Unseen,
         WiseCurve,
     )
+    from clip_har.evaluation.unknown import UnknownActions
 
 
 def tables(findings: Findings) -> Iterator[Table]:
@@ -34,6 +35,8 @@ def tables(findings: Findings) -> Iterator[Table]:
         yield _shift(findings.shift)
     if findings.unseen is not None:
         yield _unseen(findings.unseen)
+    if findings.unknown is not None:
+        yield _unknown(findings.unknown)
     if findings.wise_curve is not None:
         yield _wise_curve(findings.wise_curve)
 
@@ -156,6 +159,17 @@ def _unseen(found: Unseen) -> Table:
         table.add_column(name, justify="left" if name == "model" else "right")
     table.add_row("zero-shot", *_base_novel(found.baseline))
     table.add_row("run" + " (novel: zero-shot's, it has no answer)" * found.falls_back, *_base_novel(found.finetuned))
+    return table
+
+
+def _unknown(found: UnknownActions) -> Table:
+    """A row per score; the last two columns are at the threshold from validation images."""
+    table = _table(f"Unknown actions: {found.known:,} images of the classes, {found.unknown:,} of held-out ones")
+    for name in ("model", "score", "AUROC", "FPR at 95 % TPR", "known rejected", "unknown rejected"):
+        table.add_column(name, justify="left" if name in ("model", "score") else "right")
+    for one in found.scores:
+        figures = (one.auroc, one.fpr95, one.false_alarms, one.detected)
+        table.add_row(Text(one.model), one.score, *("-" if x is None else f"{100 * x:.1f} %" for x in figures))
     return table
 
 
