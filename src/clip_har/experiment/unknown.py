@@ -37,15 +37,10 @@ from clip_har.run_card import add_to_card
 
 
 def fit_unknown(answering: Predictions, experiment: Experiment) -> dict[str, Any]:
-    """The card's "unknown": thresholds on the largest probability, from what `fit_calibration` uses as well.
-
-    These are cross-validation's predictions, else those for the validation images.
-    """
-    val = experiment.images("val")
-    answers_NC = answering.finetuned(val)
-    scores_N = max_softmax(answering.baseline(val) if answers_NC is None else answers_NC)
+    """The card's "unknown": thresholds on the largest probability, from `_judged_scores`."""
+    scores_N = _judged_scores(answering, experiment)
     kept = {str(rate): threshold for rate, threshold in thresholds(scores_N).items()}
-    return {"images": len(val), "max_softmax": kept}
+    return {"images": len(scores_N), "max_softmax": kept}
 
 
 def measure_unknown(
@@ -59,7 +54,8 @@ def measure_unknown(
     chosen_on = None if split == "val" or not len(val) else val
     scores = _zero_shot_scores(answering, experiment, known, unknown, chosen_on)
     if answering.run is not None:
-        scores += _scores_of_run(answering.run, answering, known, unknown, chosen_on)
+        judged_K = None if chosen_on is None else _judged_scores(answering, experiment)
+        scores += _scores_of_run(answering.run, answering, known, unknown, chosen_on, judged_K)
         if isinstance(answering.run.method, Gda):
             scores += _mahalanobis(answering.run, answering, experiment, known, unknown, chosen_on)
     return UnknownActions(
@@ -114,11 +110,13 @@ def _scores_of_run(
     known: LabelledImages,
     unknown: LabelledImages,
     val: LabelledImages | None,
+    judged_K: Scores | None,
 ) -> list[UnknownScore]:
     """Largest probability; and energy, unless the logits would need a second pass of the encoder over the images."""
     sets = (known, unknown, *(() if val is None else (val,)))
     name = run.card.method
-    scores = [unknown_score(name, "max-softmax", *(_largest(answering, images) for images in sets))]
+    largest = [_largest(answering, images) for images in sets[:2]]
+    scores = [unknown_score(name, "max-softmax", *largest, judged_K)]
     classifier = answering.classifier
     if classifier.reads != "image":
         fitted = sets[:2] if run.settings.refit else sets  # there are no logits of cross-validation
@@ -158,6 +156,17 @@ def _mahalanobis(
         unknown_score(run.card.method, "mahalanobis", *plain),
         unknown_score(run.card.method, "relative-mahalanobis", *relative),
     ]
+
+
+def _judged_scores(answering: Predictions, experiment: Experiment) -> Scores:
+    """The largest probabilities that cross-validation predicted, else those for the validation images, as for
+    `fit_calibration`.
+    """
+    found = None if answering.run is None else answering.run.out_of_fold()
+    if found is not None:
+        return max_softmax(found.probabilities_NC.numpy())
+    val = experiment.images("val")
+    return max_softmax(answering.baseline(val)) if answering.run is None else _largest(answering, val)
 
 
 def _largest(answering: Predictions, images: LabelledImages) -> Scores:
