@@ -115,8 +115,8 @@ def _scores_of_run(
     """Largest probability; and energy, unless the logits would need a second pass of the encoder over the images."""
     sets = (known, unknown, *(() if val is None else (val,)))
     name = run.card.method
-    largest = [_largest(answering, images) for images in sets[:2]]
-    scores = [unknown_score(name, "max-softmax", *largest, judged_K)]
+    largest_N, largest_M = _largest(answering, known), _largest(answering, unknown)
+    scores = [unknown_score(name, "max-softmax", largest_N, largest_M, judged_K)]
     classifier = answering.classifier
     if classifier.reads != "image":
         fitted = sets[:2] if run.settings.refit else sets  # there are no logits of cross-validation
