@@ -22,7 +22,7 @@ def spare_disk(patch: pytest.MonkeyPatch) -> None:
 
 def spare_pixels(patch: pytest.MonkeyPatch) -> None:
     """Build figures but do not render them, which is most of an evaluation's time here."""
-    from clip_har.report import comparison_plots, finding_plots, plots
+    from clip_har.report import comparison_plots, few_shot_plots, finding_plots, plots, unknown_plot
     from clip_har.report.style import Plot
 
     def built(draw: Callable[[], Any], *, name: str, title: str, description: str, for_page: bool = True) -> Plot:
@@ -30,7 +30,7 @@ def spare_pixels(patch: pytest.MonkeyPatch) -> None:
         svg = f'<svg id="{name}"><title>{title}</title></svg>' if for_page else ""
         return Plot(png=b"\x89PNG", svg=svg, width=100, description=description)
 
-    for module in (comparison_plots, finding_plots, plots):
+    for module in (comparison_plots, few_shot_plots, finding_plots, plots, unknown_plot):
         patch.setattr(module, "render", built)
 
 

@@ -714,6 +714,29 @@ def test_seeds_are_separated_by_commas(
 
 
 @pytest.mark.parametrize(
+    ("given", "shots", "compared"),
+    [(16, 16, (16,)), ("16", 16, (16,)), ("8,1,2", (8, 1, 2), (1, 2, 8)), ([4, 1], (4, 1), (1, 4))],
+)
+def test_one_number_of_shots_or_several(
+    given: Any, shots: Any, compared: Any, parse: Callable[..., CompareConfig], write: Callable[..., Path]
+) -> None:
+    read = parse("compare", "--config", str(write({"data": "photos", "shots": given})))
+    assert (read.shots, read.shots_compared) == (shots, compared)
+    if isinstance(given, str):
+        assert parse("compare", "--data", "photos", "--shots", given).shots == shots
+
+
+def test_shots_that_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    for shots, said in (((1, 0), "--shots must be at least 1, not"), ((2, 2), "--shots lists a number twice")):
+        with pytest.raises(ConfigError, match=said):
+            validate(CompareConfig(data=DATA, shots=shots))
+    assert cli.main(["compare", "--data", "x", "--shots", "1,two"]) == cli.EXIT_USER_INPUT
+    assert "shots are whole numbers separated by commas" in capsys.readouterr().err
+    assert cli.main(["train", "--data", "x", "--shots", "1,2"]) == cli.EXIT_USER_INPUT
+    assert CompareConfig(data=DATA).shots_compared == ()
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"mixup": 0.2, "hard_pairs": 0.5}, "--mixup and --hard-pairs cannot be combined"),

@@ -35,7 +35,7 @@ class Prediction:
     image: str
     """The path; "image N" for bytes and Pillow images, counted from 0."""
     label: str | None = None
-    """The most likely class; None where the run is unsure."""
+    """The most likely class; None where the run is unsure, or where the image is unknown."""
     probability: float | None = None
     """Its probability, in [0, 1]."""
     top: tuple[tuple[str, float], ...] = ()
@@ -47,6 +47,8 @@ class Prediction:
     none is likely enough."""
     unsure: bool = False
     """Whether the confidence is below what was asked of an answer."""
+    unknown: bool = False
+    """Whether the image is likely to show none of the classes; False unless that was asked for."""
     warning: str | None = None
     """Something the image has that lowers the trust in the answer, such as a missing lower half."""
     error: str | None = None
@@ -59,7 +61,8 @@ class Prediction:
         answer: dict[str, Any] = {"image": self.image, "label": self.label, "probability": self.probability, "top": top}
         known = {"confidence": self.confidence, "possible": self.possible, "warning": self.warning}
         answer |= {key: value for key, value in known.items() if value is not None}
-        return {**answer, "unsure": True} if self.unsure else answer
+        marks = {"unsure": self.unsure, "unknown": self.unknown}
+        return answer | {mark: True for mark, holds in marks.items() if holds}
 
 
 @dataclass(kw_only=True)
@@ -68,7 +71,9 @@ class PredictionCounts:
 
     answered: int = 0
     unsure: int = 0
-    """Of those answered, without a label."""
+    """Of those answered, with too low a confidence for a label."""
+    unknown: int = 0
+    """Of those answered, likely to show none of the classes."""
     unreadable: int = 0
     before: int = 0
     """Of all, those that an earlier call wrote."""
@@ -84,6 +89,8 @@ class AbstentionPolicy:
     """How often answers are to be right, in (0, 1); others are withheld."""
     abstain_below: float | None = None
     """Calibrated confidence below which an answer is withheld, in [0, 1]; in place of an accuracy."""
+    reject_unknown: float | None = None
+    """Fraction of the images of the classes that may be called unknown, in (0, 1). None: no image is."""
 
     def __post_init__(self) -> None:
         for flag, value in (("--coverage", self.coverage), ("--accuracy", self.accuracy)):
@@ -93,11 +100,15 @@ class AbstentionPolicy:
             raise ConfigError(
                 f"--abstain-below {self.abstain_below} is not between 0 and 1", remedy="Pass a fraction such as 0.5."
             )
+        if self.reject_unknown is not None and not 0 < self.reject_unknown < 1:
+            raise ConfigError(
+                f"--reject-unknown {self.reject_unknown} is not between 0 and 1", remedy="Pass a fraction such as 0.05."
+            )
         if self.accuracy is not None and self.abstain_below is not None:
             raise ConfigError("--accuracy and --abstain-below cannot be combined", remedy="Remove one of the two.")
 
     def asks(self) -> bool:
-        """Whether anything is asked."""
+        """Whether anything is asked of the confidence."""
         return any(value is not None for value in (self.coverage, self.accuracy, self.abstain_below))
 
 
@@ -154,7 +165,7 @@ class Predictor:
 
         Raises:
             RunError: the run's card does not say how far its confidence can be trusted, or no threshold on it
-                promises the accuracy asked for.
+                promises the accuracy or the rate of false alarms asked for.
             DataError: a worker was killed.
             TypeError: something is none of these.
         """
@@ -213,6 +224,7 @@ class _Abstention:
                 f"{run.folder} has no calibration data",
                 remedy=f"Run: clip-har evaluate --checkpoint {run.folder} --data DATA (the data it was trained on).",
             )
+        self._known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
         self._sets_up_to: float | None = None
         self._answers_from = caution.abstain_below or 0.0
         if self._calibration is not None and caution.coverage is not None:
@@ -221,7 +233,9 @@ class _Abstention:
             self._answers_from = _promised(run, self._calibration, caution.accuracy)
 
     def judged(self, answer: Prediction, probabilities_C: Tensor) -> Prediction:
-        """The answer with its confidence, the possible classes if asked for, and no label where it is unsure."""
+        """The answer with its confidence, the possible classes if asked for, and no label where it is withheld."""
+        if answer.probability is not None and answer.probability < self._known_from:
+            answer = dataclasses.replace(answer, label=None, unknown=True)
         if self._calibration is None:
             return answer
         calibrated_C = self._calibration.confidence(probabilities_C.numpy()[None])[0]
@@ -230,7 +244,7 @@ class _Abstention:
         if self._sets_up_to is not None:
             ranked = (-calibrated_C).argsort(kind="stable")
             possible = tuple(self._classes[i] for i in ranked if 1 - calibrated_C[i] <= self._sets_up_to)
-        unsure = confidence < self._answers_from
+        unsure = confidence < self._answers_from and not answer.unknown
         return dataclasses.replace(
             answer,
             label=None if unsure else answer.label,
@@ -248,6 +262,28 @@ def _promised(run: Run, calibration: Calibration, accuracy: float) -> float:
             remedy="Lower --accuracy, or set a fixed threshold with --abstain-below.",
         )
     return threshold
+
+
+def _known_from(run: Run, rate: float) -> float:
+    """The largest probability below which an image is called unknown."""
+    again = f"Run: clip-har evaluate --checkpoint {run.folder} --data DATA (the data it was trained on)."
+    if run.card.unknown is None:
+        raise RunError(f"{run.folder} has no thresholds for unknown actions", remedy=again)
+    try:
+        kept = {float(known): float(threshold) for known, threshold in run.card.unknown["max_softmax"].items()}
+        images = int(run.card.unknown["images"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f'"unknown" in {run.folder / "card.json"} is not what clip-har writes',
+            remedy="Remove it there and run clip-har evaluate again.",
+        ) from error
+    below = [known for known in kept if known <= rate + 1e-12]
+    if not below:
+        raise RunError(
+            f"{images} validation images are too few for --reject-unknown {rate:g}",
+            remedy=f"Pass {min(kept):g} or more." if kept else "Train with more validation images.",
+        )
+    return kept[max(below)]
 
 
 def recorded_calibration(run: Run) -> Calibration | None:

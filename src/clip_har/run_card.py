@@ -94,6 +94,8 @@ class RunCard:
     command: str = ""
     confidence: Mapping[str, Any] | None = None
     """As `Calibration.to_json` writes it."""
+    unknown: Mapping[str, Any] | None = None
+    """Thresholds for unknown actions, and how they did on held-out classes, as `experiment.unknown` writes it."""
     files: Mapping[str, str] | None = None
     """File of the run -> its SHA-256. None before format 2."""
 
@@ -303,6 +305,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "imported": _is_imported,
     "command": _is_text,
     "confidence": _is_object,
+    "unknown": _is_object,
     "files": _is_files,
 }
 """Entry -> whether a value can be meant."""

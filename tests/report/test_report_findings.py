@@ -33,7 +33,7 @@ MakeResult = Callable[..., EvalResult]
 Loader = Callable[[str], Image.Image | None]
 SECTIONS = {
     "confidence": {"confidence_baseline", "confidence_finetuned"},
-    "beyond": {"robustness", "shifts", "unseen", "wise_curve"},
+    "beyond": {"robustness", "shifts", "unseen", "unknown", "wise_curve"},
     "explanations": {"explanations"},
     "map": {"embedding_map"},
     "data": {"data"},
@@ -82,7 +82,13 @@ def test_every_finding_is_shown(make_result: MakeResult, load_thumbnail: Loader,
     ):
         assert words in page.text, words
     names = {path.name for path in tmp_path.glob("*.png")}
-    assert {"reliability.png", "risk_coverage.png", "corruptions.png", "wise_ft_beyond.png"} <= names
+    assert {
+        "reliability.png",
+        "risk_coverage.png",
+        "corruptions.png",
+        "wise_ft_beyond.png",
+        "unknown_actions.png",
+    } <= names
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ReportParts)])

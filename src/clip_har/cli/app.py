@@ -140,6 +140,10 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
     if not speaks():
         return EXIT_DONE
     output = Output()
+    if comparison.few_shot is not None:
+        output.few_shot(comparison.few_shot)
+        output.files(("Report", config.out / "report.html"), ("Tables", config.out / "few_shot.csv"))
+        return EXIT_DONE
     output.comparison(comparison.rows, comparison.results)
     output.files(("Report", config.out / "report.html"), ("Tables", config.out / "comparison.csv"))
     return EXIT_DONE

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_har import checkpoint, distributed, report
+from clip_har.commands.few_shot import Compared, compare_shots
 from clip_har.config import (
     CompareConfig,
     TrainConfig,
@@ -18,6 +19,7 @@ from clip_har.config import (
 from clip_har.dataset import write_manifest
 from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
+from clip_har.evaluation.few_shot import FewShotTable
 from clip_har.evaluation.findings import Findings
 from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.evaluation import evaluate_prepared, shared_facts, thumbnails
@@ -25,6 +27,7 @@ from clip_har.experiment.novel_classes import mean_of, measure_novel
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, prepare, scored_split
 from clip_har.experiment.training import train_prepared
+from clip_har.experiment.unknown import measure_unknown
 from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
@@ -41,13 +44,18 @@ SMALL_VIEWS = 160 / 224
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What `compare` found: one row and one evaluation per method, in the order asked."""
+    """What `compare` found: one row and one evaluation per method, in the order asked.
+
+    With several numbers of --shots, these are of the largest number that could be trained.
+    """
 
     rows: tuple[ComparisonRow, ...]
     results: Mapping[str, EvalResult]
     out: Path
     pairwise: tuple[PairedTest, ...] = ()
     """Tests between any two methods."""
+    few_shot: FewShotTable | None = None
+    """With several numbers of --shots, the accuracy by number of images."""
 
 
 def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str = "") -> Comparison:
@@ -64,6 +72,19 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
 
 def compare_locked(config: CompareConfig, progress: Progress, command: str) -> Comparison:
     experiment = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
+    if len(config.shots_compared) < 2:
+        return _compare_prepared(config, experiment, progress, command)
+    found: list[Comparison] = []
+
+    def compare_one(one: CompareConfig) -> Compared:
+        found.append(_compare_prepared(one, experiment, progress, command))
+        return Compared(rows=found[-1].rows, results=found[-1].results)
+
+    table = compare_shots(config, experiment, compare_one, progress, command)
+    return dataclasses.replace(found[-1], out=config.out, few_shot=table)
+
+
+def _compare_prepared(config: CompareConfig, experiment: Experiment, progress: Progress, command: str) -> Comparison:
     for name in config.methods:
         validate(_train_config(config, name, config.seeds[0], experiment))
     seeds = {name: _seeds(config, name, experiment) for name in config.methods}
@@ -82,7 +103,9 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
         runs.setdefault(name, []).append(run)
         shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
         answering = Predictions(run, experiment, progress)
-        unseen = measure_novel(answering, experiment, scored_split(experiment.dataset)[0], progress)
+        split = scored_split(experiment.dataset)[0]
+        unseen = measure_novel(answering, experiment, split, progress)
+        unknown = measure_unknown(answering, experiment, split, progress)
         with exclusive(run.folder / "eval"):
             result = evaluate_prepared(
                 run,
@@ -92,7 +115,7 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
                 seed=shared,
                 progress=progress,
                 command=command,
-                findings=Findings(unseen=unseen),
+                findings=Findings(unseen=unseen, unknown=unknown),
             )
         results.setdefault(name, {})[seed] = result
     if failure is not None and not results:
@@ -174,7 +197,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
             augmentation=config.augmentation,
             engine=config.engine,
             start_from=config.start_from,
-            shots=config.shots,
+            shots=next(iter(config.shots_compared), None),
             members=config.members,
             budget=config.budget if config.budget in ("seconds", "minutes", "hours") else None,
             features=config.features,

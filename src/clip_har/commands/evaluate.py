@@ -19,6 +19,7 @@ from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.report_inputs import read_checks
 from clip_har.experiment.robustness import measure_robustness, measure_shift
 from clip_har.experiment.setup import Experiment, prepare, scored_split
+from clip_har.experiment.unknown import measure_unknown
 from clip_har.experiment.wise_ft_curve import Outside, measure_wise_curve
 from clip_har.locking import exclusive
 from clip_har.progress import SILENT, Progress
@@ -114,6 +115,7 @@ def _findings(
         robustness=robustness,
         shift=shift,
         unseen=measure_novel(answering, experiment, split, progress),
+        unknown=measure_unknown(answering, experiment, split, progress),
         wise_curve=measure_wise_curve(answering.run, experiment, split, outside, progress),
     )
 

@@ -24,9 +24,10 @@ def validate(config: object) -> None:
     """
     problems = list(range_problems(config))
     if isinstance(config, CompareConfig):
-        for name, values in (("methods", config.methods), ("seeds", config.seeds)):
+        for name, values in (("methods", config.methods), ("seeds", config.seeds), ("shots", config.shots_compared)):
             if len(set(values)) < len(values):
-                problems.append(f"--{name} lists a {name[:-1]} twice")
+                listed = "number" if name == "shots" else name[:-1]
+                problems.append(f"--{name} lists a {listed} twice")
     problems += _conflicts(to_flat_json(config))
     if problems:
         raise ConfigError("; ".join(problems), remedy="See --help for the allowed values.")

@@ -21,6 +21,7 @@ from clip_har.config.converters import (
     PresetName,
     Seeds,
     Severities,
+    Shots,
     WholeNumber,
 )
 from clip_har.config.groups import (
@@ -32,7 +33,7 @@ from clip_har.config.groups import (
     OptimizerConfig,
     RunModelConfig,
 )
-from clip_har.config.ranges import BATCH, NOT_EMPTY, POSITIVE, SEED, WORKERS, at_least, each, setting
+from clip_har.config.ranges import BATCH, NOT_EMPTY, POSITIVE, SEED, SHOTS, WORKERS, at_least, each, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +130,9 @@ class CompareConfig:
     any size. seconds, minutes or hours: for auto; other methods then run as with full."""
     members: Names | None = None
     """What ensemble combines: run folders or methods, comma-separated. Default: gda,ridge,linear-probe."""
-    shots: WholeNumber | None = setting(None, at_least(1))
-    """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
+    shots: Shots | None = setting(None, SHOTS)
+    """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Several
+    numbers, comma-separated (such as 1,2,4,8,16), give a table and a plot of accuracy by number of images. Default:
     all."""
     features: Features | None = None
     """Cached features that lora, clip-adapter and tip-adapter adapt: embedding, or pre-projection (the image features
@@ -146,6 +148,12 @@ class CompareConfig:
     standard deviation are reported."""
     out: Path = Path("runs/comparison")
     """Directory for the tables, the report and one run folder per method."""
+
+    @property
+    def shots_compared(self) -> tuple[int, ...]:
+        """The numbers of images per class, in ascending order; empty if all images are used."""
+        given = self.shots if isinstance(self.shots, tuple) else (self.shots,)
+        return tuple(sorted(number for number in given if number is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +211,9 @@ class PredictConfig:
     """Return "unsure" for images below the confidence at which this accuracy is guaranteed, e.g. 0.95."""
     abstain_below: float | None = None
     """Return "unsure" below this calibrated confidence, instead of --accuracy."""
+    reject_unknown: float | None = None
+    """Return "none of these" for images that are likely to show none of the classes. The value is the fraction of
+    images of the classes that may be rejected by mistake, e.g. 0.05."""
     json: Annotated[bool, Parameter(negative="")] = False
     """Print JSON instead of a table."""
     model: RunModelConfig = field(default_factory=RunModelConfig)

@@ -82,6 +82,17 @@ def _seeds(_type: object, tokens: Sequence[Any]) -> tuple[int, ...]:
         raise ValueError("seeds are whole numbers separated by commas") from error
 
 
+def _shots(_type: object, tokens: Sequence[Any]) -> int | tuple[int, ...]:
+    """ "16" -> 16; "1,2,4" or several values -> numbers of images per class."""
+    try:
+        numbers = tuple(int(text) for text in _listed(tokens))
+    except ValueError as error:
+        raise ValueError("shots are whole numbers separated by commas, such as 1,2,4,8,16") from error
+    if not numbers:
+        raise ValueError("no number of shots is given")
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def _betas(_type: object, tokens: Sequence[Any]) -> tuple[float, ...]:
     """ "0.9,0.98" or two values -> AdamW's betas."""
     try:
@@ -175,6 +186,7 @@ MethodName = Annotated[
 ]
 PresetName = Annotated[str, Parameter(converter=_one_preset)]
 Seeds = Annotated[tuple[int, ...], Parameter(converter=_seeds, alias="--seed")]
+Shots = Annotated[int | tuple[int, ...], Parameter(converter=_shots)]
 Betas = Annotated[tuple[float, ...], Parameter(converter=_betas)]
 Corruptions = Annotated[tuple[str, ...], Parameter(converter=_corruptions)]
 Severities = Annotated[tuple[int, ...], Parameter(converter=_severities)]

@@ -20,6 +20,7 @@ from clip_har.shown_text import shown
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.audit.records import Audit, Finding
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
+    from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
     from clip_har.predict import Prediction, PredictionCounts
 
@@ -59,6 +60,10 @@ class Output:
         for line in standing.verdict_lines(rows, level):
             loud = any(said in line for said in standing.LOUD.values())
             self._console.print(Text(shown(line), style="bold red" if loud else ""))
+
+    def few_shot(self, found: FewShotTable) -> None:
+        """A row per method, a column per number of training images per class."""
+        self._console.print(tables.few_shot(found))
 
     def evaluation(self, result: EvalResult) -> None:
         """Zero-shot and the run side by side."""
@@ -124,21 +129,22 @@ class Output:
         if not answered:
             return
         sets = any(prediction.possible is not None for prediction in answered)
-        judged = sets or any(prediction.unsure for prediction in answered)
+        judged = sets or any(prediction.unsure or prediction.unknown for prediction in answered)
         added = (*(("confidence",) if judged else ()), *(("possible",) if sets else ()))
         table = ShownTable()
         for name in ("image", "action", "probability", *added, "next"):
             right = name in ("probability", "confidence")
             table.add_column(name, justify="right" if right else "left", overflow="fold")
         for prediction in answered:
-            others = prediction.top if prediction.unsure else prediction.top[1:]
+            withheld = _withheld(prediction)
+            others = prediction.top if withheld else prediction.top[1:]
             rest = ", ".join(f"{label} {probability:.1%}" for label, probability in others)
             possible = ", ".join(prediction.possible or ()) or "none is likely enough"
             confidence = prediction.probability if prediction.confidence is None else prediction.confidence
             trust = [*([f"{confidence:.1%}"] if judged else []), *([escape(possible)] if sets else [])]
             table.add_row(
                 escape(prediction.image),
-                Text("unsure", style="italic") if prediction.unsure else escape(prediction.label or ""),
+                Text(withheld, style="italic") if withheld else escape(prediction.label or ""),
                 f"{prediction.probability:.1%}",
                 *trust,
                 escape(rest),
@@ -152,8 +158,9 @@ class Output:
 
     def prediction(self, answer: Prediction) -> None:
         """One answer as a line of tab-separated fields, for another program."""
-        others = answer.top if answer.unsure else answer.top[1:]
-        fields = [answer.image, answer.label or "unsure", f"{answer.probability:.4f}"]
+        withheld = _withheld(answer)
+        others = answer.top if withheld else answer.top[1:]
+        fields = [answer.image, withheld or answer.label or "", f"{answer.probability:.4f}"]
         fields += [] if answer.possible is None else [",".join(answer.possible)]
         fields += [f"{label} {probability:.4f}" for label, probability in others]
         sys.stdout.write("\t".join(map(shown, fields)) + "\n")
@@ -162,6 +169,7 @@ class Output:
         """What a file of predictions holds."""
         said = [f"{counts.answered:,} answered"]
         said += [f"{counts.unsure:,} of them unsure"] if counts.unsure else []
+        said += [f"{counts.unknown:,} of them none of the classes"] if counts.unknown else []
         said += [f"{counts.unreadable:,} unreadable"] if counts.unreadable else []
         said += [f"{counts.before:,} of them by an earlier command"] if counts.before else []
         self.line(f"{counts.answered + counts.unreadable:,} images: {', '.join(said)}")
@@ -178,6 +186,11 @@ def _finding_text(finding: Finding) -> str:
     named = ", ".join(file.name for file in finding.files[:2])
     more = f" and {len(finding.files) - 2} more" if len(finding.files) > 2 else ""
     return f"{named}{more}: {finding.why}" if named else finding.why
+
+
+def _withheld(prediction: Prediction) -> str:
+    """What stands in place of the action, if it is withheld."""
+    return "none of these" if prediction.unknown else "unsure" if prediction.unsure else ""
 
 
 def p_text(p: float) -> str:

@@ -13,6 +13,7 @@ from clip_har.console.table import ShownTable
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.evaluation import ComparisonRow
+    from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import (
         BaseNovel,
         ExplainResult,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
         Unseen,
         WiseCurve,
     )
+    from clip_har.evaluation.unknown import UnknownActions
 
 
 def tables(findings: Findings) -> Iterator[Table]:
@@ -33,6 +35,8 @@ def tables(findings: Findings) -> Iterator[Table]:
         yield _shift(findings.shift)
     if findings.unseen is not None:
         yield _unseen(findings.unseen)
+    if findings.unknown is not None:
+        yield _unknown(findings.unknown)
     if findings.wise_curve is not None:
         yield _wise_curve(findings.wise_curve)
 
@@ -48,6 +52,27 @@ def unseen_columns(rows: Sequence[ComparisonRow]) -> Table | None:
     for row in rows:
         if row.unseen is not None:
             table.add_row(Text(row.name), *_base_novel(row.unseen), Text(row.note))
+    return table
+
+
+def few_shot(found: FewShotTable) -> Table:
+    """A row per method with zero-shot first, a column per number of training images per class; the best is green."""
+    from clip_har.report.few_shot_tables import reading_note  # here: `predict` need not wait for matplotlib
+
+    table = _table(reading_note(found))
+    table.add_column("images per class", overflow="fold")
+    for shots in found.shots:
+        table.add_column(f"{shots:,}", justify="right", no_wrap=True)
+    if found.zero_shot is not None:
+        table.add_row("zero-shot", *[f"{100 * found.zero_shot:.2f} %"] * len(found.shots))
+    for method in found.methods:
+        cells = []
+        for shots in found.shots:
+            row = method.rows.get(shots)
+            spread = "" if row is None or row.accuracy_std is None else f" ± {100 * row.accuracy_std:.2f}"
+            text = "-" if row is None else f"{100 * row.accuracy:.2f}{spread} %"
+            cells.append(Text(text, style="bold green" if found.best(shots) is method else ""))
+        table.add_row(Text(method.name), *cells)
     return table
 
 
@@ -134,6 +159,17 @@ def _unseen(found: Unseen) -> Table:
         table.add_column(name, justify="left" if name == "model" else "right")
     table.add_row("zero-shot", *_base_novel(found.baseline))
     table.add_row("run" + " (novel: zero-shot's, it has no answer)" * found.falls_back, *_base_novel(found.finetuned))
+    return table
+
+
+def _unknown(found: UnknownActions) -> Table:
+    """A row per score; the last two columns are at the threshold from validation images."""
+    table = _table(f"Unknown actions: {found.known:,} images of the classes, {found.unknown:,} of held-out ones")
+    for name in ("model", "score", "AUROC", "FPR at 95 % TPR", "known rejected", "unknown rejected"):
+        table.add_column(name, justify="left" if name in ("model", "score") else "right")
+    for one in found.scores:
+        figures = (one.auroc, one.fpr95, one.false_alarms, one.detected)
+        table.add_row(Text(one.model), one.score, *("-" if x is None else f"{100 * x:.1f} %" for x in figures))
     return table
 
 

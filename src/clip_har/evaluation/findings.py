@@ -9,6 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from clip_har.evaluation.unknown import UnknownActions
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
@@ -255,6 +257,7 @@ class Findings:
     robustness: Robustness | None = None
     shift: ShiftScore | None = None
     unseen: Unseen | None = None
+    unknown: UnknownActions | None = None
     wise_curve: WiseCurve | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from clip_har.experiment.report_inputs import data_summary, environment
 from clip_har.experiment.setup import Experiment, scored_split
 from clip_har.experiment.thumbnails import thumbnail_loader
 from clip_har.experiment.training import versions
+from clip_har.experiment.unknown import keep_on_card
 from clip_har.experiment.wise_ft_curve import chosen_alpha
 from clip_har.files import remove_stray_temporaries
 from clip_har.hard_pairs import HardPairs
@@ -58,6 +59,7 @@ def evaluate_prepared(
     )
     result = with_confidence(result, run, answering, experiment)
     result = dataclasses.replace(result, findings=findings or Findings())
+    keep_on_card(run, answering, experiment, result.findings.unknown)
     history = run.history() if run else []
     if distributed.is_main():
         remove_stray_temporaries(out)
@@ -100,6 +102,7 @@ def _shown(result: EvalResult, data: report.DataSummary, explained: ExplainResul
         robustness=found.robustness,
         shifts=(found.shift,) if found.shift is not None else (),
         unseen=found.unseen,
+        unknown=found.unknown,
         wise_curve=found.wise_curve,
         explanations=explained.explanations if explained else (),
         embedding_map=explained.embedding_map if explained else None,

@@ -74,7 +74,12 @@ def _predictor(run: Path, config: PredictConfig, progress: Progress) -> Predicto
 
 
 def _policy(config: PredictConfig) -> AbstentionPolicy:
-    return AbstentionPolicy(coverage=config.coverage, accuracy=config.accuracy, abstain_below=config.abstain_below)
+    return AbstentionPolicy(
+        coverage=config.coverage,
+        accuracy=config.accuracy,
+        abstain_below=config.abstain_below,
+        reject_unknown=config.reject_unknown,
+    )
 
 
 def _predictions(predictor: Predictor, images: Sequence[Path], config: PredictConfig) -> Iterator[Prediction]:

@@ -67,6 +67,7 @@ class PredictionFile:
         self._note = self._state / "note.json"
         self._rows = self._state / "rows.csv" if self._kind == ".parquet" else path
         self._made_by = _made_by(run, config)
+        self._judges_unknown = config.reject_unknown is not None
         self._batch_size, self._in_batch = config.batch_size, 0
         self._open = ExitStack()
 
@@ -82,7 +83,7 @@ class PredictionFile:
                 ) from error
             self._valid, self._saved = self._start(), time.monotonic()
             self._written = self._valid
-            self._done = {image for image, _, _ in self._count_rows()}
+            self._done = set(self._count_rows())
             self.counts.before = self.counts.answered + self.counts.unreadable
             self._stream: BinaryIO = opening.enter_context(self._rows.open("r+b"))
             self._stream.truncate(self._valid)
@@ -101,7 +102,7 @@ class PredictionFile:
 
     def add(self, prediction: Prediction) -> None:
         """Write one prediction. Only whole batches count as written: continued ones round as others do."""
-        self._count(prediction.error is not None, prediction.unsure)
+        self._count(prediction.error is not None, prediction.unsure, prediction.unknown)
         if self._kind == ".jsonl":
             line = json.dumps(prediction.to_json(), ensure_ascii=not _encodable(prediction.image)) + "\n"
         else:
@@ -158,31 +159,35 @@ class PredictionFile:
         self._write_note(self._valid)
         self._saved = time.monotonic()
 
-    def _count(self, unreadable: bool, unsure: bool) -> None:
+    def _count(self, unreadable: bool, unsure: bool, unknown: bool) -> None:
         self.counts.unreadable += unreadable
         self.counts.answered += not unreadable
         self.counts.unsure += unsure
+        self.counts.unknown += unknown
 
-    def _count_rows(self) -> Iterator[tuple[str, bool, bool]]:
-        for image, unreadable, unsure in self._earlier():
-            self._count(unreadable, unsure)
-            yield image, unreadable, unsure
+    def _count_rows(self) -> Iterator[str]:
+        for image, *marks in self._earlier():
+            self._count(*marks)
+            yield image
 
-    def _earlier(self) -> Iterator[tuple[str, bool, bool]]:
-        """Image, whether it is unreadable, and whether its answer is unsure, of each valid row."""
+    def _earlier(self) -> Iterator[tuple[str, bool, bool, bool]]:
+        """Image, whether it is unreadable, unsure, and unknown, of each valid row."""
         with self._rows.open("rb") as stream:
             text = stream.read(self._valid).decode(errors="surrogateescape")
         if self._kind == ".jsonl":
             for line in text.split("\n")[:-1]:
                 row = json.loads(line)
-                yield row["image"], "error" in row, row.get("unsure", False)
+                yield row["image"], "error" in row, row.get("unsure", False), row.get("unknown", False)
         else:
             for row in csv.DictReader(io.StringIO(text, newline="")):
-                yield true_cell(row["image"]), bool(row["error"]), row["unsure"] == "true"
+                marks = (bool(row["error"]), row["unsure"] == "true", row.get("unknown") == "true")
+                yield true_cell(row["image"]), *marks
 
     def _columns(self) -> tuple[str, ...]:
         ranked = [name for rank in range(1, self._classes + 1) for name in (f"label_{rank}", f"probability_{rank}")]
-        return ("image", "label", "probability", "confidence", "unsure", "possible", "warning", "error", *ranked)
+        asked = ("unknown",) if self._judges_unknown else ()
+        known = ("image", "label", "probability", "confidence", "unsure", *asked, "possible", "warning", "error")
+        return (*known, *ranked)
 
     def _cells(self, answer: Prediction) -> tuple[str, ...]:
         ranked = [cell for label, probability in answer.top for cell in (label, _number(probability))]
@@ -192,6 +197,7 @@ class PredictionFile:
             _number(answer.probability),
             _number(answer.confidence),
             "true" if answer.unsure else "false",
+            *(("true" if answer.unknown else "false",) if self._judges_unknown else ()),
             "|".join(answer.possible or ()),
             answer.warning or "",
             answer.error or "",
@@ -230,6 +236,7 @@ def _made_by(run: Run, config: PredictConfig) -> dict[str, Any]:
         "coverage": config.coverage,
         "accuracy": config.accuracy,
         "abstain_below": config.abstain_below,
+        **({} if config.reject_unknown is None else {"reject_unknown": config.reject_unknown}),
         "precision": config.model.precision,
     }
 
@@ -239,7 +246,7 @@ def _number(value: float | None) -> str:
 
 
 def _kind_of(column: str) -> str:
-    if column == "unsure":
+    if column in ("unsure", "unknown"):
         return "bool_"
     return "string" if column in _TEXTS or column.startswith("label_") else "float64"
 

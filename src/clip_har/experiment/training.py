@@ -19,6 +19,7 @@ from clip_har.experiment.fit import TrainingRun
 from clip_har.experiment.members import as_members, member_runs, member_settings
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment
+from clip_har.experiment.unknown import fit_unknown
 from clip_har.files import remove_stray_temporaries
 from clip_har.memory import PeakMemory, keep_freed_memory
 from clip_har.methods import Classifier, Method, Source, Task, create_method, method_class
@@ -98,8 +99,9 @@ def train_prepared(
         command=command,
     )
     trained = checkpoint.Run(folder=folder, card=card)
-    calibration = fit_calibration(trained, Predictions(trained, experiment, progress), experiment)
-    card = dataclasses.replace(card, confidence=calibration.to_json())
+    answering = Predictions(trained, experiment, progress)
+    calibration = fit_calibration(trained, answering, experiment)
+    card = dataclasses.replace(card, confidence=calibration.to_json(), unknown=fit_unknown(answering, experiment))
     if distributed.is_main():  # last of all: from now on the run counts as finished
         write_card(folder, card, checkpoint.recorded_files(method, extra))
     distributed.barrier()

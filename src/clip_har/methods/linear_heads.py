@@ -167,6 +167,15 @@ class LinearHeadMethod(SolvedMethod):
         del config
         return "both" if cls.mixes_zero_shot else "hidden"
 
+    @classmethod
+    def penalty_of(cls, candidate: str) -> float:
+        """The penalty that a candidate's description names.
+
+        Raises:
+            ValueError: it names none.
+        """
+        return float(candidate.rpartition(f"{cls.symbol}=")[2])
+
     @property
     def candidates(self) -> int:  # type: ignore[override]
         return len(self.transforms) + len(self.penalties) - 1

@@ -13,6 +13,7 @@ from clip_har.report.write import (
     write_contact_sheet,
     write_evaluation,
     write_explanations,
+    write_few_shot,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "write_contact_sheet",
     "write_evaluation",
     "write_explanations",
+    "write_few_shot",
 ]

@@ -63,7 +63,7 @@ def comparison_json(rows: Sequence[ComparisonRow]) -> str:
 def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
     """comparison.csv: the values of comparison.json; the interval in two columns, lists with spaces between."""
     columns = (*COLUMNS, *(UNSEEN_COLUMNS if with_unseen(rows) else ()))
-    return as_csv([columns, *([_csv_cell(value) for value in _csv_values(row, columns)] for row in rows)])
+    return as_csv([columns, *([csv_cell(value) for value in _csv_values(row, columns)] for row in rows)])
 
 
 def with_unseen(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
@@ -74,7 +74,7 @@ def with_unseen(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
 def pairwise_csv(tests: Sequence[PairedTest]) -> str:
     """pairwise.csv: a row for each pair of entries."""
     rows = [(test.first, test.second, test.difference, test.p, test.p_holm, test.test) for test in tests]
-    return as_csv([PAIRWISE_COLUMNS, *([_csv_cell(value) for value in row] for row in rows)])
+    return as_csv([PAIRWISE_COLUMNS, *([csv_cell(value) for value in row] for row in rows)])
 
 
 def comparison_markdown(rows: Sequence[ComparisonRow], result: EvalResult | None, level: float | None) -> str:
@@ -147,13 +147,14 @@ def _csv_values(row: ComparisonRow, columns: Sequence[str]) -> list[object]:
     return [content[column] for column in columns]
 
 
-def _csv_cell(value: object) -> str:
+def csv_cell(value: object) -> str:
+    """A value as comparison.csv has it: empty for None, lists with spaces between."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return " ".join(_csv_cell(item) for item in value)
+        return " ".join(csv_cell(item) for item in value)
     return wording.number(value) if isinstance(value, (int, float)) else str(value)
 
 

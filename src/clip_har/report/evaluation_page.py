@@ -122,6 +122,7 @@ def _findings(result: EvalResult, findings: ReportParts) -> dict[str, Any]:
         "corruptions": sections.corruption_rows(findings.robustness),
         "shifts": findings.shifts,
         "unseen": findings.unseen,
+        "unknown": findings.unknown,
         "wise": findings.wise_curve,
         "map": None if findings.embedding_map is None else drawn_maps(findings.embedding_map, result),
         "data": sections.data_summary(findings.data, result.warnings),

@@ -18,12 +18,14 @@ from clip_har.evaluation.findings import Confidence, CorruptionScore, Reliabilit
 from clip_har.report.parts import ReportParts
 from clip_har.report.plots import PAGE_WIDTH
 from clip_har.report.style import ACCENT, BASELINE, INK, MUTED, WRONG, Plot, render
+from clip_har.report.unknown_plot import unknown_plot
 
 FINDING_PLOTS = {
     "reliability": "reliability.png",
     "risk_coverage": "risk_coverage.png",
     "corruptions": "corruptions.png",
     "wise_beyond": "wise_ft_beyond.png",
+    "unknown": "unknown_actions.png",
 }
 """Plot -> file name."""
 CORRUPTION_COLUMNS = 4
@@ -60,6 +62,8 @@ def finding_plots(findings: ReportParts, name: str) -> dict[str, Plot]:
         plots["corruptions"] = corruption_plot(findings.robustness, label)
     if findings.wise_curve is not None:
         plots["wise_beyond"] = wise_plot(findings.wise_curve)
+    if findings.unknown is not None:
+        plots["unknown"] = unknown_plot(findings.unknown)
     return plots
 
 

@@ -18,6 +18,7 @@ from clip_har.evaluation.findings import (
     Unseen,
     WiseCurve,
 )
+from clip_har.evaluation.unknown import UnknownActions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class ReportParts:
     robustness: Robustness | None = None
     shifts: tuple[ShiftScore, ...] = ()
     unseen: Unseen | None = None
+    unknown: UnknownActions | None = None
     wise_curve: WiseCurve | None = None
     explanations: tuple[Explanation, ...] = ()
     embedding_map: EmbeddingMap | None = None

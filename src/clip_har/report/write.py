@@ -12,6 +12,7 @@ from PIL import Image
 
 from clip_har.audit.records import Audit
 from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, PairedTest
+from clip_har.evaluation.few_shot import FewShotTable
 from clip_har.evaluation.findings import ExplainResult
 from clip_har.files import write_atomically
 from clip_har.report import (
@@ -22,6 +23,9 @@ from clip_har.report import (
     contact_sheet,
     evaluation_page,
     explanations,
+    few_shot_page,
+    few_shot_plots,
+    few_shot_tables,
     finding_plots,
     plots,
     result_documents,
@@ -201,6 +205,32 @@ def write_comparison(
     ]
 
 
+def write_few_shot(
+    table: FewShotTable, out: Path, *, facts: Mapping[str, Any], reports: Mapping[int, Path], command: str
+) -> list[Path]:
+    """Writes few_shot.json, few_shot.csv, few_shot.png and report.html into the folder `out`.
+
+    Args:
+        table: what was measured.
+        out: made if it does not exist; files of the same names are replaced.
+        facts: facts that all methods share, as for `write_evaluation`.
+        reports: images per class -> the page of that comparison; the page links to those that exist.
+        command: the command line that makes these files again.
+
+    Returns:
+        The files written, report.html last.
+    """
+    figure = few_shot_plots.few_shot_plot(table)
+    linked = _addresses({"": reports}, out).get("", {})
+    page = few_shot_page.few_shot_page(table, facts=facts, figure=figure, reports=linked, command=command)
+    return [
+        _write(out / "few_shot.json", few_shot_tables.few_shot_json(table)),
+        _write(out / "few_shot.csv", few_shot_tables.few_shot_csv(table)),
+        _write(out / "few_shot.png", figure.png),
+        _write(out / "report.html", page),
+    ]
+
+
 def write_contact_sheet(
     items: Sequence[tuple[Path | Image.Image, str]], out: Path, *, predictions: Sequence[str] | None = None
 ) -> Path:
@@ -233,7 +263,7 @@ def _comparison_figures(rows: Sequence[ComparisonRow], level: float | None, spli
 
 
 def _addresses(reports: Mapping[str, Mapping[int, Path]], out: Path) -> dict[str, dict[int, str]]:
-    """Row -> seed -> the report as seen from a page in `out`, of those that exist."""
+    """Row -> number -> the report as seen from a page in `out`, of those that exist."""
     found = {
         name: {
             seed: quote(Path(os.path.relpath(path.resolve(), out.resolve())).as_posix())
