@@ -23,9 +23,9 @@ from clip_har.methods.linear_heads import transformed
 # Shapes: B images, N images that are fitted, M images that are judged, C classes, D embedding width, H width before the
 # projection, Z either of the two.
 
-STRENGTHS = (10.0, 1.0, 0.1, 0.01)
+STRENGTHS = (1.0, 0.1, 0.01, 0.001)
 """Factors on the penalty; 1 is the paper's, which are few images per class."""
-MAX_ITERATIONS = 300
+MAX_ITERATIONS = 200
 
 
 class ClapClassifier(Classifier):
@@ -99,7 +99,7 @@ class ClapProblem:
                 differences_CZ = torch.from_numpy(point).float().view(shape).requires_grad_()
                 loss = self.objective(differences_CZ, strength)
                 (gradient_CZ,) = torch.autograd.grad(loss, differences_CZ)
-            return float(loss), gradient_CZ.double().flatten().numpy()
+            return float(loss.detach()), gradient_CZ.double().flatten().numpy()
 
         with one_thread():
             found = minimize(
@@ -107,7 +107,7 @@ class ClapProblem:
                 self.solution_CZ.double().flatten().numpy(),
                 jac=True,
                 method="L-BFGS-B",
-                options={"maxiter": MAX_ITERATIONS, "ftol": 1e-7, "gtol": 1e-5},
+                options={"maxiter": MAX_ITERATIONS, "ftol": 1e-6, "gtol": 1e-5},
             )
         self.solution_CZ = torch.from_numpy(found.x).float().view(shape)
         return self.solution_CZ

@@ -105,7 +105,8 @@ class ProjectionProblem:
 
         def weight(point: npt.NDArray[np.float64]) -> Tensor:
             turned_HD = torch.from_numpy(point).float().view(self._start_HD.shape)
-            return self._start_HD + torch.linalg.solve_triangular(factor_HH.T, turned_HD, upper=True)
+            moved_HD: Tensor = torch.linalg.solve_triangular(factor_HH.T, turned_HD, upper=True)
+            return self._start_HD + moved_HD
 
         def loss_and_gradient(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
             with torch.enable_grad():
@@ -113,7 +114,7 @@ class ProjectionProblem:
                 loss = self.objective(weight_HD, penalty)
                 (gradient_HD,) = torch.autograd.grad(loss, weight_HD)
             turned_HD = torch.linalg.solve_triangular(factor_HH, gradient_HD, upper=False)
-            return float(loss), turned_HD.double().flatten().numpy()
+            return float(loss.detach()), turned_HD.double().flatten().numpy()
 
         start_HD = factor_HH.T @ (self.solution_HD - self._start_HD)
         with one_thread():
