@@ -60,8 +60,8 @@ class TrainConfig:
     pre-projection."""
     refit: bool | None = None
     """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
-    linear-probe, proker, clap). Use --no-refit if your images come in groups, such as frames of one video, that your val split keeps
-    apart. Default: yes; with --shots no."""
+    linear-probe, proker, clap). Use --no-refit if your images come in groups, such as frames of one video, that your
+    val split keeps apart. Default: yes; with --shots no."""
     hold_out: Names | None = None
     """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
     with --split-seed. Default: none."""
