@@ -74,8 +74,8 @@ def projection_of(backbone: Backbone) -> tuple[Tensor, Tensor]:
 class ProjectionProblem:
     """Cross-entropy + lambda |W - W_0|^2, minimised by L-BFGS (Liu & Nocedal 1989, doi 10.1007/BF01589116).
 
-    It is solved in coordinates V with W = W_0 + L^-T V, where L L' is about the objective's curvature: about a fifth of
-    the iterations that it needs in W.
+    It is solved in coordinates V with W = W_0 + L^-T V, where L L' is about the objective's curvature, which takes
+    fewer iterations than in W.
     """
 
     def __init__(self, classifier: ProjectionClassifier, hidden_NH: Tensor, labels_N: Tensor) -> None:
