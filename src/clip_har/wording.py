@@ -20,6 +20,9 @@ METHOD_NAMES = {
     "coop": "CoOp",
     "clip-adapter": "CLIP-Adapter",
     "tip-adapter": "Tip-Adapter",
+    "proker": "ProKeR",
+    "clap": "CLAP",
+    "prolip": "ProLIP",
 }
 """Methods as their papers spell them."""
 _KNOWN_NAMES = re.compile(rf"\b({'|'.join(METHOD_NAMES)})\b", flags=re.IGNORECASE)

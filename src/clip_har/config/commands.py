@@ -61,12 +61,13 @@ class TrainConfig:
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
     all."""
     features: Features | None = None
-    """Cached features that lora, clip-adapter and tip-adapter adapt: embedding, or pre-projection (the image features
-    before the projection to embeddings, centred, which tell more classes apart). Default: pre-projection."""
+    """Cached features that lora, clip-adapter, tip-adapter, proker and clap adapt: embedding, or pre-projection (the
+    image features before the projection to embeddings, centred, which tell more classes apart). Default:
+    pre-projection."""
     refit: bool | None = None
     """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
-    linear-probe). Use --no-refit if your images come in groups, such as frames of one video, that your val split keeps
-    apart. Default: yes; with --shots no."""
+    linear-probe, proker, clap). Use --no-refit if your images come in groups, such as frames of one video, that your
+    val split keeps apart. Default: yes; with --shots no."""
     hold_out: Names | None = None
     """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
     with --split-seed. Default: none."""
@@ -135,11 +136,12 @@ class CompareConfig:
     numbers, comma-separated (such as 1,2,4,8,16), give a table and a plot of accuracy by number of images. Default:
     all."""
     features: Features | None = None
-    """Cached features that lora, clip-adapter and tip-adapter adapt: embedding, or pre-projection (the image features
-    before the projection to embeddings, centred, which tell more classes apart). Default: pre-projection."""
+    """Cached features that lora, clip-adapter, tip-adapter, proker and clap adapt: embedding, or pre-projection (the
+    image features before the projection to embeddings, centred, which tell more classes apart). Default:
+    pre-projection."""
     refit: bool | None = None
     """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
-    linear-probe). Default: yes; with --shots no."""
+    linear-probe, proker, clap). Default: yes; with --shots no."""
     hold_out: Names | None = None
     """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
     with --split-seed. Default: none."""
