@@ -287,7 +287,7 @@ def test_explain_leaves_exactly_its_files_and_names_the_nearest(photos: Path, ti
 
     def embedded(path: Path) -> Tensor:
         image = transform(Image.open(path).convert("RGB"))[None]
-        return lora.adapt_images(backbone.encode_images(image).embedding_BD)[0].detach()  # type: ignore[no-any-return]
+        return lora.adapt_images(backbone.encode_images(image).of_kind("both"))[0].detach()  # type: ignore[no-any-return]
 
     train = {record.name: embedded(Path(str(record.path))) for record in dataset.split("train")}
     for item in shown[:2]:

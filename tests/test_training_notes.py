@@ -63,10 +63,10 @@ def test_a_training_says_which_flags_have_no_effect(photos: Path, tiny_model: st
 def test_too_few_validation_images_are_warned_about_once(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     data, backbone = DataConfig(data=photos), BackboneConfig(model=tiny_model, workers=0, precision="float32")
     trained, evaluated, compared = Heard(), Heard(), Heard()
-    out = tmp_path / "runs" / "linear-probe"
-    commands.train(TrainConfig(data=data, backbone=backbone, method="linear-probe", out=out), progress=trained)
+    out = tmp_path / "runs" / "lora"
+    commands.train(TrainConfig(data=data, backbone=backbone, method="lora", out=out), progress=trained)
     commands.evaluate(EvaluateConfig(data=data, backbone=backbone, checkpoint=out), progress=evaluated)
-    methods = ("zero-shot", "linear-probe")
+    methods = ("zero-shot", "lora")
     config = CompareConfig(data=data, backbone=backbone, methods=methods, seeds=(0, 1), out=tmp_path)
     commands.compare(config, progress=compared)
     for heard in (trained, evaluated, compared):

@@ -78,9 +78,9 @@ def novel_by_hand(run: checkpoint.Run, data: Path) -> tuple[float, float]:
     transform, right, total = backbone.info.preprocessing.transform(), torch.zeros(2), 0
     for record in load_dataset(data).split("test"):
         if record.label in NOVEL:
-            embedding_BD = backbone.encode_images(transform(Image.open(str(record.path)))[None]).embedding_BD
-            zero_shot = int((embedding_BD @ prompts_CD.T).argmax())
-            tuned = int((lora.adapt_images(embedding_BD) @ lora.adapt_text(prompts_CD).T).argmax())
+            features = backbone.encode_images(transform(Image.open(str(record.path)))[None])
+            zero_shot = int((features.embedding_BD @ prompts_CD.T).argmax())
+            tuned = int((lora.adapt_images(features.of_kind("both")) @ lora.adapt_text(prompts_CD).T).argmax())
             right += torch.tensor([NOVEL[zero_shot] == record.label, NOVEL[tuned] == record.label])
             total += 1
     return float(right[0]) / total, float(right[1]) / total

@@ -107,7 +107,8 @@ def test_train_leaves_exactly_a_run_folder(photos: Path, tiny_model: str, tmp_pa
     card = run.card
     assert card.classes == CLASSES
     assert card.splits == {"train": 30, "val": 6, "test": 18}
-    assert card.trainable_params == 4 * 16 * 24 + 1
+    width, embedded = 32, 24
+    assert card.trainable_params == 16 * (3 * embedded + width) + 1
     assert card.backbone.name == tiny_model
     assert card.backbone.activation == "GELU"
     assert len(card.backbone.weights_hash) == 64
@@ -439,9 +440,10 @@ def test_a_solvers_candidates_are_no_epochs(
 ) -> None:
     """They have no learning rate and no speed, and zero-shot is drawn where they are: on validation."""
     zero_shot = commands.train(train_config(photos, tiny_model, tmp_path / "zero-shot", method="zero-shot"))
-    run = commands.train(train_config(photos, tiny_model, tmp_path / "run", method="linear-probe"))
+    run = commands.train(train_config(photos, tiny_model, tmp_path / "run", method="linear-probe", refit=False))
     history = run.history()
-    assert [entry["candidate"] for entry in history] == ["C=0.01", "C=0.1", "C=1", "C=10", "C=100", "C=1000"]
+    assert [entry["candidate"] for entry in history[:2]] == ["unit, C=10", "signed-sqrt, C=10"]
+    assert [entry["candidate"].partition("C=")[2] for entry in history[2:]] == ["30", "100", "1000", "1"]
     assert {(entry["lr"], entry["images_per_second"]) for entry in history} == {(None, None)}
     drawn = {}
     write = report.write_evaluation
@@ -457,7 +459,7 @@ def test_a_solvers_candidates_are_no_epochs(
     _, out = commands.evaluate(config)
     assert drawn["validation_level"] == zero_shot.card.validation["val_accuracy"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "of 6 candidates (C=0.01 to C=1000)" in page and "epoch" not in page
+    assert "of 6 candidates (unit, C=10 to " in page and "epoch" not in page
 
 
 def test_collapse_is_a_loud_warning(photos: Path, tiny_model: str, tmp_path: Path) -> None:
