@@ -257,7 +257,7 @@ def test_auto_tries_what_fits_and_says_so(
     said = "\n".join(heard.notes)
     assert "lp-ft-quick is not tried: about" in said and "over the budget" in said
     tried = json.loads((run.folder / "tried.json").read_text())
-    assert [item["name"] for item in tried["tried"]] == ["ridge", "gda", "linear-probe", "lp-ft-quick"]
+    assert [item["name"] for item in tried["tried"]] == ["ridge", "gda", "proker", "linear-probe", "lp-ft-quick"]
     assert tried["tried"][-1]["accuracy"] is None
     assert 0 <= tried["optimism"] < 0.2
     combined = [item["name"] for item in tried["tried"] if item["chosen"]]

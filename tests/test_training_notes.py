@@ -36,6 +36,15 @@ from test_workflows import Heard
         ("wise-ft", {"start_from": "runs/full", "epochs": 2}, ("epochs",)),
         ("full", {"loss": "supcon", "rank": 3}, ("rank",)),
         ("coop", {"placement": "embedding"}, ("placement",)),
+        (
+            "ridge",
+            {"budget": "hours", "members": ("a", "b"), "features": "embedding"},
+            ("features", "members", "budget"),
+        ),
+        ("ensemble", {"lr": 0.1, "rank": 4, "members": ("a", "b"), "budget": "hours"}, ("budget",)),
+        ("auto", {"lr": 0.1, "members": ("a", "b"), "budget": "hours", "start_from": "run"}, ("start_from", "members")),
+        ("lora", {"refit": True}, ("refit",)),
+        ("ridge", {"refit": True}, ()),
     ],
 )
 def test_settings_without_effect_are_known(method: str, given: dict[str, Any], idle: tuple[str, ...]) -> None:

@@ -82,7 +82,7 @@ class Run:
             settings = Settings.from_json(self.card.settings)
             if any(range_problems(settings)):  # a card that was forged: it could ask for all memory
                 raise ValueError
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise self._not_of_the_method() from error
         return settings
 

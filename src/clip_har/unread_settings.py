@@ -17,13 +17,13 @@ _OF_VIEWS = frozenset(item.name for item in dataclasses.fields(AugmentConfig))
 def unread_settings(config: TrainConfig) -> frozenset[str]:
     """Names of settings that cannot change what the config's method becomes.
 
-    Without weights nothing is trained, from no seed. A method that starts from a run depends on what that run read.
+    Without weights nothing is trained, from no seed. A method that starts from runs depends on what these read.
     Augmented views count as read: they are cached for every method.
     """
     method = method_class(config.method, config)
     of_fit = {"features", "refit"} - method.settings_read() - ({"refit"} if method.refits else set())
     if not method.has_weights:
         return _OF_TRAINING | _OF_VIEWS | of_fit | {"seed", "start_from"}
-    if method.starts_from is not None:
+    if method.starts_from is not None or method.combines:
         return frozenset()
     return (_OF_TRAINING - method.settings_read()) | of_fit

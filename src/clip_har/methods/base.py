@@ -227,12 +227,15 @@ class Method(ABC):
     def without_effect(cls, given: TrainConfig) -> tuple[str, ...]:
         """The settings given that this method does not read, by name."""
         read = cls.settings_read()
+        if cls.combines:  # all others are for its members
+            names = ("start_from", "budget") if not cls.chooses_members else ("start_from", "members")
+            return tuple(name for name in names if getattr(given, name) is not None)
         groups = (given.lora, given.optimizer, given.augmentation)
         named = {item.name: getattr(group, item.name) for group in groups for item in dataclasses.fields(group)}
         named["start_from"] = given.start_from if cls.starts_from is None else None
         named["features"] = given.features
-        named["members"] = given.members if not cls.combines or cls.chooses_members else None
-        named["budget"] = given.budget if not cls.chooses_members else None
+        named["members"] = given.members
+        named["budget"] = given.budget
         named["refit"] = (given.refit or None) if not cls.refits else None
         return tuple(name for name, value in named.items() if value is not None and name not in read)
 

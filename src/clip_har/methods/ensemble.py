@@ -37,14 +37,14 @@ def pooled(log_probabilities_KBC: Tensor, weights_K: Tensor, pooling: Pooling) -
     return mean_BC.clamp(min=SMALLEST).log()
 
 
-def greedy_weights(log_probabilities_KNC: Tensor, labels_N: Tensor, pooling: Pooling) -> Tensor:
+def greedy_weights(log_probabilities_KNC: Tensor, labels_N: Tensor, pooling: Pooling, rounds: int = ROUNDS) -> Tensor:
     """Members' shares [K] by ensemble selection with replacement (Caruana et al. 2004, doi 10.1145/1015330.1015432).
 
     It starts with no member and adds, time and again, the one with which the mean's cross-entropy is lowest.
     """
     counts_K = torch.zeros(len(log_probabilities_KNC), dtype=torch.float64)
     best_counts_K, best_loss = counts_K, math.inf
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         losses = []
         for member in range(len(counts_K)):
             tried_K = counts_K.clone()
