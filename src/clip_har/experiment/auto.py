@@ -30,7 +30,7 @@ SECONDS: dict[AutoBudget, float] = {"seconds": 60.0, "minutes": 10 * 60.0, "hour
 """The time that training may take, without encoding the images."""
 TRIED_FILE = "tried.json"
 SOLVED: dict[str, float] = {"ridge": 2e-3, "gda": 2e-3, "proker": 1e-2, "linear-probe": 1e-2}
-"""Methods solved on cached features, with the seconds that each takes for a training image on two cores, for the plan."""
+"""Methods solved on cached features, with the seconds that each takes for a training image on two cores."""
 BACKWARD = 3.0
 """A training step's time as a multiple of the forward pass's."""
 FEW_EPOCHS = 3
