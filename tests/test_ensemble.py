@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from clip_har.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from clip_har.errors import ConfigError, RunError
-from clip_har.experiment import auto
+from clip_har.errors import ConfigError, RunError, UserError
+from clip_har.experiment import auto, training
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import prepare
+from clip_har.integrity import sealed
 from clip_har.methods.ensemble import EnsembleClassifier, greedy_weights, pooled
 from clip_har.out_of_fold import OUT_OF_FOLD_FILE
 from clip_har.progress import SILENT, Silent
@@ -104,7 +106,6 @@ def test_useless_members_get_no_weight() -> None:
 
 def test_the_run_holds_all_that_it_needs(ensemble: checkpoint.Run, photos: Path, tmp_path: Path) -> None:
     """Its members' folders may go."""
-    import shutil
 
     copied = tmp_path / "run"
     shutil.copytree(ensemble.folder, copied, ignore=shutil.ignore_patterns("members"))
@@ -288,3 +289,68 @@ def test_auto_stops_where_nothing_is_left_to_gain(
 def test_wilson() -> None:
     assert auto.wilson(81, 100) == pytest.approx((0.7222, 0.8749), abs=1e-3)
     assert auto.wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_an_interrupted_auto_is_continued_as_a_whole(
+    photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "SETTLED", -1.0)
+    given = config(photos, tiny_model, tmp_path / "run", method="auto", budget="seconds")
+    finished = training.train_prepared
+
+    def interrupted(config: TrainConfig, folder: Path, *rest: Any, **options: Any) -> checkpoint.Run:
+        if folder.name == "proker":
+            raise KeyboardInterrupt(str(folder))
+        return finished(config, folder, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_prepared", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            commands.train(given)
+    assert caught.value.args == (str(tmp_path / "run"),)
+    heard = Heard()
+    run = commands.train(replace(given, resume=True), progress=heard)
+    assert sum("trained before, reused" in note for note in heard.notes) == 2
+    alone = commands.train(replace(given, out=tmp_path / "alone"))
+    for key, tensor in alone.tensors().items():
+        assert torch.equal(run.tensors()[key], tensor), key
+
+
+def forged(folder: Path, change: Any) -> None:
+    """Change a card and seal it again, as somebody who knows how would."""
+    card = json.loads((folder / "card.json").read_text())
+    change(card["settings"])
+    (folder / "card.json").write_text(json.dumps(sealed(card)))
+
+
+def nested(depth: int) -> list[dict[str, Any]]:
+    members: list[dict[str, Any]] = []
+    for _ in range(depth):
+        members = [{"method": "ensemble", "settings": {"data": "d", "members": members}}]
+    return members
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda settings: settings.update(members=7),
+        lambda settings: settings.update(members=[7]),
+        lambda settings: settings.update(members=[{"method": "ridge"}]),
+        lambda settings: settings["members"][0].update(method="nonsense"),
+        lambda settings: settings["members"][0].update(method="lp-ft"),
+        lambda settings: settings.update(members=settings["members"][:1]),
+        lambda settings: settings.update(members=[]),
+        lambda settings: settings["members"].reverse(),
+        lambda settings: settings.update(members=nested(200)),
+    ],
+)
+def test_a_forged_card_is_refused_in_one_line(
+    change: Any, ensemble: checkpoint.Run, photos: Path, tmp_path: Path
+) -> None:
+
+    copied = tmp_path / "run"
+    shutil.copytree(ensemble.folder, copied, ignore=shutil.ignore_patterns("members"))
+    forged(copied, change)
+    with pytest.raises(UserError) as caught:
+        list(Predictor(copied).predict([next((photos / "test").rglob("*.*"))]))
+    assert "\n" not in str(caught.value)

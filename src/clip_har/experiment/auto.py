@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from clip_har import checkpoint, distributed
 from clip_har.config import AutoBudget, TrainConfig
 from clip_har.evaluation import FloatArray
-from clip_har.experiment.members import MEMBERS_FOLDER, TrainMember, as_members
+from clip_har.experiment.members import MEMBERS_FOLDER, TrainMember, as_members, train_seconds
 from clip_har.experiment.setup import Experiment
 from clip_har.methods import Source
 from clip_har.methods.cross_validation import fit_mixture
@@ -101,8 +101,11 @@ def plan(config: TrainConfig, experiment: Experiment, progress: Progress) -> tup
 
 def choose(
     config: TrainConfig, folder: Path, experiment: Experiment, progress: Progress, train: TrainMember
-) -> list[checkpoint.Run]:
-    """Try the plan's methods as far as time allows, and return the runs that are worth combining.
+) -> tuple[list[checkpoint.Run], float]:
+    """Try the plan's methods as far as time allows.
+
+    Returns:
+        The runs that are worth combining, and the seconds that all tried ones took to train.
 
     What was tried is written to tried.json in the folder. Steps that are finished count with the time they took.
     """
@@ -149,7 +152,7 @@ def choose(
     if distributed.is_main():
         content = {"tried": [dataclasses.asdict(item) for item in tried], "optimism": optimism}
         checkpoint.write_json(folder / TRIED_FILE, content)
-    return [runs[name] for name in chosen]
+    return [runs[name] for name in chosen], train_seconds(list(runs.values()))
 
 
 def table(tried: Sequence[Tried]) -> Iterator[str]:

@@ -57,6 +57,11 @@ def member_runs(
     return runs
 
 
+def train_seconds(runs: Sequence[checkpoint.Run]) -> float:
+    """What training them took."""
+    return sum(run.card.train_seconds or 0.0 for run in runs)
+
+
 def member_settings(runs: Sequence[checkpoint.Run]) -> tuple[SourceSettings, ...]:
     """What the ensemble's card says of its members."""
     return tuple(

@@ -16,7 +16,7 @@ from clip_har.experiment.auto import choose
 from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.decoded import with_decoded_cache
 from clip_har.experiment.fit import TrainingRun
-from clip_har.experiment.members import as_members, member_runs, member_settings
+from clip_har.experiment.members import as_members, member_runs, member_settings, train_seconds
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment
 from clip_har.experiment.unknown import fit_unknown
@@ -50,13 +50,16 @@ def train_prepared(
     config = dataclasses.replace(config, out=folder)
     source, settings = _settings(config, experiment)
     members: tuple[checkpoint.Run, ...] = ()
+    members_seconds = 0.0
     combining = method_class(config.method, config)
     if combining.combines:
         train = partial(_member, experiment=experiment, progress=progress, command=command)
         if combining.chooses_members:
-            members = tuple(choose(config, folder, experiment, progress, train))
+            chosen, members_seconds = choose(config, folder, experiment, progress, train)
+            members = tuple(chosen)
         else:
             members = tuple(member_runs(config, folder, combining.combines, experiment, train))
+            members_seconds = train_seconds(members)
         settings = dataclasses.replace(settings, members=member_settings(members))
     if last_epoch is not None and last_epoch > settings.optimizer.epochs:
         raise RunError(
@@ -94,7 +97,7 @@ def train_prepared(
         card,
         validation=fitting.validation_of_the_kept_weights(),
         processes=distributed.world_size(),
-        train_seconds=fitting.seconds,
+        train_seconds=fitting.seconds + members_seconds,
         peak_memory_bytes=peak.bytes(),
         command=command,
     )
@@ -115,8 +118,12 @@ def _member(
     config = apply_preset(config)
     checkpoint.check_folder(folder, config, resume=checkpoint.has_run(folder))
     if checkpoint.is_finished(folder):
+        progress.note(f"{folder.name}: trained before, reused from {folder}")
         return checkpoint.load_run(folder)
-    return train_prepared(config, folder, experiment, progress, command)
+    try:
+        return train_prepared(config, folder, experiment, progress, command)
+    except KeyboardInterrupt as interrupt:  # it is the whole that is continued
+        raise (KeyboardInterrupt(str(folder.parent.parent)) if interrupt.args else interrupt) from None
 
 
 def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | None, Settings]:

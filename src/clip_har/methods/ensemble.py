@@ -163,6 +163,8 @@ class Ensemble(SolvedMethod):
 
     def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> EnsembleClassifier:
         methods = self.members()
+        if not methods:
+            raise ValueError("no members")
         parts = [
             {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             for prefix in (_PREFIX.format(number) for number in range(len(methods)))
