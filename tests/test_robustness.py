@@ -50,8 +50,8 @@ def accuracy_by_hand(run: checkpoint.Run, photos: Path, corruption: Corruption) 
     records = load_dataset(photos).split("test")
     for record in records:
         image = corruption.apply(Image.open(str(record.path)).convert("RGB"), corruption.image_seed(record.sha256))
-        embedding_BD = backbone.encode_images(transform(image)[None]).embedding_BD
-        answers = ((embedding_BD @ run.prompts().T).argmax(), classifier(embedding_BD).argmax())
+        features = backbone.encode_images(transform(image)[None])
+        answers = ((features.embedding_BD @ run.prompts().T).argmax(), classifier(features.of_kind("both")).argmax())
         right += [CLASSES[int(answer)] == record.label for answer in answers]
     before, after = right / len(records)
     return float(before), float(after)
@@ -144,9 +144,9 @@ def test_shift_scores_shared_classes_of_another_folder(
     for label in (0, 2):
         for index in range(10):
             image = Image.open(other / CLASSES[label] / f"{index}.jpg").convert("RGB")
-            embedding_BD = backbone.encode_images(transform(image)[None]).embedding_BD
-            before.append(shared[int((embedding_BD @ run.prompts()[shared].T).argmax())] == label)
-            after.append(shared[int(classifier(embedding_BD)[0, shared].argmax())] == label)
+            features = backbone.encode_images(transform(image)[None])
+            before.append(shared[int((features.embedding_BD @ run.prompts()[shared].T).argmax())] == label)
+            after.append(shared[int(classifier(features.of_kind("both"))[0, shared].argmax())] == label)
     assert found.baseline == pytest.approx(np.mean(before))
     assert found.finetuned == pytest.approx(np.mean(after))
     assert found.finetuned_ci95 == bootstrap_accuracy(np.array(after), seed=0)
