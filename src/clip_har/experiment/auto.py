@@ -146,8 +146,8 @@ def choose(
         progress.note(line)
     optimism = evidence.optimism()
     progress.note(
-        f"Chosen on {evidence.judged_by}: the accuracy of the best is too high by about {100 * optimism:.1f} points "
-        "there, because it was chosen there; on test images it is not"
+        f"Selected on {evidence.judged_by}, where the accuracy of the best is therefore about {100 * optimism:.1f} "
+        "points too high; clip-har evaluate measures it on the test split"
     )
     if distributed.is_main():
         content = {"tried": [dataclasses.asdict(item) for item in tried], "optimism": optimism}
