@@ -115,7 +115,7 @@ class ClapProblem:
 
 class Clap(SolvedMethod):
     """Silva-Rodriguez et al. 2024 (arXiv 2312.12730, "A Closer Look at the Few-Shot Adaptation of Large
-    Vision-Language Models", section 4).
+    Vision-Language Models").
 
         min over w of  cross-entropy + strength mean_c lambda_c |w_c - p_c|^2,    w_c = p_c + d_c
 

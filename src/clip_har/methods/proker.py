@@ -130,7 +130,7 @@ def landmark_indices(labels_N: Tensor, seed: int, most: int) -> Tensor:
 
 
 class Proker(SolvedMethod):
-    """Bendou et al. 2025 (arXiv 2501.11175, "ProKeR: A Kernel Perspective on Few-Shot Adaptation", section 3).
+    """Bendou et al. 2025 (arXiv 2501.11175, "ProKeR: A Kernel Perspective on Few-Shot Adaptation").
 
     The function nearest to the zero-shot classifier in the kernel's Hilbert space, which has a closed form:
 

@@ -130,13 +130,13 @@ class ProjectionProblem:
 
 
 class Prolip(SolvedMethod):
-    """Fahes et al. 2024 (arXiv 2410.05270, "CLIP's Visual Embedding Projector is a Few-shot Cornucopia", section 3).
+    """Fahes et al. 2024 (arXiv 2410.05270, "CLIP's Visual Embedding Projector is a Few-shot Cornucopia").
 
         min over W of  mean cross-entropy of s cos(h W + b, prompts) + lambda |W - W_0|_F^2
 
     with W_0 the model's own projection and lambda = 1 / images per class; multiples of it compete on validation. The
-    paper takes 300 steps of Adam, which here is L-BFGS to a tolerance. The prompts are not changed, so other class
-    names can be asked for.
+    paper takes gradient steps; here it is L-BFGS to a tolerance. The prompts are not changed, so other class names can
+    be asked for.
     """
 
     name = "prolip"
