@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,8 @@ def test_an_interrupted_training_exits_130_and_its_printed_command_finishes_it(
         [sys.executable, "-m", "clip_har", *argv, "--workers", "0", "--precision", "float32"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts background jobs with Ctrl-C ignored, which the tests' own processes inherit.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 240  # its imports alone take a busy machine a minute
     while not list((out / "last").glob("step-000000[1-9]*")) and time.monotonic() < deadline:
