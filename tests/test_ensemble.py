@@ -31,6 +31,7 @@ from clip_har.integrity import sealed
 from clip_har.methods.ensemble import EnsembleClassifier, greedy_weights, pooled
 from clip_har.out_of_fold import OUT_OF_FOLD_FILE
 from clip_har.progress import SILENT, Silent
+from samples import write_dataset
 
 
 class Heard(Silent):
@@ -354,3 +355,23 @@ def test_a_forged_card_is_refused_in_one_line(
     with pytest.raises(UserError) as caught:
         list(Predictor(copied).predict([next((photos / "test").rglob("*.*"))]))
     assert "\n" not in str(caught.value)
+
+
+def test_members_that_were_trained_on_other_images_are_not_reused(tiny_model: str, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data")
+    given = config(data, tiny_model, tmp_path / "run", method="ensemble", members=("ridge", "gda"))
+    commands.train(given)
+    (given.out or tmp_path).joinpath("card.json").unlink()  # as if it had been killed after its members
+    shutil.rmtree((given.out or tmp_path) / "last")
+    next((data / "train").rglob("*.*")).unlink()
+    with pytest.raises(RunError, match="other images"):
+        commands.train(given)
+
+
+@pytest.mark.parametrize("name", ["auto", "ensemble", "zero-shot"])
+def test_what_cannot_be_a_member_is_refused_before_anything_is_trained(
+    name: str, photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"run of {name}, which cannot be a member"):
+        commands.train(config(photos, tiny_model, tmp_path / "run", method="ensemble", members=("ridge", name)))
+    assert not (tmp_path / "run" / "members").exists()

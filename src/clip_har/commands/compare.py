@@ -23,17 +23,17 @@ from clip_har.evaluation.few_shot import FewShotTable
 from clip_har.evaluation.findings import Findings
 from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.evaluation import evaluate_prepared, shared_facts, thumbnails
+from clip_har.experiment.members import member_names
 from clip_har.experiment.novel_classes import mean_of, measure_novel
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, prepare, scored_split
-from clip_har.experiment.training import train_prepared
+from clip_har.experiment.training import finished_or_trained
 from clip_har.experiment.unknown import measure_unknown
 from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
 from clip_har.methods.towers import is_convolutional
 from clip_har.progress import SILENT, Progress
-from clip_har.protocol import require_same
 
 UNSEEN_NOTE = "cannot predict the unseen classes: their accuracy is that of the zero-shot model"
 SMALL_EPOCHS = 8
@@ -162,27 +162,18 @@ def run_of_comparison(
     if starts_from is not None and train_config.start_from is None:
         source = run_of_comparison(config, starts_from, seed, experiment, progress, command)
         train_config = dataclasses.replace(train_config, start_from=source.folder)
-    combines = method_class(train_config.method, train_config)
-    if combines.combines and not combines.chooses_members:
+    combining = method_class(train_config.method, train_config)
+    if combining.combines and not combining.chooses_members:
         members = [
             str(run_of_comparison(config, member, seed, experiment, progress, command).folder)
             if names_method(member)
             else member
-            for member in train_config.members or combines.combines
+            for member in member_names(train_config, combining.combines)
         ]
         train_config = dataclasses.replace(train_config, members=tuple(members))
     folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")
     with exclusive(folder):
-        checkpoint.check_folder(folder, train_config, resume=checkpoint.has_run(folder))
-        if not checkpoint.is_finished(folder):
-            return train_prepared(train_config, folder, experiment, progress, command)
-    run = checkpoint.load_run(folder)
-    if run.caution:
-        progress.warn(run.caution)
-    remedy = "Choose another --out, or remove that folder."
-    require_same(folder, run.protocol, experiment.protocol, remedy=remedy)
-    progress.note(f"{name}: trained before, reused from {folder}")
-    return run
+        return finished_or_trained(train_config, folder, experiment, progress, command)
 
 
 def _train_config(config: CompareConfig, name: str, seed: int, experiment: Experiment) -> TrainConfig:

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from clip_har import checkpoint
-from clip_har.config import SourceSettings, TrainConfig, names_method
+from clip_har.config import SourceSettings, TrainConfig, apply_preset, names_method
 from clip_har.errors import ConfigError
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment
-from clip_har.methods import LabelledImages, OutOfFold, Source
+from clip_har.methods import LabelledImages, Method, OutOfFold, Source, method_class
 from clip_har.progress import Progress
 from clip_har.protocol import require_same
 
@@ -32,16 +32,11 @@ def member_runs(
         train: trains a method into a folder.
 
     Raises:
-        ConfigError: fewer than two members, or one twice.
+        ConfigError: as for `member_names`; or a run that cannot be a member.
         RunError: a folder holds no finished run, or one on other images, prompts or weights.
     """
-    names = config.members or tuple(default)
-    if len(set(names)) < max(2, len(names)):
-        raise ConfigError(
-            "An ensemble needs two or more different members", remedy="Pass them with --members RUN_OR_METHOD,..."
-        )
     runs = []
-    for name in names:
+    for name in member_names(config, default):
         if names_method(name):
             given = dataclasses.replace(config, method=name, preset=None, members=None)
             runs.append(train(given, folder / MEMBERS_FOLDER / name))
@@ -49,12 +44,32 @@ def member_runs(
             run = checkpoint.load_run(Path(name))
             require_same(run.folder, run.protocol, experiment.protocol)
             runs.append(run)
-    for run in runs:
-        if not run.method.has_weights or run.card.method == "ensemble":
-            raise ConfigError(
-                f"{run.folder} is a run of {run.card.method}, which cannot be a member", remedy="Remove it."
-            )
+            _require_member(name, run.card.method, run.method)
     return runs
+
+
+def member_names(config: TrainConfig, default: Sequence[str]) -> tuple[str, ...]:
+    """The members that a config names, else the default: folders of runs, methods and presets.
+
+    Raises:
+        ConfigError: fewer than two, one twice, or a method that cannot be a member.
+    """
+    names = config.members or tuple(default)
+    if len(set(names)) < max(2, len(names)):
+        raise ConfigError(
+            "An ensemble needs two or more different members", remedy="Pass them with --members RUN_OR_METHOD,..."
+        )
+    for name in filter(names_method, names):
+        given = apply_preset(dataclasses.replace(config, method=name, preset=None))
+        _require_member(name, given.method, method_class(given.method, given))
+    return names
+
+
+def _require_member(name: str, method: str, kind: Method | type[Method]) -> None:
+    if not kind.has_weights or kind.combines:
+        raise ConfigError(
+            f"--members names {name}, a run of {method}, which cannot be a member", remedy="Remove it from --members."
+        )
 
 
 def train_seconds(runs: Sequence[checkpoint.Run]) -> float:

@@ -111,17 +111,34 @@ def train_prepared(
     return checkpoint.load_run(folder)
 
 
+def finished_or_trained(
+    config: TrainConfig, folder: Path, experiment: Experiment, progress: Progress, command: str
+) -> checkpoint.Run:
+    """The run of a config in a folder: reused where it is finished, continued where it was begun, else trained.
+
+    The caller is the folder's only writer.
+
+    Raises:
+        RunError: the folder has a run with other settings, or on other images, prompts or weights.
+    """
+    checkpoint.check_folder(folder, config, resume=checkpoint.has_run(folder))
+    if not checkpoint.is_finished(folder):
+        return train_prepared(config, folder, experiment, progress, command)
+    run = checkpoint.load_run(folder)
+    if run.caution:
+        progress.warn(run.caution)
+    remedy = "Choose another --out, or remove that folder."
+    require_same(folder, run.protocol, experiment.protocol, remedy=remedy)
+    progress.note(f"{folder.name}: trained before, reused from {folder}")
+    return run
+
+
 def _member(
     config: TrainConfig, folder: Path, *, experiment: Experiment, progress: Progress, command: str
 ) -> checkpoint.Run:
     """A method's run in the folder of what combines it: as it is where it is finished, else trained."""
-    config = apply_preset(config)
-    checkpoint.check_folder(folder, config, resume=checkpoint.has_run(folder))
-    if checkpoint.is_finished(folder):
-        progress.note(f"{folder.name}: trained before, reused from {folder}")
-        return checkpoint.load_run(folder)
     try:
-        return train_prepared(config, folder, experiment, progress, command)
+        return finished_or_trained(apply_preset(config), folder, experiment, progress, command)
     except KeyboardInterrupt as interrupt:  # it is the whole that is continued
         raise (KeyboardInterrupt(str(folder.parent.parent)) if interrupt.args else interrupt) from None
 
