@@ -32,14 +32,12 @@ from clip_har.experiment.unknown import measure_unknown
 from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
-from clip_har.methods.towers import is_convolutional
+from clip_har.methods.towers import small_views
 from clip_har.progress import SILENT, Progress
 
 UNSEEN_NOTE = "cannot predict the unseen classes: their accuracy is that of the zero-shot model"
 SMALL_EPOCHS = 8
 """Epochs of training the encoders with --budget small."""
-SMALL_VIEWS = 160 / 224
-"""Side of the training views with --budget small, as a share of the model's own; rounded to 32 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +201,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
     optimizer, augmentation = train_config.optimizer, train_config.augmentation
     if config.optimizer.epochs is None:
         optimizer = dataclasses.replace(optimizer, epochs=SMALL_EPOCHS)
-    if config.augmentation.train_image_size is None and is_convolutional(experiment.model.backbone):
-        side = round(SMALL_VIEWS * experiment.model.backbone.info.preprocessing.image_size[0] / 32) * 32
+    if config.augmentation.train_image_size is None and (side := small_views(experiment.model.backbone)) is not None:
         augmentation = dataclasses.replace(augmentation, train_image_size=side)
     return dataclasses.replace(train_config, optimizer=optimizer, augmentation=augmentation)
 

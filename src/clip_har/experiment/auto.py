@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,9 @@ from clip_har.experiment.setup import Experiment
 from clip_har.methods import Source
 from clip_har.methods.cross_validation import fit_mixture
 from clip_har.methods.ensemble import SMALLEST, greedy_weights, pooled
-from clip_har.methods.towers import is_convolutional
+from clip_har.methods.towers import small_views
 from clip_har.progress import Progress
+from clip_har.wording import duration
 
 SECONDS: dict[AutoBudget, float] = {"seconds": 60.0, "minutes": 10 * 60.0, "hours": 4 * 3600.0}
 """The time that training may take, without encoding the images."""
@@ -34,7 +34,8 @@ SOLVED: dict[str, float] = {"ridge": 2e-3, "gda": 2e-3, "proker": 1e-2, "linear-
 BACKWARD = 3.0
 """A training step's time as a multiple of the forward pass's."""
 FEW_EPOCHS = 3
-SMALL_VIEWS = 160 / 224
+MANY_EPOCHS = 10
+"""What lp-ft trains by default."""
 SETTLED = 0.01
 """Where the error is surely below this, nothing slower is tried."""
 RESAMPLES = 200
@@ -83,19 +84,21 @@ def plan(config: TrainConfig, experiment: Experiment, progress: Progress) -> tup
         return tuple(solved)
     rate = _images_per_second(experiment)
     progress.note(f"The image encoder reads {rate:,.0f} images/s here")
-    quick = dataclasses.replace(alone, method="lp-ft")
-    quick = dataclasses.replace(quick, optimizer=_unless_given(quick.optimizer, epochs=FEW_EPOCHS))
-    share = 1.0
-    if is_convolutional(experiment.model.backbone):
-        side = round(SMALL_VIEWS * experiment.model.backbone.info.preprocessing.image_size[0] / 32) * 32
-        share = (side / experiment.model.backbone.info.preprocessing.image_size[0]) ** 2
-        quick = dataclasses.replace(quick, augmentation=_unless_given(quick.augmentation, train_image_size=side))
+    longer = dataclasses.replace(alone, method="lp-ft")
+    epochs = config.optimizer.epochs or FEW_EPOCHS
+    side = config.augmentation.train_image_size or small_views(experiment.model.backbone)
+    quick = dataclasses.replace(
+        longer,
+        optimizer=dataclasses.replace(config.optimizer, epochs=epochs),
+        augmentation=dataclasses.replace(config.augmentation, train_image_size=side),
+    )
+    own_side = experiment.model.backbone.info.preprocessing.image_size[0]
+    share = ((side or own_side) / own_side) ** 2
     each = BACKWARD * images / rate
-    towers = [Step(name="lp-ft-quick", config=quick, seconds=FEW_EPOCHS * each * share, trains_encoder=True)]
+    towers = [Step(name="lp-ft-quick", config=quick, seconds=epochs * each * share, trains_encoder=True)]
     if budget == "hours":
-        epochs = config.optimizer.epochs or 10
-        longer = dataclasses.replace(alone, method="lp-ft")
-        towers.append(Step(name="lp-ft", config=longer, seconds=epochs * each, trains_encoder=True))
+        seconds = (config.optimizer.epochs or MANY_EPOCHS) * each
+        towers.append(Step(name="lp-ft", config=longer, seconds=seconds, trains_encoder=True))
     return (*solved, *towers)
 
 
@@ -111,14 +114,14 @@ def choose(
     """
     steps = plan(config, experiment, progress)
     allowed, spent = SECONDS[config.budget or "minutes"], 0.0
-    progress.note("Plan: " + ", ".join(f"{step.name} about {_duration(step.seconds)}" for step in steps))
+    progress.note("Plan: " + ", ".join(f"{step.name} about {duration(step.seconds)}" for step in steps))
     runs: dict[str, checkpoint.Run] = {}
     skipped: dict[str, str] = {}
     evidence: _Evidence | None = None
     for step in steps:
         finished = checkpoint.is_finished(folder / MEMBERS_FOLDER / step.name)
         if runs and not finished and spent + step.seconds > allowed:
-            skipped[step.name] = f"about {_duration(step.seconds)}, over the budget"
+            skipped[step.name] = f"about {duration(step.seconds)}, over the budget"
         elif evidence is not None and step.trains_encoder and evidence.settled():
             skipped[step.name] = f"the error is surely below {SETTLED:.0%} already"
         else:
@@ -166,7 +169,7 @@ def table(tried: Sequence[Tried]) -> Iterator[str]:
         kept = "  combined" if item.chosen else ""
         yield (
             f"  {item.name:<{width}}  {item.accuracy:7.2%}  ({low:.1%} to {high:.1%})  "
-            f"{_duration(item.seconds):>7}{kept}"
+            f"{duration(item.seconds):>7}{kept}"
         )
 
 
@@ -259,12 +262,12 @@ class _Evidence:
         return loss_N.double().numpy()
 
 
-def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The score interval of a share."""
-    share = right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The score interval of a share, at 95 %."""
+    from scipy.stats import binomtest  # slow to import, and predicting needs none of it
+
+    found = binomtest(right, count).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _images_per_second(experiment: Experiment, count: int = 32) -> float:
@@ -276,14 +279,3 @@ def _images_per_second(experiment: Experiment, count: int = 32) -> float:
     begun = time.perf_counter()
     backbone.encode_images(images_BCHW)
     return count / max(1e-9, time.perf_counter() - begun)
-
-
-def _unless_given(group: Any, **values: Any) -> Any:
-    """A group of settings with these where it has none."""
-    return dataclasses.replace(group, **{key: value for key, value in values.items() if getattr(group, key) is None})
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -226,7 +226,7 @@ class TrainingRun:
         }
         if state.description:  # a solver's candidate has no learning rate, and goes through no batches
             entry |= {"candidate": state.description, "lr": None, "images_per_second": None}
-        if len(self._judging(state)) > len(self.task.val):
+        if state.out_of_fold is not None and len(state.out_of_fold.hashes) > len(self.task.val):
             entry["cross_validated"] = True
         best = self._best()
         entry["best"] = best is None or self._rank(entry) > self._rank(best)

@@ -185,6 +185,8 @@ class Method(ABC):
 
     has_weights: ClassVar[bool] = True
     """Whether a run saves anything trained; without it, the classifier is zero-shot."""
+    saves_buffers: ClassVar[bool] = False
+    """Whether the classifier's persistent buffers are saved with its parameters."""
     answers_new_names: ClassVar[bool] = True
     """Whether `restore` into a frame of other classes gives a classifier of those; a fixed head cannot be that."""
     fits_any_name: ClassVar[bool] = True
@@ -266,7 +268,8 @@ class Method(ABC):
 
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
         """What a run saves of the classifier: everything trained, nothing that the backbone or prompts give."""
-        return {key: value.detach().cpu().contiguous() for key, value in classifier.named_parameters()}
+        named = classifier.state_dict().items() if self.saves_buffers else classifier.named_parameters()
+        return {key: value.detach().cpu().contiguous() for key, value in named}
 
     def trainable_params(self, classifier: Classifier) -> int:
         """How many numbers the method adapts."""

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har.config import Features, Settings, TrainConfig
+from clip_har.backbone import Backbone
+from clip_har.config import Defaults, Features, Settings, TrainConfig
 from clip_har.features import FeatureTable
+from clip_har.methods.base import Method
 from clip_har.methods.labelled_images import InputKind
 
 # Shapes: B and N images, D embedding width, H width before the projection.
@@ -36,6 +38,25 @@ def input_kind(config: TrainConfig | Settings, default: Features) -> InputKind:
     """What a classifier reads for what --features asks."""
     features = default if config.features is None else config.features
     return "both" if features == "pre-projection" else "embedding"
+
+
+class AdaptsFeatures(Method):
+    """A method on the features that --features names; by default those before the projection."""
+
+    saves_buffers = True
+
+    @classmethod
+    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        del given, backbone
+        return Defaults(features="pre-projection")
+
+    @classmethod
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        return input_kind(config, "pre-projection")
+
+    @classmethod
+    def settings_read(cls) -> frozenset[str]:
+        return super().settings_read() | {"features"}
 
 
 def split(both_BX: Tensor, embedding_width: int) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har.backbone import Backbone
-from clip_har.config import Defaults, Settings, TrainConfig
 from clip_har.memory import one_thread
 from clip_har.methods.base import Candidate, Classifier, ClassifierContext, SolvedMethod, Task
-from clip_har.methods.centred_features import CentredFeatures, input_kind, split
+from clip_har.methods.centred_features import AdaptsFeatures, CentredFeatures, split
 from clip_har.methods.cross_validation import fit_mixture
 from clip_har.methods.judged import Judged
-from clip_har.methods.labelled_images import InputKind
 from clip_har.methods.linear_heads import transformed
 
 # Shapes: B images, N images that are fitted, M images that are judged, C classes, D embedding width, H width before the
@@ -113,7 +110,7 @@ class ClapProblem:
         return self.solution_CZ
 
 
-class Clap(SolvedMethod):
+class Clap(AdaptsFeatures, SolvedMethod):
     """Silva-Rodriguez et al. 2024 (arXiv 2312.12730, "A Closer Look at the Few-Shot Adaptation of Large
     Vision-Language Models").
 
@@ -133,19 +130,6 @@ class Clap(SolvedMethod):
     chosen_by = "val_loss"
     candidates = len(STRENGTHS)
 
-    @classmethod
-    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
-        del given, backbone
-        return Defaults(features="pre-projection")
-
-    @classmethod
-    def reads(cls, config: TrainConfig | Settings) -> InputKind:
-        return input_kind(config, "pre-projection")
-
-    @classmethod
-    def settings_read(cls) -> frozenset[str]:
-        return frozenset({"features"})
-
     def build(self, task: Task) -> ClapClassifier:
         if self.settings.features == "embedding":
             return ClapClassifier(task, task.prompts_CD.shape[1])
@@ -159,9 +143,6 @@ class Clap(SolvedMethod):
         classifier = kind(frame, tensors["differences_CZ"].shape[1])
         classifier.load_state_dict(dict(tensors))
         return classifier
-
-    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
     @torch.no_grad()
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:

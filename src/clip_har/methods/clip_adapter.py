@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.config import Defaults, OptimizerSettings, Settings, TrainConfig
+from clip_har.config import Defaults, OptimizerSettings, TrainConfig
 from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task, decayed_groups
-from clip_har.methods.centred_features import CentredFeatures, input_kind, split
-from clip_har.methods.labelled_images import InputKind
+from clip_har.methods.centred_features import AdaptsFeatures, CentredFeatures, split
 
 # Shapes: B images, C classes, D embedding width, K width of the bottleneck.
 
@@ -70,7 +70,7 @@ class PreProjectionAdapter(AdapterClassifier):
         return self._mixed(embedding_BD, self.centred(hidden_BH))
 
 
-class ClipAdapter(GradientMethod):
+class ClipAdapter(AdaptsFeatures, GradientMethod):
     """Gao et al. 2021, with the visual adapter alone, which the paper found best."""
 
     name = "clip-adapter"
@@ -79,17 +79,8 @@ class ClipAdapter(GradientMethod):
 
     @classmethod
     def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
-        del given, backbone
         # An epoch is a second at most; small data sets need the steps.
-        return Defaults(optimizer=OptimizerSettings(epochs=40), features="pre-projection")
-
-    @classmethod
-    def settings_read(cls) -> frozenset[str]:
-        return super().settings_read() | {"features"}
-
-    @classmethod
-    def reads(cls, config: TrainConfig | Settings) -> InputKind:
-        return input_kind(config, "pre-projection")
+        return replace(super().defaults(given, backbone), optimizer=OptimizerSettings(epochs=40))
 
     def build(self, task: Task) -> AdapterClassifier:
         classifier = self._empty(task, task.train.table.hidden.shape[1])
@@ -102,10 +93,6 @@ class ClipAdapter(GradientMethod):
         classifier = self._empty(frame, tensors["down.weight"].shape[1])
         classifier.load_state_dict(dict(tensors))
         return classifier
-
-    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        """W1 and W2, and the mean of the features where they are centred."""
-        return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
     def _empty(self, frame: ClassifierContext, width: int) -> AdapterClassifier:
         if self.settings.features == "pre-projection":

@@ -43,6 +43,11 @@ def fold_numbers(labels_N: Tensor, hashes: Sequence[str], seed: int, folds: int 
     return torch.tensor([place[fold_of[sha256]] for sha256 in hashes], dtype=torch.int64)
 
 
+def fold_count(fold_N: Tensor | None) -> int:
+    """How many folds there are; 0 without cross-validation."""
+    return 0 if fold_N is None else int(fold_N.max()) + 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
     """scale * logits + zero_shot_weight * zero-shot logits."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clip_har.methods.base import Candidate, Task
-from clip_har.methods.cross_validation import fold_numbers
+from clip_har.methods.cross_validation import fold_count, fold_numbers
 from clip_har.methods.labelled_images import LabelledImages, OutOfFold
 
 # Shapes: N images that are fitted, M images that are judged, C classes.
@@ -32,7 +32,7 @@ class Judged:
     @property
     def folds(self) -> int:
         """How many folds there are; 0 without cross-validation."""
-        return 0 if self.fold_N is None else int(self.fold_N.max()) + 1
+        return fold_count(self.fold_N)
 
     def candidate(self, description: str, train_loss: float, logits_MC: Tensor) -> Candidate:
         """A candidate with what it answered in cross-validation, where there is any."""

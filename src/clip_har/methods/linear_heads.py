@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from clip_har.config import Settings, TrainConfig
 from clip_har.methods.base import Candidate, Classifier, ClassifierContext, SolvedMethod, Task
-from clip_har.methods.cross_validation import fit_mixture, fold_numbers
-from clip_har.methods.labelled_images import InputKind, LabelledImages, OutOfFold
+from clip_har.methods.cross_validation import fit_mixture, fold_count
+from clip_har.methods.judged import Judged
+from clip_har.methods.labelled_images import InputKind
 
 # Shapes: N images that are fitted, M images that are judged, C classes, D embedding width, H width of the features.
 
@@ -83,7 +84,7 @@ class HeadData:
 
     @property
     def folds(self) -> int:
-        return 0 if self.fold_N is None else int(self.fold_N.max()) + 1
+        return fold_count(self.fold_N)
 
     def judged_logits(self, heads: tuple[Head, ...], whole: Head) -> Tensor:
         """Logits for the judged images, [M, C], from the head of each fold or else from the one head."""
@@ -152,6 +153,7 @@ class PromptedHeadClassifier(LinearHeadClassifier):
 class LinearHeadMethod(SolvedMethod):
     """A method that is a path of heads, one for each penalty."""
 
+    saves_buffers = True
     answers_new_names = False
     refits = True
     chosen_by = "val_loss"
@@ -202,40 +204,41 @@ class LinearHeadMethod(SolvedMethod):
             raise ValueError("unknown transform of the features")
         return classifier
 
-    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
-
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
         assert isinstance(classifier, LinearHeadClassifier)
-        evidence = _Evidence(task, refit=self.settings.refit)
-        paths = {transform: self.solutions(evidence.data(transform)) for transform in self.transforms}
+        judged = Judged(task, refit=self.settings.refit)
+        prompts_MC = None
+        if self.mixes_zero_shot:
+            prompts_MC = task.logit_scale * judged.images.table.embedding @ task.prompts_CD.T
+        paths = {transform: self.solutions(_data(judged, transform, task)) for transform in self.transforms}
         losses = {}
         for transform, path in paths.items():
-            losses[transform], candidate = self._candidate(classifier, transform, next(path), evidence)
+            losses[transform], candidate = self._candidate(classifier, transform, next(path), judged, prompts_MC)
             yield candidate
         better = min(losses, key=losses.__getitem__)
         for solution in paths.pop(better):
-            yield self._candidate(classifier, better, solution, evidence)[1]
+            yield self._candidate(classifier, better, solution, judged, prompts_MC)[1]
 
     def _candidate(
-        self, classifier: LinearHeadClassifier, transform: Transform, solution: Solution, evidence: _Evidence
+        self,
+        classifier: LinearHeadClassifier,
+        transform: Transform,
+        solution: Solution,
+        judged: Judged,
+        prompts_MC: Tensor | None,
     ) -> tuple[float, Candidate]:
         """Set the classifier to a solution; the cross-entropy of its answers, and the candidate."""
-        prompts_MC = evidence.prompts_MC if self.mixes_zero_shot else None
-        mixture = fit_mixture(solution.judged_MC, prompts_MC, evidence.labels_M)
+        mixture = fit_mixture(solution.judged_MC, prompts_MC, judged.labels_M)
         classifier.set(solution.head, transform, mixture.scale, mixture.zero_shot_weight)
         logits_MC = mixture.scale * solution.judged_MC
         if prompts_MC is not None:
             logits_MC = logits_MC + mixture.zero_shot_weight * prompts_MC
         with torch.no_grad():
-            fitted = evidence.fitted
+            fitted = judged.fitted
             train_loss = float(F.cross_entropy(classifier(fitted.features(classifier.reads)), fitted.labels_N))
-        candidate = Candidate(
-            description=f"{transform}, {self.symbol}={solution.penalty:g}",
-            train_loss=train_loss,
-            out_of_fold=evidence.out_of_fold(logits_MC),
-        )
-        return float(F.cross_entropy(logits_MC, evidence.labels_M)), candidate
+        description = f"{transform}, {self.symbol}={solution.penalty:g}"
+        loss = float(F.cross_entropy(logits_MC, judged.labels_M))
+        return loss, judged.candidate(description, train_loss, logits_MC)
 
     def _empty(self, frame: ClassifierContext, width: int, classes: int) -> LinearHeadClassifier:
         if self.mixes_zero_shot:
@@ -243,35 +246,11 @@ class LinearHeadMethod(SolvedMethod):
         return LinearHeadClassifier(width, classes)
 
 
-class _Evidence:
-    """The images that heads are fitted on and judged by."""
-
-    def __init__(self, task: Task, *, refit: bool) -> None:
-        self.fitted: LabelledImages = task.train.joined(task.val) if refit else task.train
-        self.classes = len(task.classes)
-        self._held_out = task.val
-        self._fold_N: Tensor | None = None
-        judged = task.val
-        if refit:
-            self._fold_N = fold_numbers(self.fitted.labels_N, self.fitted.table.hashes, task.seed)
-            judged = self.fitted.subset(torch.nonzero(self._fold_N >= 0).flatten().tolist())
-        self._judged = judged
-        self.labels_M = judged.labels_N
-        self.prompts_MC = task.logit_scale * judged.table.embedding @ task.prompts_CD.T
-
-    def data(self, transform: Transform) -> HeadData:
-        return HeadData(
-            features_NH=transformed(self.fitted.table.hidden, transform),
-            labels_N=self.fitted.labels_N,
-            classes=self.classes,
-            fold_N=self._fold_N,
-            held_out_MH=transformed(self._held_out.table.hidden, transform),
-        )
-
-    def out_of_fold(self, logits_MC: Tensor) -> OutOfFold | None:
-        """In cross-validation, the answers to keep."""
-        if self._fold_N is None:
-            return None
-        return OutOfFold(
-            hashes=self._judged.table.hashes, labels_N=self.labels_M, probabilities_NC=logits_MC.softmax(dim=1)
-        )
+def _data(judged: Judged, transform: Transform, task: Task) -> HeadData:
+    return HeadData(
+        features_NH=transformed(judged.fitted.table.hidden, transform),
+        labels_N=judged.fitted.labels_N,
+        classes=len(task.classes),
+        fold_N=judged.fold_N,
+        held_out_MH=transformed(task.val.table.hidden, transform),
+    )

@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har.backbone import Backbone
-from clip_har.config import Defaults, Settings, TrainConfig
 from clip_har.methods.base import Candidate, Classifier, ClassifierContext, SolvedMethod, Task
-from clip_har.methods.centred_features import CentredFeatures, input_kind, split
-from clip_har.methods.cross_validation import fit_mixture
+from clip_har.methods.centred_features import AdaptsFeatures, CentredFeatures, split
+from clip_har.methods.cross_validation import fit_mixture, fold_count
 from clip_har.methods.judged import Judged
 from clip_har.methods.labelled_images import InputKind, LabelledImages
 from clip_har.methods.linear_heads import transformed
@@ -110,7 +108,7 @@ class KernelRidge:
         turned_MN = torch.linalg.solve_triangular(factor_MM, self._features_MN, upper=False)
         residual_NC = self._targets_NC * self._root_N[:, None] - self._features_MN.T @ weight_MC
         answers_NC = torch.zeros_like(self._targets_NC)
-        for fold in range(int(fold_N.max()) + 1):
+        for fold in range(fold_count(fold_N)):
             own_N = fold_N == fold
             turned_MF = turned_MN[:, own_N]
             remains_FF = torch.eye(turned_MF.shape[1]) - turned_MF.T @ turned_MF
@@ -129,7 +127,7 @@ def landmark_indices(labels_N: Tensor, seed: int, most: int) -> Tensor:
     return order_N[rank_N.argsort(stable=True)[:most]].sort().values
 
 
-class Proker(SolvedMethod):
+class Proker(AdaptsFeatures, SolvedMethod):
     """Bendou et al. 2025 (arXiv 2501.11175, "ProKeR: A Kernel Perspective on Few-Shot Adaptation").
 
     The function nearest to the zero-shot classifier in the kernel's Hilbert space, which has a closed form:
@@ -147,19 +145,6 @@ class Proker(SolvedMethod):
     refits = True
     chosen_by = "val_loss"
     candidates = len(BETAS)
-
-    @classmethod
-    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
-        del given, backbone
-        return Defaults(features="pre-projection")
-
-    @classmethod
-    def reads(cls, config: TrainConfig | Settings) -> InputKind:
-        return input_kind(config, "pre-projection")
-
-    @classmethod
-    def settings_read(cls) -> frozenset[str]:
-        return frozenset({"features"})
 
     def build(self, task: Task) -> KernelClassifier:
         images = task.train.joined(task.val) if self.settings.refit else task.train
@@ -179,9 +164,6 @@ class Proker(SolvedMethod):
         classifier = KernelClassifier(frame, tensors["landmarks_MZ"], width)
         classifier.load_state_dict(dict(tensors))
         return classifier
-
-    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
     @torch.no_grad()
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:

@@ -140,6 +140,7 @@ class Prolip(SolvedMethod):
     """
 
     name = "prolip"
+    saves_buffers = True
     source = "arXiv 2410.05270"
     candidates = len(MULTIPLES)
 
@@ -155,9 +156,6 @@ class Prolip(SolvedMethod):
         classifier = ProjectionClassifier(frame, tensors["weight_HD"], tensors["bias_D"])
         classifier.load_state_dict(dict(tensors))
         return classifier
-
-    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
     @torch.no_grad()
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:

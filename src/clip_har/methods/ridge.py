@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip_har.methods.cross_validation import fold_count
 from clip_har.methods.linear_heads import Head, HeadData, LinearHeadMethod, Solution
 
 # Shapes: N images, C classes, H width of the features; X = H + 1 with the constant.
@@ -68,7 +69,7 @@ class _Weighted:
         shrinkage_X = self._shrinkage(penalty)
         residual_NC = self.targets_NC - self.rotated_NX @ (shrinkage_X[:, None] * self.moments_XC)
         logits_NC = torch.zeros_like(self.targets_NC)
-        for fold in range(int(fold_N.max()) + 1):
+        for fold in range(fold_count(fold_N)):
             own_N = fold_N == fold
             rotated_FX = self.rotated_NX[own_N]
             hat_FF = rotated_FX @ (shrinkage_X[:, None] * rotated_FX.T)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.config import Defaults, Features, OptimizerSettings, Settings, TrainConfig
+from clip_har.config import Defaults, Features, OptimizerSettings, TrainConfig
 from clip_har.memory import one_thread
 from clip_har.methods.base import (
     Candidate,
@@ -22,8 +23,7 @@ from clip_har.methods.base import (
     Task,
     decayed_groups,
 )
-from clip_har.methods.centred_features import CentredFeatures, adapter_inputs, input_kind, split
-from clip_har.methods.labelled_images import InputKind
+from clip_har.methods.centred_features import AdaptsFeatures, CentredFeatures, adapter_inputs, split
 
 # Shapes: B images, N keys (training images), C classes, D width of embeddings and of keys, which with features before
 # the projection is theirs.
@@ -155,7 +155,7 @@ def held_out_loss(classifier: CacheClassifier, task: Task) -> float:
     return float(F.cross_entropy(classifier(inputs) - own_NC, labels_N))
 
 
-class TipAdapter(SolvedMethod):
+class TipAdapter(AdaptsFeatures, SolvedMethod):
     """The training-free form: nothing is trained, alpha and beta are searched on validation."""
 
     name = "tip-adapter"
@@ -165,26 +165,14 @@ class TipAdapter(SolvedMethod):
     candidates = len(BETAS)
 
     @classmethod
-    def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
-        del given, backbone
-        return Defaults(features="pre-projection")
-
-    @classmethod
-    def reads(cls, config: TrainConfig | Settings) -> InputKind:
-        return input_kind(config, "pre-projection")
-
-    @classmethod
     def settings_read(cls) -> frozenset[str]:
-        return frozenset({"features", "augment", "views"})
+        return super().settings_read() | {"augment", "views"}
 
     def build(self, task: Task) -> CacheClassifier:
         return CacheClassifier.of_training_images(task, self.settings.features, train_keys=False)
 
     def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> CacheClassifier:
         return _restored(frame, tensors, train_keys=False)
-
-    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return _saved(classifier)
 
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
         assert isinstance(classifier, CacheClassifier)
@@ -194,7 +182,7 @@ class TipAdapter(SolvedMethod):
             yield Candidate(description=description, train_loss=held_out_loss(classifier, task))
 
 
-class TipAdapterF(GradientMethod):
+class TipAdapterF(AdaptsFeatures, GradientMethod):
     """The fine-tuned form: the keys are trained from where the training images put them, N * D parameters.
 
     Alpha, beta and temperature are chosen before and stay: learned along, they overfit, a point less on validation.
@@ -210,17 +198,8 @@ class TipAdapterF(GradientMethod):
 
     @classmethod
     def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
-        del given, backbone
         optimizer = OptimizerSettings(epochs=20, lr=1e-3)  # the paper's own
-        return Defaults(optimizer=optimizer, features="pre-projection")
-
-    @classmethod
-    def reads(cls, config: TrainConfig | Settings) -> InputKind:
-        return input_kind(config, "pre-projection")
-
-    @classmethod
-    def settings_read(cls) -> frozenset[str]:
-        return super().settings_read() | {"features"}
+        return replace(super().defaults(given, backbone), optimizer=optimizer)
 
     def build(self, task: Task) -> CacheClassifier:
         classifier = CacheClassifier.of_training_images(task, self.settings.features, train_keys=True)
@@ -231,9 +210,6 @@ class TipAdapterF(GradientMethod):
 
     def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> CacheClassifier:
         return _restored(frame, tensors, train_keys=True)
-
-    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return _saved(classifier)
 
     def parameter_groups(self, classifier: Classifier) -> list[dict[str, Any]]:
         optimizer = self.settings.optimizer
@@ -247,11 +223,6 @@ def _restored(frame: ClassifierContext, tensors: Mapping[str, Tensor], *, train_
     classifier = kind(frame, own["keys_ND"], own["values_NC"], train_keys=train_keys)
     classifier.load_state_dict(own)
     return classifier
-
-
-def _saved(classifier: Classifier) -> dict[str, Tensor]:
-    """Keys, values, alpha, beta and temperature."""
-    return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
 
 def _spread(logits_NC: Tensor) -> Tensor:

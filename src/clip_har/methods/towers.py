@@ -30,6 +30,8 @@ from clip_har.text_tower import encode_tokens, mean_prompts, trimmed_tokens
 
 # Shapes: B images, C classes, T prompt templates, L tokens, D embedding width.
 
+SMALL_VIEWS = 160 / 224
+"""Side of small training views, as a share of the model's own."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -194,6 +196,13 @@ def is_convolutional(backbone: Backbone) -> bool:
     visual = cast(nn.Module, backbone.model.visual)
     convolutions = sum(isinstance(module, nn.Conv2d) for module in visual.modules())
     return convolutions > 2 and not hasattr(visual, "attnpool")
+
+
+def small_views(backbone: Backbone) -> int | None:
+    """Side of training views that take about half the time, rounded to 32 pixels; None if only one size will do."""
+    if not is_convolutional(backbone):
+        return None
+    return round(SMALL_VIEWS * backbone.info.preprocessing.image_size[0] / 32) * 32
 
 
 def default_lr(backbone: Backbone, *, transformer: float, convolutional: float) -> float:
