@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ def write_image(path: Path, colour: tuple[int, int, int], *, seed: int, size: in
     noise = np.random.default_rng(seed).normal(0, 25, (size, size, 3))
     pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(path, quality=90)
+
+
+def write_colours(root: Path, colours: Mapping[str, tuple[int, int, int]], *, train: int, test: int = 6) -> Path:
+    """Write class folders of noisy images, each class in its colour."""
+    for split, count in (("train", train), ("test", test)):
+        for number, (label, colour) in enumerate(colours.items()):
+            for index in range(count):
+                seed = 100 * number + index + 5000 * (split == "test")
+                write_image(root / split / label / f"{index}.jpg", colour, seed=seed)
+    return root
 
 
 def write_dataset(root: Path, *, train: int = 12, test: int = 6) -> Path:

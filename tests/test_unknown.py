@@ -31,7 +31,7 @@ from clip_har.evaluation.unknown import (
 from clip_har.methods.gda import Gda
 from clip_har.predict import AbstentionPolicy, Predictor
 from clip_har.run_card import add_to_card
-from samples import write_image
+from samples import write_colours
 
 COLOURS = {
     "cycling": (200, 60, 50),
@@ -133,13 +133,7 @@ def test_the_shrinkage_is_read_from_the_candidate() -> None:
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("five")
-    for split, count in (("train", 12), ("test", 6)):
-        for number, (label, colour) in enumerate(COLOURS.items()):
-            for index in range(count):
-                seed = 100 * number + index + 5000 * (split == "test")
-                write_image(root / split / label / f"{index}.jpg", colour, seed=seed)
-    return root
+    return write_colours(tmp_path_factory.mktemp("five"), COLOURS, train=12)
 
 
 @pytest.fixture(scope="module")

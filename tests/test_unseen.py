@@ -22,7 +22,7 @@ from clip_har.evaluation.findings import Unseen, WiseCurve
 from clip_har.experiment.novel_classes import base_novel, mean_of
 from clip_har.progress import Silent
 from clip_har.prompts import ACTION_TEMPLATES, sentences
-from samples import write_image
+from samples import write_colours
 
 COLOURS = {
     "cycling": (200, 60, 50),
@@ -37,13 +37,7 @@ BASE = ("cycling", "eating", "running")
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("five")
-    for split, count in (("train", 10), ("test", 6)):
-        for number, (label, colour) in enumerate(COLOURS.items()):
-            for index in range(count):
-                seed = 100 * number + index + 5000 * (split == "test")
-                write_image(root / split / label / f"{index}.jpg", colour, seed=seed)
-    return root
+    return write_colours(tmp_path_factory.mktemp("five"), COLOURS, train=10)
 
 
 def train_config(data: Path, model: str, out: Path, **changes: Any) -> TrainConfig:

@@ -205,5 +205,5 @@ def _measured(out: Path, card: RunCard, experiment: Experiment, progress: Progre
     return dataclasses.replace(
         card,
         validation=figures_on(answers_NC, val.labels_N, len(experiment.dataset.classes)),
-        confidence=fit_calibration(run, answering, experiment).to_json(),
+        confidence=fit_calibration(answering).to_json(),
     )

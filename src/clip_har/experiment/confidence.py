@@ -45,7 +45,7 @@ def run_calibration(run: checkpoint.Run, answering: Predictions, experiment: Exp
     kept = predict.recorded_calibration(run)
     if kept is not None:
         return kept
-    calibration = fit_calibration(run, answering, experiment)
+    calibration = fit_calibration(answering)
     own = run.card.manifest_sha256 == experiment.whole.manifest_hash()
     if own and distributed.is_main():
         with contextlib.suppress(OSError):  # a run may lie where nothing can be written
@@ -53,15 +53,9 @@ def run_calibration(run: checkpoint.Run, answering: Predictions, experiment: Exp
     return calibration
 
 
-def fit_calibration(run: checkpoint.Run, answering: Predictions, experiment: Experiment) -> Calibration:
-    """The run's calibration, fitted on what cross-validation answered, else on the validation images."""
-    if (found := run.out_of_fold()) is not None:
-        return calibrate(found.probabilities_NC.numpy(), found.labels_N.numpy())
-    val = experiment.images("val")
-    answers_NC = answering.finetuned(val)
-    if answers_NC is None:
-        answers_NC = answering.baseline(val)
-    return calibrate(answers_NC, val.labels_N.numpy())
+def fit_calibration(answering: Predictions) -> Calibration:
+    """A run's calibration, fitted on answers for images that it was not fitted on."""
+    return calibrate(*answering.judged())
 
 
 def too_few_images(count: int) -> str | None:

@@ -68,6 +68,17 @@ class Predictions:
                 write_sealed(kept, content.getvalue())
         return answers_NC
 
+    def judged(self) -> tuple[FloatArray, IntArray]:
+        """Class probabilities of images that nothing was fitted on, and their classes: what a run is calibrated by.
+
+        Those of cross-validation where the run was fitted on all of its images, else those of the validation split.
+        """
+        if self.run is not None and (found := self.run.out_of_fold()) is not None:
+            return found.probabilities_NC.numpy(), found.labels_N.numpy()
+        val = self._experiment.images("val")
+        answers_NC = self.finetuned(val)
+        return self.baseline(val) if answers_NC is None else answers_NC, val.labels_N.numpy()
+
     def accuracies(self, images: LabelledImages) -> tuple[float, float | None]:
         """Of zero-shot, and of the run if there is one."""
         targets, tuned = images.labels_N.numpy(), self.finetuned(images)

@@ -103,8 +103,8 @@ def train_prepared(
     )
     trained = checkpoint.Run(folder=folder, card=card)
     answering = Predictions(trained, experiment, progress)
-    calibration = fit_calibration(trained, answering, experiment)
-    card = dataclasses.replace(card, confidence=calibration.to_json(), unknown=fit_unknown(answering, experiment))
+    calibration = fit_calibration(answering)
+    card = dataclasses.replace(card, confidence=calibration.to_json(), unknown=fit_unknown(answering))
     if distributed.is_main():  # last of all: from now on the run counts as finished
         write_card(folder, card, checkpoint.recorded_files(method, extra))
     distributed.barrier()

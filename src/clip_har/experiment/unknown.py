@@ -36,9 +36,9 @@ from clip_har.progress import Progress
 from clip_har.run_card import add_to_card
 
 
-def fit_unknown(answering: Predictions, experiment: Experiment) -> dict[str, Any]:
-    """The card's "unknown": thresholds on the largest probability, from `_judged_scores`."""
-    scores_N = _judged_scores(answering, experiment)
+def fit_unknown(answering: Predictions) -> dict[str, Any]:
+    """The card's "unknown": thresholds on the largest probability, from the answers that the run is calibrated by."""
+    scores_N = max_softmax(answering.judged()[0])
     kept = {str(rate): threshold for rate, threshold in thresholds(scores_N).items()}
     return {"images": len(scores_N), "max_softmax": kept}
 
@@ -54,7 +54,7 @@ def measure_unknown(
     chosen_on = None if split == "val" or not len(val) else val
     scores = _zero_shot_scores(answering, experiment, known, unknown, chosen_on)
     if answering.run is not None:
-        judged_K = None if chosen_on is None else _judged_scores(answering, experiment)
+        judged_K = None if chosen_on is None else max_softmax(answering.judged()[0])
         scores += _scores_of_run(answering.run, answering, known, unknown, chosen_on, judged_K)
         if isinstance(answering.run.method, Gda):
             scores += _mahalanobis(answering.run, answering, experiment, known, unknown, chosen_on)
@@ -74,7 +74,7 @@ def keep_on_card(run: checkpoint.Run | None, answering: Predictions, experiment:
         return
     content = dict(run.card.unknown or {})
     if not content and experiment.dataset.counts()["val"]:
-        content = fit_unknown(answering, experiment)
+        content = fit_unknown(answering)
     if found is not None:
         content["measured"] = _summary(found)
     if content and content != run.card.unknown:
@@ -156,17 +156,6 @@ def _mahalanobis(
         unknown_score(run.card.method, "mahalanobis", *plain),
         unknown_score(run.card.method, "relative-mahalanobis", *relative),
     ]
-
-
-def _judged_scores(answering: Predictions, experiment: Experiment) -> Scores:
-    """The largest probabilities that cross-validation predicted, else those for the validation images, as for
-    `fit_calibration`.
-    """
-    found = None if answering.run is None else answering.run.out_of_fold()
-    if found is not None:
-        return max_softmax(found.probabilities_NC.numpy())
-    val = experiment.images("val")
-    return max_softmax(answering.baseline(val)) if answering.run is None else _largest(answering, val)
 
 
 def _largest(answering: Predictions, images: LabelledImages) -> Scores:
