@@ -179,6 +179,7 @@ def test_what_cannot_be_combined(ensemble: checkpoint.Run, photos: Path, tiny_mo
         train("ridge", "ridge")
     with pytest.raises(RunError, match="not found"):
         train("ridge", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "run" / "members").exists(), "nothing is trained before the folders are known"
     with pytest.raises(ConfigError, match="run of ensemble, which cannot be a member"):
         train("ridge", str(ensemble.folder))
     with pytest.raises(ConfigError, match="run of zero-shot, which cannot be a member"):
@@ -312,6 +313,7 @@ def test_an_interrupted_auto_is_continued_as_a_whole(
     heard = Heard()
     run = commands.train(replace(given, resume=True), progress=heard)
     assert sum("trained before, reused" in note for note in heard.notes) == 2
+    assert not any("Nothing to resume" in note for note in heard.notes)
     alone = commands.train(replace(given, out=tmp_path / "alone"))
     for key, tensor in alone.tensors().items():
         assert torch.equal(run.tensors()[key], tensor), key

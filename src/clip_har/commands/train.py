@@ -7,6 +7,7 @@ from pathlib import Path
 from clip_har import checkpoint, distributed, tracking
 from clip_har.config import TrainConfig, apply_preset, validate
 from clip_har.experiment.confidence import too_few_images
+from clip_har.experiment.members import MEMBERS_FOLDER
 from clip_har.experiment.setup import prepare
 from clip_har.experiment.training import train_prepared
 from clip_har.locking import exclusive
@@ -36,7 +37,8 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
         checkpoint.check_folder(folder, config, resume=config.resume)
         if not checkpoint.has_run(folder) and (others := checkpoint.other_files(folder)):
             progress.warn(f"{folder} contains other files, such as {others[0]}; the run is written next to them")
-        if config.resume and not checkpoint.has_run(folder):
+        begun = checkpoint.has_run(folder) or (method.combines and (folder / MEMBERS_FOLDER).is_dir())
+        if config.resume and not begun:
             progress.note(f"Nothing to resume in {folder}: the training starts")
         if config.resume and checkpoint.is_finished(folder):
             progress.note(f"{folder} is already finished")

@@ -10,7 +10,7 @@ import torch
 
 from clip_har import checkpoint
 from clip_har.config import SourceSettings, TrainConfig, apply_preset, names_method
-from clip_har.errors import ConfigError
+from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment
 from clip_har.methods import LabelledImages, Method, OutOfFold, Source, method_class
@@ -35,17 +35,12 @@ def member_runs(
         ConfigError: as for `member_names`; or a run that cannot be a member.
         RunError: a folder holds no finished run, or one on other images, prompts or weights.
     """
-    runs = []
-    for name in member_names(config, default):
-        if names_method(name):
-            given = dataclasses.replace(config, method=name, preset=None, members=None)
-            runs.append(train(given, folder / MEMBERS_FOLDER / name))
-        else:
-            run = checkpoint.load_run(Path(name))
-            require_same(run.folder, run.protocol, experiment.protocol)
-            runs.append(run)
-            _require_member(name, run.card.method, run.method)
-    return runs
+    names = member_names(config, default)
+    runs = {name: _finished_member(name, experiment) for name in names if not names_method(name)}
+    for name in filter(names_method, names):  # only now: training takes time, and a wrong folder is known at once
+        given = dataclasses.replace(config, method=name, preset=None, members=None)
+        runs[name] = train(given, folder / MEMBERS_FOLDER / name)
+    return [runs[name] for name in names]
 
 
 def member_names(config: TrainConfig, default: Sequence[str]) -> tuple[str, ...]:
@@ -63,6 +58,18 @@ def member_names(config: TrainConfig, default: Sequence[str]) -> tuple[str, ...]
         given = apply_preset(dataclasses.replace(config, method=name, preset=None))
         _require_member(name, given.method, method_class(given.method, given))
     return names
+
+
+def _finished_member(name: str, experiment: Experiment) -> checkpoint.Run:
+    if not Path(name).exists():
+        raise RunError(
+            f"--members names {name}: a run folder of this name was not found, nor is there such a method",
+            remedy="Pass folders of finished runs, or methods such as gda,ridge.",
+        )
+    run = checkpoint.load_run(Path(name))
+    require_same(run.folder, run.protocol, experiment.protocol)
+    _require_member(name, run.card.method, run.method)
+    return run
 
 
 def _require_member(name: str, method: str, kind: Method | type[Method]) -> None:
