@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from clip_har import backbone, pretrained
 from clip_har.backbone import load_backbone, resolve_precision
 from clip_har.errors import ModelError
+from clip_har.pretrained import names, opening
 from samples import MODEL_CONFIG, write_model
 
 TIMM_CONFIG: dict[str, Any] = {
@@ -112,14 +113,14 @@ def test_the_card_identifies_the_weights(tiny_model: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", sorted(pretrained.HISTORIC_NAMES))
 def test_historic_names_mean_openai_weights_with_quick_gelu(name: str) -> None:
-    architecture, tag = pretrained._parse(name)
+    architecture, tag = names.parse(name)
     assert architecture in open_clip.list_models()
     assert tag == "openai"
-    assert pretrained._needs_quick_gelu(architecture, tag)
+    assert opening._needs_quick_gelu(architecture, tag)
 
 
 def test_weights_that_were_trained_with_plain_gelu_keep_it() -> None:
-    assert not pretrained._needs_quick_gelu("ViT-B-32", "laion2b_s34b_b79k")
+    assert not opening._needs_quick_gelu("ViT-B-32", "laion2b_s34b_b79k")
 
 
 def test_quick_gelu_is_in_the_model_that_openai_weights_load_into(

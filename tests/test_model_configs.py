@@ -14,7 +14,7 @@ import torch
 
 from clip_har.backbone import load_backbone
 from clip_har.errors import ModelError
-from clip_har.model_configs import without_paths
+from clip_har.pretrained.configs import without_paths
 
 CODE = """
 from pathlib import Path
@@ -187,7 +187,7 @@ def test_a_tokenizer_of_the_hub_cannot_run_code_either(
     """What the guard is for: open_clip's own models take tokenizers from the hub, which nobody checks before."""
     from transformers import AutoTokenizer
 
-    from clip_har.model_guards import no_code
+    from clip_har.pretrained.guards import no_code
 
     write("model/tokenizer_config.json", TOKENIZER)(tmp_path)
     write("model/hostile.py", CODE.format(marker=str(marker)))(tmp_path)

@@ -15,6 +15,7 @@ import torch
 from clip_har import pretrained
 from clip_har.backbone import load_backbone
 from clip_har.errors import ModelError
+from clip_har.pretrained import opening
 from samples import MODEL_CONFIG, write_model
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "running"]
@@ -176,4 +177,4 @@ def test_another_repository_is_only_read_for_a_model_that_the_user_named(hub: Pa
     with pytest.raises(ModelError, match=r"from another repository, other/tokenizer\. Pass --model hf-hub:someone"):
         load_backbone("hf-hub:someone/model", device="cpu", local_only=True)
     with pytest.raises(AssertionError, match="other/tokenizer"):
-        pretrained._open_repository("hf-hub:someone/model", local_only=False, expected_files=None)
+        opening._open_repository("hf-hub:someone/model", local_only=False, expected_files=None)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_har.errors import ModelError
-from clip_har.model_files import is_torchscript
+from clip_har.pretrained.files import is_torchscript
 
 MARKERS = ("input_resolution", "context_length", "vocab_size")
 """Entries that OpenAI's archives carry and no other CLIP weights do."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from clip_har.errors import ModelError
 from clip_har.integrity import file_sha256
-from clip_har.model_configs import check_open_clip_config, check_text_config, read_json, without_paths
+from clip_har.pretrained.configs import check_open_clip_config, check_text_config, read_json, without_paths
 
 CONFIG = "open_clip_config.json"
 TEXT_SUFFIXES = frozenset({".json", ".txt", ".model", ".vocab", ".spm", ".bpe"})

@@ -1,6 +1,6 @@
-"""Names of pretrained models and how they are opened through open_clip, without running code that comes with them.
+"""How pretrained models are opened through open_clip, without running code that comes with them.
 
-The checks of a model's files are in `model_files` and `model_configs`; towers and precision are in `backbone`.
+The checks of a model's files are in `files` and `configs`; encoders and precision are in `backbone`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clip_har import model_files, openai_weights
 from clip_har.errors import ModelError
 from clip_har.failures import is_exhausted
 from clip_har.integrity import file_sha256
 from clip_har.light_imports import complete, import_open_clip, is_incomplete, needs_all
-from clip_har.model_errors import explained, nearest_models
-from clip_har.model_guards import no_code, offline, offline_if_unreachable, quiet
-
-HISTORIC_NAMES = {
-    "ViT-B/32": "ViT-B-32:openai",
-    "ViT-B/16": "ViT-B-16:openai",
-    "ViT-L/14": "ViT-L-14:openai",
-    "RN50": "RN50:openai",
-    "RN101": "RN101:openai",
-}
-"""The original model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
+from clip_har.pretrained import files as model_files
+from clip_har.pretrained import openai as openai_weights
+from clip_har.pretrained.errors import explained
+from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
+from clip_har.pretrained.names import HISTORIC_NAMES, absolute, parse
 
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -59,7 +52,7 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
     Raises:
         ModelError: unknown name, refused, missing or unreadable files, or another fingerprint.
     """
-    architecture, pretrained = _parse(name)
+    architecture, pretrained = parse(name)
     is_file = pretrained is not None and Path(pretrained).is_file()
     if local_only or architecture.startswith("local-dir:"):
         network: contextlib.AbstractContextManager[None] = offline()
@@ -99,7 +92,7 @@ def fingerprint(name: str) -> str:
         ModelError: the model is not on this machine.
     """
     name = absolute(name)
-    architecture, pretrained = _parse(name)
+    architecture, pretrained = parse(name)
     try:
         with offline():
             return _fingerprint(name, architecture, pretrained)
@@ -130,76 +123,6 @@ def _compare(name: str, files_sha256: str, expected: str | None) -> None:
             f"expected {expected[:12] or 'none'}",
             remedy="Restore the original files, or pass the model with --model.",
         )
-
-
-# --- names -----------------------------------------------------------------------------------------------
-
-
-def _parse(name: str) -> tuple[str, str | None]:
-    """The architecture and the weights' tag or file; ("", file) for a weight file alone.
-
-    Raises:
-        ModelError: the name is not known, or lacks its weights.
-    """
-    open_clip = import_open_clip()
-
-    if name == "demo":
-        return f"local-dir:{Path(__file__).parent / 'demo' / 'model'}", None
-    if name.startswith(("local-dir:", "hf-hub:")):
-        return _checked_local(name), None
-    if Path(name).is_file():
-        return "", name
-    architecture, _, pretrained = HISTORIC_NAMES.get(name, name).partition(":")
-    architecture = architecture.replace("/", "-")
-    known = open_clip.list_models()
-    if architecture not in known:
-        raise ModelError(f"Unknown model {name!r}", remedy=nearest_models(name, known, HISTORIC_NAMES))
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if not pretrained and tags:
-        pretrained = "openai" if "openai" in tags else tags[0]
-    if pretrained not in tags and not Path(pretrained).is_file():
-        said = (
-            f"{architecture} has no weights {pretrained!r}" if pretrained else f"{architecture} has no default weights"
-        )
-        raise ModelError(
-            said, remedy=f"Known for it: {', '.join(tags) or 'none'}; or pass a file as {architecture}:FILE."
-        )
-    return architecture, pretrained
-
-
-def is_built_in(name: str) -> bool:
-    """Whether a name means the bundled model or one of open_clip's own list, judging by its letters alone.
-
-    No file is looked for, so that it can be asked of a name that comes from somebody else.
-    """
-    open_clip = import_open_clip()
-
-    if name == "demo":
-        return True
-    architecture, _, pretrained = HISTORIC_NAMES.get(name, name).partition(":")
-    architecture = architecture.replace("/", "-")
-    tags = open_clip.list_pretrained_tags_by_model(architecture) if architecture in open_clip.list_models() else []
-    return pretrained in tags or (not pretrained and bool(tags))
-
-
-def absolute(name: str) -> str:
-    """The same model from any working directory: paths in a name made absolute."""
-    kind, _, rest = name.partition(":")
-    if kind == "local-dir":
-        return f"local-dir:{Path(rest).resolve()}"
-    if Path(name).is_file():
-        return str(Path(name).resolve())
-    return f"{kind}:{Path(rest).resolve()}" if rest and kind != "hf-hub" and Path(rest).is_file() else name
-
-
-def _checked_local(name: str) -> str:
-    folder = Path(name.partition(":")[2])
-    if name.startswith("local-dir:") and not (folder / model_files.CONFIG).is_file():
-        raise ModelError(
-            f"{folder} contains no open_clip model (no open_clip_config.json)",
-            remedy="Pass the folder that contains open_clip_config.json and the weights.",
-        )
-    return name
 
 
 # --- opening ---------------------------------------------------------------------------------------------

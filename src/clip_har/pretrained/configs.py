@@ -1,6 +1,6 @@
 """The JSON files of a pretrained model, checked before a library reads them: nothing in them may run code or fetch.
 
-Knows the configuration formats of open_clip, timm and transformers; which files there are is for `model_files`.
+Knows the configuration formats of open_clip, timm and transformers; which files there are is for `files`.
 """
 
 from __future__ import annotations
