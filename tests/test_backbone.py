@@ -16,27 +16,6 @@ from clip_har.errors import ModelError
 from clip_har.pretrained import names, opening
 from samples import MODEL_CONFIG, write_model
 
-TIMM_CONFIG: dict[str, Any] = {
-    **MODEL_CONFIG,
-    "model_cfg": {
-        **MODEL_CONFIG["model_cfg"],
-        "vision_cfg": {
-            "timm_model_name": "resnet10t",
-            "timm_model_pretrained": False,
-            "timm_pool": "",
-            "timm_proj": "linear",
-            "image_size": 32,
-        },
-    },
-}
-RESNET_CONFIG: dict[str, Any] = {
-    **MODEL_CONFIG,
-    "model_cfg": {
-        **MODEL_CONFIG["model_cfg"],
-        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
-    },
-}
-
 
 @pytest.fixture(scope="module")
 def images_BCHW() -> torch.Tensor:
@@ -53,28 +32,6 @@ def test_embeddings_are_those_of_a_plain_open_clip_loop(tiny_model: str, images_
         expected_text = F.normalize(plain.encode_text(tokenizer(sentences)), dim=-1)
     torch.testing.assert_close(loaded.encode_images(images_BCHW).embedding_BD, expected_image)
     torch.testing.assert_close(loaded.encode_text(sentences, batch_size=1), expected_text)
-
-
-@pytest.mark.parametrize("config", [MODEL_CONFIG, TIMM_CONFIG], ids=["vit", "timm"])
-def test_hidden_features_times_the_projection_are_the_embeddings(
-    config: dict[str, Any], tmp_path: Path, images_BCHW: torch.Tensor
-) -> None:
-    loaded = load_backbone(write_model(tmp_path, config, seed=1), precision="float32")
-    features = loaded.encode_images(images_BCHW)
-    visual: Any = loaded.model.visual
-    assert features.hidden_BH is not None
-    projection_HD = visual.proj if hasattr(visual, "proj") else visual.head.proj.weight.T
-    projected = F.normalize(features.hidden_BH @ projection_HD, dim=-1)
-    torch.testing.assert_close(features.embedding_BD, projected)
-    if hasattr(visual, "proj"):
-        assert isinstance(visual.proj, torch.nn.Parameter), "the tower must be left as it was"
-
-
-def test_a_resnet_tower_has_embeddings_only(tmp_path: Path, images_BCHW: torch.Tensor) -> None:
-    loaded = load_backbone(write_model(tmp_path, RESNET_CONFIG, seed=1), precision="float32")
-    features = loaded.encode_images(images_BCHW)
-    assert features.hidden_BH is None
-    torch.testing.assert_close(features.embedding_BD.norm(dim=1), torch.ones(5))
 
 
 def test_bfloat16_embeddings_have_a_cosine_of_0_999_with_float32(tiny_model: str, images_BCHW: torch.Tensor) -> None:

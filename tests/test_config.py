@@ -743,7 +743,7 @@ def test_shots_that_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> No
     ("settings", "said"),
     [
         ({"mixup": 0.2, "hard_pairs": 0.5}, "--mixup and --hard-pairs cannot be combined"),
-        ({"mixup": 0.2, "loss": "supcon"}, "--mixup requires --loss cross-entropy"),
+        ({"mixup": 0.2, "loss": "supcon"}, "--mixup requires --loss cross-entropy or sigmoid"),
         ({"placement": "all", "renormalise": False}, "--no-renormalise requires --placement embedding, not all"),
         ({"towers": ("image", "audio")}, "--towers must be image, text or both"),
         ({"batch_size": "large"}, None),

@@ -18,7 +18,7 @@ from clip_har.errors import ConfigError
 from clip_har.methods import METHODS, Candidate, Classifier, SolvedMethod, Task
 from clip_har.methods.clap import ClapClassifier, ClapProblem
 from clip_har.methods.proker import KernelClassifier, KernelRidge, kernel, landmark_indices
-from clip_har.methods.prolip import ProjectionClassifier, ProjectionProblem, projection_of
+from clip_har.methods.prolip import ProjectionClassifier, ProjectionProblem, own_projection
 from tasks import make_task, settings
 
 NAMES = ("proker", "clap", "prolip")
@@ -200,20 +200,20 @@ def test_prolip_starts_as_zero_shot_and_finds_a_minimum() -> None:
     assert float(objective(weight_HD.detach())) < float(objective(start_HD))
 
 
-def test_prolip_takes_the_projection_of_both_kinds_of_towers() -> None:
+def test_prolip_takes_the_own_projection_both_kinds_of_towers() -> None:
     transformer, timm = nn.Module(), nn.Module()
     transformer.proj = nn.Parameter(torch.randn(6, 3))
     timm.head = nn.Module()
     timm.head.proj = nn.Linear(6, 3)
     hidden_BH = torch.randn(5, 6)
     for visual, expected in ((transformer, hidden_BH @ transformer.proj), (timm, timm.head.proj(hidden_BH))):
-        weight_HD, bias_D = projection_of(backbone_with(visual))
+        weight_HD, bias_D = own_projection(backbone_with(visual))
         torch.testing.assert_close(hidden_BH @ weight_HD + bias_D, expected)
 
 
 def test_prolip_refuses_a_tower_without_a_projection() -> None:
     with pytest.raises(ConfigError, match="prolip cannot train 'tiny'") as caught:
-        projection_of(backbone_with(nn.Identity()))
+        own_projection(backbone_with(nn.Identity()))
     assert "--method lora" in caught.value.remedy
 
 

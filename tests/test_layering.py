@@ -35,6 +35,7 @@ LAYERS = (
     "download",
     "light_imports",
     "pretrained",
+    "projection",
     "backbone",
     "known_models",
     "text_tower",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_har.losses import infonce, supcon
+from clip_har.methods import METHODS, Batch
+from clip_har.methods.sigmoid_loss import start_bias, weighted_sigmoid_loss
+from clip_har.trainer import fit
+from tasks import make_task, settings
 
 SCALE = torch.tensor(7.0)
 
@@ -76,3 +81,37 @@ def test_only_infonce_pulls_an_image_towards_one_wording_of_its_class_and_off_an
 
     assert pull(infonce) > 0.1
     assert pull(supcon) == pytest.approx(0.0, abs=1e-6)
+
+
+# --- sigmoid ---------------------------------------------------------------------------------------------
+
+
+def test_the_sigmoid_loss_asks_about_every_class_of_every_image() -> None:
+    logits_BC = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
+    batch = Batch(inputs=torch.zeros(2, 1), labels_B=torch.tensor([2, 1]), weights_B=torch.tensor([0.25, 0.75]))
+    expected = 0.0
+    for row, label, weight in zip(logits_BC.tolist(), (2, 1), (0.25, 0.75), strict=True):
+        signs = [1.0 if index == label else -1.0 for index in range(3)]
+        expected -= weight * sum(
+            math.log(1 / (1 + math.exp(-sign * (z - 0.7)))) for sign, z in zip(signs, row, strict=True)
+        )
+    assert float(weighted_sigmoid_loss(logits_BC, -0.7, batch)) == pytest.approx(expected, rel=1e-5)
+    mixed = dataclasses.replace(batch, targets_BC=torch.tensor([[0.0, 0.5, 0.5], [0.0, 1.0, 0.0]]))
+    assert float(weighted_sigmoid_loss(logits_BC, -0.7, mixed)) != pytest.approx(expected, rel=1e-3)
+
+
+def test_the_sigmoid_loss_starts_with_the_models_bias_or_near_the_softmax() -> None:
+    task = make_task()
+    logits_NC = task.logit_scale * task.train.table.embedding @ task.prompts_CD.T
+    bias = start_bias(task)
+    assert float((logits_NC + bias).exp().sum(dim=1).log().mean()) == pytest.approx(0.0, abs=1e-4)
+    assert start_bias(dataclasses.replace(task, logit_bias=-10.0)) == -10.0
+
+
+@pytest.mark.parametrize("features", ["embedding", "pre-projection"])
+def test_lora_learns_by_the_sigmoid_loss(features: str) -> None:
+    task = make_task(hidden=16)
+    method = METHODS["lora"](settings(method="lora", loss="sigmoid", features=features, epochs=15, batch_size=16))
+    classifier = method.build(task)
+    losses = [state.loss for state in fit(method, classifier, task, method.settings) if state.epoch_end]
+    assert losses[-1] < 0.5 * losses[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
@@ -23,6 +23,7 @@ from clip_har.files import cache_folder
 from clip_har.images import Preprocessing
 from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 from clip_har.pretrained import absolute, open_pretrained
+from clip_har.projection import capture_hidden, place_of_projection
 
 CPU_BATCH_SIZE = 16
 """Images per forward pass on a CPU, where larger activations leave its caches (a CNN runs at half the speed)."""
@@ -47,6 +48,10 @@ class BackboneInfo:
     preprocessing: Preprocessing
     logit_scale: float
     """Factor on cosine similarities, exp of the learned temperature's logarithm."""
+    logit_bias: float | None = None
+    """What is added to the scaled similarities of a model trained with the sigmoid loss (SigLIP); else None."""
+    projection: str = ""
+    """Where the image encoder's projection is, see `projection.place_of_projection`; "" if it has none."""
     files_sha256: str = ""
     """`pretrained.fingerprint` of the files it was read from; "" for a model that its name identifies."""
 
@@ -203,6 +208,7 @@ def _cpu_multiplies_bfloat16() -> bool:
 def _describe(name: str, model: nn.Module, files_sha256: str) -> BackboneInfo:
     visual = cast(nn.Module, model.visual)
     logit_scale = getattr(model, "logit_scale", None)
+    logit_bias = getattr(model, "logit_bias", None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with torch.inference_mode():
         embed_dim = _embed_dim(model)
@@ -214,6 +220,8 @@ def _describe(name: str, model: nn.Module, files_sha256: str) -> BackboneInfo:
         parameters=parameters,
         preprocessing=Preprocessing.from_open_clip(cast(Any, visual.preprocess_cfg)),
         logit_scale=100.0 if logit_scale is None else math.exp(float(logit_scale.float())),
+        logit_bias=None if logit_bias is None else float(logit_bias),
+        projection=place_of_projection(visual),
         files_sha256=files_sha256,
     )
 
@@ -256,34 +264,3 @@ def _activation(visual: nn.Module) -> str:
         if kind in kinds:
             return kind
     return "unknown"
-
-
-@contextlib.contextmanager
-def capture_hidden(visual: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Catch the features before the image encoder's projection during one forward pass.
-
-    open_clip projects in two ways: a ViT multiplies by the parameter `visual.proj`, a timm tower ends in the linear
-    module `visual.head.proj`. A ModifiedResNet projects inside its attention pool and has nothing to catch.
-    """
-    captured: dict[str, Tensor] = {}
-    projection = getattr(visual, "proj", None)
-    if isinstance(projection, nn.Parameter):
-        visual.proj = None  # type: ignore[assignment]
-
-        def project(_module: nn.Module, _inputs: Any, pooled_BH: Tensor) -> Tensor:
-            captured["hidden"] = pooled_BH
-            return pooled_BH @ projection
-
-        handle = visual.register_forward_hook(project)
-    else:
-        linear = getattr(getattr(visual, "head", None), "proj", None)
-        if not isinstance(linear, nn.Linear):
-            yield captured
-            return
-        handle = linear.register_forward_pre_hook(lambda _m, inputs: captured.__setitem__("hidden", inputs[0]))
-    try:
-        yield captured
-    finally:
-        handle.remove()
-        if isinstance(projection, nn.Parameter):
-            visual.proj = projection

@@ -63,9 +63,11 @@ class Run:
     @property
     def protocol(self) -> Protocol:
         """What the run was trained on and with."""
+        reads_hidden = self.method.reads(self.settings) in ("hidden", "both")
         return Protocol(
             model=self.card.backbone.weights_hash,
             model_name=self.card.backbone.name,
+            features=(self.card.backbone.projection or "") if reads_hidden else None,
             images=self.card.manifest_sha256,
             classes=self.classes,
             prompts=hash_prompts(self.card.templates, self.phrasing),

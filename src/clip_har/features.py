@@ -40,6 +40,7 @@ from clip_har.images import (
 )
 from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 from clip_har.progress import SILENT, Progress
+from clip_har.projection import NEW_PROJECTIONS
 
 FORMAT = "clip-har-features-1"
 
@@ -326,6 +327,8 @@ def store_key(backbone: Backbone, view: View | Corruption | None = None) -> str:
         "pixels": PIXELS_VERSION,
         "precision": backbone.precision,
     }
+    if backbone.info.projection in NEW_PROJECTIONS:
+        parts["projection"] = backbone.info.projection
     if view is not None:
         parts["view"] = view.key()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -19,7 +19,7 @@ from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError
 from clip_har.images.lenient_batches import ImageInput, read_batches
 from clip_har.known_models import load_for_run, load_named
-from clip_har.protocol import Protocol, require_same
+from clip_har.protocol import Protocol, new_features, require_same
 
 if TYPE_CHECKING:
     from clip_har.evaluation.confidence import Calibration
@@ -318,6 +318,8 @@ def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Pr
         backbone = load_named(model, device=device, precision=precision)
     else:
         backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
-    here = Protocol(model=backbone.info.weights_hash, model_name=backbone.info.name)
+    here = Protocol(
+        model=backbone.info.weights_hash, model_name=backbone.info.name, features=new_features(backbone.info.projection)
+    )
     require_same(run.folder, run.protocol, here)
     return backbone

@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clip_har.errors import RunError
+from clip_har.projection import NEW_PROJECTIONS
 
-Aspect = Literal["model", "images", "classes", "prompts"]
-ASPECTS: tuple[Aspect, ...] = ("model", "images", "classes", "prompts")
+Aspect = Literal["model", "features", "images", "classes", "prompts"]
+ASPECTS: tuple[Aspect, ...] = ("model", "features", "images", "classes", "prompts")
 
 _TRAINED: Mapping[Aspect, str] = {
+    "features": "was trained by an earlier version, which did not know this model's features before the projection",
     "images": "was trained on other images or another split of them",
     "classes": "was trained on other classes",
     "prompts": "was trained with other prompts",
 }
 _REMEDIES: Mapping[Aspect, str] = {
     "model": "Pass the model the run was trained on with --model, or train a run on this one.",
+    "features": "Train it again.",
     "images": "Pass the --data and split it was trained on.",
     "classes": "Pass the --data and --hold-out it was trained with.",
     "prompts": "Pass the --templates and --phrasings it was trained with.",
@@ -37,11 +40,19 @@ class Protocol:
     """Hash of the pretrained model's weights."""
     model_name: str = ""
     """For messages."""
+    features: str | None = None
+    """Where the features before the projection come from (`projection.NEW_PROJECTIONS`), for a method that reads them.
+    None where every version knew them."""
     images: str | None = None
     """Hash of the manifest: every image with its class and split."""
     classes: tuple[str, ...] | None = None
     prompts: str | None = None
     """Hash of the prompts, or of their embeddings; only compared with the same."""
+
+
+def new_features(projection: str) -> str | None:
+    """`Protocol.features` of a model whose projection is there."""
+    return projection if projection in NEW_PROJECTIONS else None
 
 
 def hash_prompts(templates: Sequence[str], phrasing: Mapping[str, str]) -> str:

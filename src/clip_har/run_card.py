@@ -35,6 +35,8 @@ class ModelOfRun:
     activation: str = ""
     embed_dim: int = 0
     parameters: int = 0
+    logit_bias: float | None = None
+    projection: str | None = None
     files_sha256: str = ""
     """See `backbone.BackboneInfo`; runs of early versions have none."""
 
@@ -272,6 +274,8 @@ _MODEL_KINDS: dict[str, Callable[[Any], bool]] = {
     "activation": _is_text,
     "embed_dim": _is_count,
     "parameters": _is_count,
+    "logit_bias": lambda value: value is None or _is_number(value),
+    "projection": lambda value: value is None or _is_text(value),
     "files_sha256": _is_text,
 }
 _KINDS: dict[str, Callable[[Any], bool]] = {

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from clip_har.config.methods import METHOD_CLASSES
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "fp16-pure"]
-Loss = Literal["cross-entropy", "supcon", "infonce"]
+Loss = Literal["cross-entropy", "sigmoid", "supcon", "infonce"]
 Placement = Literal["embedding", "attention", "all"]
 Features = Literal["embedding", "pre-projection"]
 Augment = Literal["none", "light", "strong"]

@@ -133,9 +133,9 @@ class LoraConfig:
     """Scale the adapted embeddings to unit length before they are compared. --no-renormalise skips this and the upper
     bound of the logit scale, like the predecessor project. Only with --placement embedding. Default: yes."""
     loss: Loss | None = None
-    """Training loss: cross-entropy (over the class prompts), supcon (class-aware contrastive loss within the batch), or
-    infonce (counts same-class captions as negatives; kept to reproduce the original results). Default:
-    cross-entropy."""
+    """Training loss: cross-entropy or sigmoid (SigLIP's), both over the class prompts; supcon (class-aware contrastive
+    loss within the batch), or infonce (counts same-class captions as negatives; kept to reproduce the original
+    results). Default: cross-entropy."""
 
 
 @Parameter(name="*", group=OPTIMISATION)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har import checkpoint, distributed
-from clip_har.backbone import ImageFeatures, capture_hidden
+from clip_har.backbone import ImageFeatures
 from clip_har.config import ExplainConfig
 from clip_har.config.converters import PlaneMethod
 from clip_har.csv_cells import csv_text
@@ -33,6 +33,7 @@ from clip_har.files import write_atomically
 from clip_har.images import decode
 from clip_har.methods import Classifier, LabelledImages
 from clip_har.progress import Progress
+from clip_har.projection import capture_hidden
 
 SHOWN_PROMPTS = 5
 SHOWN_CLASSES = 5

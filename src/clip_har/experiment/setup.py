@@ -37,7 +37,7 @@ from clip_har.methods import LabelledImages, Source, Task
 from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
-from clip_har.protocol import Protocol, hash_prompts
+from clip_har.protocol import Protocol, hash_prompts, new_features
 
 FEW_SHOT_VAL = 4
 
@@ -63,6 +63,7 @@ class Experiment:
         return Protocol(
             model=self.model.backbone.info.weights_hash,
             model_name=self.model.backbone.info.name,
+            features=new_features(self.model.backbone.info.projection),
             images=self.whole.manifest_hash(),
             classes=self.dataset.classes,
             prompts=hash_prompts(self.model.templates, self.model.phrasing),
@@ -89,6 +90,7 @@ class Experiment:
             phrases=tuple(self.model.phrasing[name] for name in self.dataset.classes),
             prompts_CD=self.model.prompts_CD,
             logit_scale=self.model.backbone.info.logit_scale,
+            logit_bias=self.model.backbone.info.logit_bias,
             load_backbone=self.model.load_backbone,
             captions_CTD=self.model.captions_CTD,
             train=train,

@@ -217,6 +217,8 @@ def card_content(settings: Settings, experiment: Experiment, method: Method, cla
             embed_dim=model.embed_dim,
             parameters=model.parameters,
             logit_scale=model.logit_scale,
+            logit_bias=model.logit_bias,
+            projection=model.projection,
             files_sha256=model.files_sha256,
         ),
         classes=experiment.dataset.classes,

@@ -42,6 +42,8 @@ class ClassifierContext:
     """The backbone's factor on cosine similarities."""
     load_backbone: Callable[[], Backbone]
     """A copy of the backbone in float32 that the caller may change."""
+    logit_bias: float | None = None
+    """What the backbone adds to the scaled similarities, if it was trained with the sigmoid loss."""
     phrases: tuple[str, ...] = ()
     """What stands for each class in the templates; empty: the words of its name."""
 

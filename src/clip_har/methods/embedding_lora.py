@@ -31,6 +31,7 @@ from clip_har.methods.base import (
 from clip_har.methods.caption_loss import caption_loss
 from clip_har.methods.centred_features import CentredFeatures, input_kind, split
 from clip_har.methods.labelled_images import InputKind, LabelledImages
+from clip_har.methods.sigmoid_loss import start_bias, weighted_sigmoid_loss
 
 # Shapes: B images, C classes, D embedding width, H width before the projection, R rank.
 
@@ -93,6 +94,8 @@ class EmbeddingLora(Classifier):
         self.image = LowRankResidual(width, rank, alpha, dropout)
         self.text = LowRankResidual(width, rank, alpha, dropout)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(logit_scale)))
+        self.sigmoid_bias = 0.0
+        """What the sigmoid loss adds to the logits."""
 
     def adapt_images(self, inputs: Tensor) -> Tensor:
         """Adapted image embeddings [B, D], unit-length if they are renormalised."""
@@ -191,6 +194,8 @@ class Lora(GradientMethod):
         classifier = self._empty(task, task.train.table.hidden.shape[1])
         if isinstance(classifier, PreProjectionLora):
             classifier.centred.fit(task.train.table.hidden)
+        if self.settings.lora.loss == "sigmoid":
+            classifier.sigmoid_bias = start_bias(task)
         generator = torch.Generator().manual_seed(task.seed)
         classifier.image.initialise(generator)
         classifier.text.initialise(generator)
@@ -219,12 +224,15 @@ class Lora(GradientMethod):
         assert isinstance(classifier, EmbeddingLora)
         image_BD, scale = classifier.adapt_images(batch.inputs), classifier.scale()
         captions_CTD = task.captions_CTD.to(image_BD.device)
-        if self.settings.lora.loss == "cross-entropy":
+        if self.settings.lora.loss in ("cross-entropy", "sigmoid"):
             class_CD = classifier.prompts_CD
             if self.settings.augmentation.text_augment:
                 drawn_C = torch.randint(captions_CTD.shape[1], (len(captions_CTD),))
                 class_CD = captions_CTD[torch.arange(len(captions_CTD)), drawn_C]
-            return weighted_cross_entropy(scale * image_BD @ classifier.adapt_text(class_CD).T, batch)
+            logits_BC = scale * image_BD @ classifier.adapt_text(class_CD).T
+            if self.settings.lora.loss == "sigmoid":
+                return weighted_sigmoid_loss(logits_BC, classifier.sigmoid_bias, batch)
+            return weighted_cross_entropy(logits_BC, batch)
         templates_B = torch.randint(captions_CTD.shape[1], batch.labels_B.shape)
         caption_BD = classifier.adapt_text(captions_CTD[batch.labels_B.cpu(), templates_B])
         return caption_loss(self.settings.lora.loss, image_BD, caption_BD, scale, batch)

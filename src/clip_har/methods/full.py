@@ -15,6 +15,7 @@ from clip_har.backbone import Backbone
 from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settings, TrainConfig
 from clip_har.methods.base import OF_GRADIENT_METHODS, Batch, Classifier, ClassifierContext, GradientMethod, Task
 from clip_har.methods.labelled_images import InputKind
+from clip_har.methods.sigmoid_loss import start_bias
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
 
@@ -55,6 +56,8 @@ class FullFineTuning(GradientMethod):
     def build(self, task: Task) -> Towers:
         classifier = self._empty(task)
         classifier.model.requires_grad_(True)
+        if self.settings.lora.loss == "sigmoid":
+            classifier.sigmoid_bias = start_bias(task)
         return classifier
 
     def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> Towers:

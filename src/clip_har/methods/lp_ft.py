@@ -16,6 +16,7 @@ from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod,
 from clip_har.methods.labelled_images import InputKind
 from clip_har.methods.linear_probe import probe_of_raw_features
 from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
+from clip_har.projection import projection_of, remove_projection
 
 # Shapes: B images, C classes, H width of the features before the projection.
 
@@ -29,7 +30,10 @@ class TowerWithHead(Classifier):
     def __init__(self, backbone: Backbone, width: int, classes: int) -> None:
         super().__init__()
         self.visual = cast(nn.Module, backbone.model.visual)
-        self.has_projection = remove_projection(self.visual)
+        projection = projection_of(self.visual)
+        self.has_projection = projection is not None and len(projection[0]) == width
+        if self.has_projection:  # not in runs from before the projection of such an encoder was known
+            remove_projection(self.visual)
         self.head = nn.Linear(width, classes)
         self.probe_weight: Tensor
         self.probe_bias: Tensor
@@ -53,18 +57,6 @@ class TowerWithHead(Classifier):
         if not self.has_projection:  # the probe was trained on unit-length embeddings
             hidden_BH = F.normalize(hidden_BH, dim=-1)
         return self.head(hidden_BH)  # type: ignore[no-any-return]
-
-
-def remove_projection(visual: nn.Module) -> bool:
-    """Let an image encoder return its features before the projection; False for towers that have none to take away."""
-    if isinstance(getattr(visual, "proj", None), nn.Parameter):
-        visual.proj = None  # type: ignore[assignment]
-        return True
-    head: Any = getattr(visual, "head", None)
-    if isinstance(getattr(head, "proj", None), nn.Linear):
-        head.proj = nn.Identity()
-        return True
-    return False
 
 
 class LpFt(GradientMethod):

@@ -17,6 +17,7 @@ from clip_har.errors import ConfigError
 from clip_har.memory import one_thread
 from clip_har.methods.base import Candidate, Classifier, ClassifierContext, SolvedMethod, Task
 from clip_har.methods.labelled_images import InputKind
+from clip_har.projection import projection_of
 
 # Shapes: B images, N training images, C classes, D embedding width, H width before the projection.
 
@@ -50,25 +51,19 @@ class ProjectionClassifier(Classifier):
         return self.logits(hidden_BH, self.weight_HD)
 
 
-def projection_of(backbone: Backbone) -> tuple[Tensor, Tensor]:
+def own_projection(backbone: Backbone) -> tuple[Tensor, Tensor]:
     """The image encoder's last projection: weights [H, D] and bias [D], on the CPU.
 
     Raises:
-        ConfigError: it has none, or one within another module, as the attention pool of CLIP's RN50.
+        ConfigError: it has none.
     """
-    visual = cast(nn.Module, backbone.model.visual)
-    weight = getattr(visual, "proj", None)
-    if isinstance(weight, nn.Parameter):
-        return weight.detach().float().cpu(), torch.zeros(weight.shape[1])
-    linear = getattr(getattr(visual, "head", None), "proj", None)
-    if not isinstance(linear, nn.Linear):
+    projection = projection_of(cast(nn.Module, backbone.model.visual))
+    if projection is None:
         raise ConfigError(
             f"prolip cannot train {backbone.info.name!r}: its image encoder does not end in a projection matrix",
-            remedy="Use a vision transformer such as --model ViT-B/32, or --method lora.",
+            remedy="Use a model such as --model ViT-B/32, or --method lora.",
         )
-    weight_HD = linear.weight.detach().float().cpu().T.contiguous()
-    bias_D = torch.zeros(weight_HD.shape[1]) if linear.bias is None else linear.bias.detach().float().cpu()
-    return weight_HD, bias_D
+    return projection
 
 
 class ProjectionProblem:
@@ -150,7 +145,7 @@ class Prolip(SolvedMethod):
         return "hidden"
 
     def build(self, task: Task) -> ProjectionClassifier:
-        return ProjectionClassifier(task, *projection_of(task.load_backbone()))
+        return ProjectionClassifier(task, *own_projection(task.load_backbone()))
 
     def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> ProjectionClassifier:
         classifier = ProjectionClassifier(frame, tensors["weight_HD"], tensors["bias_D"])

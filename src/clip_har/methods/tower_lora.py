@@ -21,6 +21,7 @@ from clip_har.errors import ConfigError
 from clip_har.methods.base import OF_GRADIENT_METHODS, Batch, Classifier, ClassifierContext, GradientMethod, Task
 from clip_har.methods.labelled_images import InputKind
 from clip_har.methods.lora_targets import ADAPTER, Targets, find_targets, fused_layers
+from clip_har.methods.sigmoid_loss import start_bias
 from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class TowerLora(GradientMethod):
         from clip_har.methods.lora_attention import make_attention_separate, make_readable  # peft takes seconds
 
         classifier, targets = self._towers(task)
+        if self.settings.lora.loss == "sigmoid":
+            classifier.sigmoid_bias = start_bias(task)
         self._inject(classifier.model, targets.called + targets.read)
         if self.settings.lora.separate_qkv:
             make_attention_separate(classifier.model)

@@ -25,6 +25,7 @@ from clip_har.methods.base import (
 )
 from clip_har.methods.caption_loss import caption_loss
 from clip_har.methods.labelled_images import LabelledImages
+from clip_har.methods.sigmoid_loss import weighted_sigmoid_loss
 from clip_har.prompts import filled
 from clip_har.text_tower import encode_tokens, mean_prompts, trimmed_tokens
 
@@ -32,6 +33,10 @@ from clip_har.text_tower import encode_tokens, mean_prompts, trimmed_tokens
 
 SMALL_VIEWS = 160 / 224
 """Side of small training views, as a share of the model's own."""
+_JOINT = re.compile(
+    r"logit_|visual\.(proj$|head\.|trunk\.(head|classifier|fc)\.|attnpool\.c_proj)"
+    r"|text_projection|text\.(text_projection|proj)"
+)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -69,6 +74,8 @@ class Towers(Classifier):
                 module.p = 0.0
         visual = cast(nn.Module, self.model.visual)
         visual.to(memory_format=torch.channels_last)
+        self.sigmoid_bias = 0.0
+        """What the sigmoid loss adds to the logits of a model without a bias of its own."""
         self._evaluated_CD: Tensor | None = None
 
     def encode_images(self, images_BCHW: Tensor) -> Tensor:
@@ -136,10 +143,14 @@ def towers_loss(classifier: Towers, batch: Batch, settings: Settings) -> Tensor:
     A caption is its class's sentence under a template drawn at random; each different one is encoded once.
     """
     image_BD = classifier.encode_images(batch.inputs)
-    if settings.lora.loss == "cross-entropy":
+    if settings.lora.loss in ("cross-entropy", "sigmoid"):
         drawn = settings.augmentation.text_augment
         class_CD = classifier.drawn_class_embeddings() if drawn else classifier.class_embeddings()
-        return weighted_cross_entropy(cosine_logits(image_BD, class_CD, classifier.scale()), batch)
+        logits_BC = cosine_logits(image_BD, class_CD, classifier.scale())
+        if settings.lora.loss == "sigmoid":
+            own = getattr(classifier.model, "logit_bias", None)
+            return weighted_sigmoid_loss(logits_BC, classifier.sigmoid_bias if own is None else own, batch)
+        return weighted_cross_entropy(logits_BC, batch)
     templates_B = torch.randint(classifier.tokens_CTL.shape[1], batch.labels_B.shape).to(classifier.device)
     pairs_M2, which_B = torch.stack([batch.labels_B, templates_B], dim=1).unique(dim=0, return_inverse=True)
     caption_BD = classifier.encode_captions(pairs_M2[:, 0], pairs_M2[:, 1])[which_B]
@@ -148,7 +159,7 @@ def towers_loss(classifier: Towers, batch: Batch, settings: Settings) -> Tensor:
 
 def side_of(name: str) -> str:
     """Which learning rate a parameter of the model follows: "image", "text", or "joint" for what joins the two."""
-    if re.match(r"(logit_|visual\.(proj$|head\.|attnpool\.c_proj)|text_projection|text\.(text_projection|proj))", name):
+    if _JOINT.match(name):
         return "joint"
     return "image" if name.startswith("visual.") else "text"
 
