@@ -37,6 +37,7 @@ LAYERS = (
     "pretrained",
     "projection",
     "backbone",
+    "fusion",
     "known_models",
     "text_tower",
     "feature_shards",

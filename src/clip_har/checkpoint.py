@@ -22,7 +22,7 @@ from clip_har.backbone import Backbone, load_backbone
 from clip_har.config import Settings, TrainConfig, differing_settings, range_problems, to_flat_json
 from clip_har.errors import RunError
 from clip_har.files import is_utf8, write_atomically
-from clip_har.images import Preprocessing
+from clip_har.images import Preprocessing, preprocessing_from_json
 from clip_har.integrity import file_sha256
 from clip_har.known_models import load_for_run
 from clip_har.legacy_checkpoint import is_checkpoint_file
@@ -104,7 +104,7 @@ class Run:
     @property
     def preprocessing(self) -> Preprocessing:
         try:
-            return Preprocessing.from_json(self.card.preprocessing)
+            return preprocessing_from_json(self.card.preprocessing)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f'"preprocessing" in {self.folder / CARD_NAME} is not what clip-har writes'
             raise RunError(what, remedy=RESTORE) from error

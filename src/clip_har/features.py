@@ -23,12 +23,13 @@ import torch
 from torch import Tensor
 
 from clip_har import distributed
-from clip_har.backbone import Backbone
+from clip_har.backbone import Backbone, ImageFeatures
 from clip_har.config import Augment
 from clip_har.dataset import ImageRecord
 from clip_har.errors import MachineError
 from clip_har.feature_shards import DamagedShardError, PendingShard, RowsInMemory, Shard, write_shard
 from clip_har.files import remove_stray_temporaries, unless_unwritable
+from clip_har.fusion import FusedBackbone
 from clip_har.images import (
     PIXELS_VERSION,
     CorruptedTransform,
@@ -43,6 +44,8 @@ from clip_har.progress import SILENT, Progress
 from clip_har.projection import NEW_PROJECTIONS
 
 FORMAT = "clip-har-features-1"
+FUSED_TOGETHER = 4096
+"""Images whose features of several models are joined and written together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +173,9 @@ class FeatureStore:
         missing = [r for sha256, r in wanted.items() if sha256 not in self._index and sha256 not in self._unreadable]
         missing = distributed.gather_objects(missing)[0]  # another process may have looked later, and found more
         started = time.perf_counter()
-        if own := missing[distributed.rank() :: distributed.world_size()]:
+        if isinstance(self._backbone, FusedBackbone):
+            self._fuse_missing(missing, self._backbone)
+        elif own := missing[distributed.rank() :: distributed.world_size()]:
             self._encode_missing(own)
         self._share()
         return Encoding(
@@ -228,6 +233,39 @@ class FeatureStore:
         finally:
             if pending.hashes:  # also when interrupted: what is encoded is kept
                 self._take_in(pending)
+
+    def _fuse_missing(self, missing: Sequence[ImageRecord], backbone: FusedBackbone) -> None:
+        """Join the features that each model has of the images, encoding what it lacks."""
+        if not missing:
+            return
+        stores = [self._of_part(part) for part in backbone.parts]
+        for store in stores:  # together with the other processes, if there are any
+            for sha256, reason in store.encode(missing).unreadable.items():
+                self._remember_unreadable(sha256, reason)
+        if not distributed.is_main():
+            return
+        hashes = [record.sha256 for record in missing if record.sha256 not in self._unreadable]
+        for start in range(0, len(hashes), FUSED_TOGETHER):
+            some = hashes[start : start + FUSED_TOGETHER]
+            pending = PendingShard()
+            pending.add(some, backbone.fuse_images([store.features(some) for store in stores]))
+            self._take_in(pending)
+
+    def features(self, hashes: Sequence[str]) -> ImageFeatures:
+        """All features of some encoded images."""
+        hidden = self.rows(hashes, "hidden") if self.has_hidden else None
+        return ImageFeatures(embedding_BD=self.rows(hashes, "embedding"), hidden_BH=hidden)
+
+    def _of_part(self, backbone: Backbone) -> FeatureStore:
+        """The store of one of several models, where its own runs look for its features too."""
+        return FeatureStore(
+            self.cache,
+            backbone,
+            view=self._view,
+            batch_size=self._batch_size,
+            workers=self.workers,
+            progress=self._progress,
+        )
 
     def _take_in(self, pending: PendingShard) -> None:
         """Write the rows and read them from disk; from memory if the cache is read-only, or was deleted just now."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from clip_har.backbone import Backbone, load_backbone
 from clip_har.config import Precision
 from clip_har.errors import RunError
+from clip_har.fusion import SEPARATOR, FusedBackbone, part_names
 from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 from clip_har.pretrained import is_built_in
 
@@ -24,6 +25,9 @@ def load_named(name: str, *, device: str, precision: Precision) -> Backbone:
     Raises:
         ModelError: as for `load_backbone`.
     """
+    names = part_names(name)
+    if len(names) > 1:
+        return FusedBackbone([load_named(part, device=device, precision=precision) for part in names])
     backbone = load_backbone(name, device=device, precision=precision)
     if backbone.info.files_sha256:
         with suppress(OSError):  # then --model is needed again
@@ -44,6 +48,13 @@ def load_for_run(name: str, files_sha256: str, folder: Path, *, device: str, pre
         RunError: the card names a model that the user has not named on this machine.
         ModelError: as for `load_backbone`; also if the weights would have to be downloaded.
     """
+    names = part_names(name)
+    if len(names) > 1:
+        hashes = files_sha256.split(SEPARATOR) if files_sha256 else [""] * len(names)
+        if len(hashes) != len(names):
+            raise RunError(f"{folder} has a damaged card", remedy="Train the run again.")
+        each = zip(names, hashes, strict=True)
+        return FusedBackbone([load_for_run(n, h, folder, device=device, precision=precision) for n, h in each])
     known = _known_files(name)
     if known is None and is_built_in(name):
         return load_backbone(name, device=device, precision=precision, local_only=True, expected_files="")

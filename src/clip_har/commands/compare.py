@@ -30,6 +30,7 @@ from clip_har.experiment.setup import Experiment, prepare, scored_split
 from clip_har.experiment.training import finished_or_trained
 from clip_har.experiment.unknown import measure_unknown
 from clip_har.files import remove_stray_temporaries
+from clip_har.fusion import require_single_model
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
 from clip_har.methods.towers import small_views
@@ -63,6 +64,10 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
         UserError: as for `train`.
     """
     validate(config)
+    for name in config.methods:
+        method_config = apply_preset(TrainConfig(data=config.data, method=name, lora=config.lora))
+        if method_class(method_config.method, method_config).works_inside(method_config):
+            require_single_model(config.backbone.model)
     distributed.initialise(config.backbone.device)
     with exclusive(config.out):
         return compare_locked(config, progress, command)

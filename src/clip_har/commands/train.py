@@ -10,6 +10,7 @@ from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.members import MEMBERS_FOLDER
 from clip_har.experiment.setup import prepare
 from clip_har.experiment.training import train_prepared
+from clip_har.fusion import require_single_model
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
 from clip_har.progress import SILENT, Progress
@@ -30,6 +31,8 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     if idle := method.without_effect(config):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         progress.warn(f"No effect on {config.method}: {flags}")
+    if method.works_inside(config):
+        require_single_model(config.backbone.model)
     distributed.initialise(config.backbone.device)
     folder = config.out or _default_folder(config)
     with exclusive(folder):

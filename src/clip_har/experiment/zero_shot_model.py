@@ -11,6 +11,7 @@ from torch import Tensor
 from clip_har.backbone import Backbone, load_backbone
 from clip_har.dataset import ActionDataset, SplitName
 from clip_har.features import FeatureStore
+from clip_har.fusion import FusedBackbone
 from clip_har.images import ImageFiles
 from clip_har.methods import LabelledImages
 from clip_har.methods.zero_shot import ZeroShotClassifier
@@ -51,6 +52,8 @@ class ZeroShotModel:
 
     def load_backbone(self) -> Backbone:
         """A float32 copy of the backbone that its caller may change."""
+        if isinstance(self.backbone, FusedBackbone):
+            return self.backbone
         return load_backbone(self.backbone.info.name, device=str(self.backbone.device), precision="float32")
 
 

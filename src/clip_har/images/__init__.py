@@ -11,6 +11,7 @@ from clip_har.images.decoded_cache import DecodedCache
 from clip_har.images.decoding import TRUNCATED_WARNING, Decoded, decode, decode_lenient, from_pillow
 from clip_har.images.files import ImageFiles
 from clip_har.images.formats import IMAGE_SUFFIXES, sniff
+from clip_har.images.fused_preprocessing import FusedPreprocessing, preprocessing_from_json
 from clip_har.images.limits import MAX_PIXELS, MAX_SIDE
 from clip_har.images.preprocessing import PIXELS_VERSION, ModelTransform, PixelTransform, Preprocessing
 
@@ -28,6 +29,7 @@ __all__ = [
     "Decoded",
     "DecodedBatch",
     "DecodedCache",
+    "FusedPreprocessing",
     "ImageAddress",
     "ImageFiles",
     "ModelTransform",
@@ -41,6 +43,7 @@ __all__ = [
     "decode_batches",
     "decode_lenient",
     "from_pillow",
+    "preprocessing_from_json",
     "sniff",
     "training_transform",
     "view_seed",

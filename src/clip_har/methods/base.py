@@ -228,6 +228,11 @@ class Method(ABC):
         return "embedding"
 
     @classmethod
+    def works_inside(cls, config: TrainConfig | Settings) -> bool:
+        """Whether it trains or needs the backbone's own modules, so that several combined models will not do."""
+        return cls.reads(config) == "image"
+
+    @classmethod
     def without_effect(cls, given: TrainConfig) -> tuple[str, ...]:
         """The settings given that this method does not read, by name."""
         read = cls.settings_read()

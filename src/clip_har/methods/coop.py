@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.config import Defaults, OptimizerSettings, TrainConfig
+from clip_har.config import Defaults, OptimizerSettings, Settings, TrainConfig
 from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task, decayed_groups
 from clip_har.prompts import class_phrase
 from clip_har.text_tower import encode_tokens, token_embedding, trimmed_tokens
@@ -134,6 +134,11 @@ class CoOp(GradientMethod):
         vectors_VW = cast(Tensor, token_embedding(backbone.model).weight)
         lr = float(f"{RELATIVE_LR * float(vectors_VW.float().std()):.1g}")
         return Defaults(optimizer=OptimizerSettings(lr=lr, batch_size=128))
+
+    @classmethod
+    def works_inside(cls, config: TrainConfig | Settings) -> bool:
+        del config
+        return True
 
     def build(self, task: Task) -> PromptLearner:
         return PromptLearner(task, torch.Generator().manual_seed(task.seed))

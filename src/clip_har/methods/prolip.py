@@ -144,6 +144,11 @@ class Prolip(SolvedMethod):
         del config
         return "hidden"
 
+    @classmethod
+    def works_inside(cls, config: TrainConfig | Settings) -> bool:
+        del config
+        return True
+
     def build(self, task: Task) -> ProjectionClassifier:
         return ProjectionClassifier(task, *own_projection(task.load_backbone()))
 
