@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart benchmark-methods test fuzz format clean
+.PHONY: help venv quickstart benchmark-methods test test-all checks fuzz format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -16,12 +16,18 @@ venv: $(VENV)/.installed-dev ## set up .venv for development
 quickstart: $(VENV)/.installed ## compare a linear probe and LoRA with zero-shot on synthetic images: a minute after the set-up, offline
 	$(BIN)/clip-har quickstart --out quickstart
 
-test: $(VENV)/.installed-dev ## check format, lint and types, then run the tests
+test: checks ## check format, lint and types, then run the tests that are not marked slow
+	$(PYTEST) --hardware-bfloat16=no -m "not slow and not fuzz"
+	$(PYTEST) --hardware-bfloat16=yes --only-asked -m "not slow and not fuzz"
+
+test-all: checks ## the same with the slow tests, which also kill and damage trainings: what continuous integration runs
+	$(PYTEST) --hardware-bfloat16=no
+	$(PYTEST) --hardware-bfloat16=yes --only-asked
+
+checks: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) --hardware-bfloat16=no
-	$(PYTEST) --hardware-bfloat16=yes --only-asked
 
 fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
 	$(BIN)/pytest -m fuzz
