@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, PreTrainedTokenizerFast
 
 import tasks
-from clip_har.backbone import load_backbone
+from clip_har.backbone import Backbone, load_backbone
 from clip_har.config import Settings
 from clip_har.errors import ConfigError
 from clip_har.methods.base import Batch, Task
@@ -492,3 +492,33 @@ def test_separate_matrices_train_and_nothing_else_does(vit: str) -> None:
 def test_a_fused_linear_layer_cannot_be_separated(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot separate visual\.trunk.*qkv.* Remove --separate-qkv"):
         separate().build(task_of(write("timm vit", tmp_path)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"placement": "all"}, {"separate_qkv": True}], ids=str)
+def test_the_merged_model_is_a_plain_one_with_the_same_embeddings(model: str, changes: dict[str, Any]) -> None:
+    task = task_of(model)
+    method = TowerLora(settings(**changes))
+    try:
+        classifier = method.build(task)
+    except ConfigError:
+        pytest.skip("PEFT has no such adapter for this model")
+    with torch.no_grad():
+        for name, parameter in classifier.named_parameters():
+            if ".lora_B." in name and parameter.requires_grad:
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(len(name)))
+    restored = method.restore(task, method.tensors(classifier)).eval()
+    plain = task.load_backbone()
+    before_BD = F.normalize(plain.model.encode_image(sample(plain)), dim=-1)  # type: ignore[operator]
+    plain.model.load_state_dict(method.model_state(restored))
+    with torch.no_grad():
+        after_BD = F.normalize(plain.model.encode_image(sample(plain)), dim=-1)  # type: ignore[operator]
+        torch.testing.assert_close(after_BD, restored.encode_images(sample(plain)), rtol=1e-4, atol=1e-5)
+        texts_CTD = plain.encode_text(["a photo of a person running"])
+    assert not torch.allclose(after_BD, before_BD, atol=1e-3)
+    label, template = torch.tensor([CLASSES.index("running")]), torch.tensor([0])
+    torch.testing.assert_close(texts_CTD, restored.encode_captions(label, template).detach(), rtol=1e-4, atol=1e-5)
+
+
+def sample(backbone: Backbone) -> torch.Tensor:
+    height, width = backbone.info.preprocessing.image_size
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))

@@ -278,6 +278,14 @@ class Method(ABC):
         named = classifier.state_dict().items() if self.saves_buffers else classifier.named_parameters()
         return {key: value.detach().cpu().contiguous() for key, value in named}
 
+    def model_state(self, classifier: Classifier) -> dict[str, Tensor] | None:
+        """The whole model as adapted, by the names of open_clip's state dict, for other methods to start from.
+
+        None where no encoder was changed, or one does not end in embeddings any more.
+        """
+        del classifier
+        return None
+
     def trainable_params(self, classifier: Classifier) -> int:
         """How many numbers the method adapts."""
         return sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)

@@ -81,6 +81,10 @@ class FullFineTuning(GradientMethod):
             return super().tensors(classifier)
         return {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
 
+    def model_state(self, classifier: Classifier) -> dict[str, Tensor]:
+        assert isinstance(classifier, Towers)
+        return {key: value.detach().cpu().contiguous() for key, value in classifier.model.state_dict().items()}
+
     def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         pretrained = self._empty(frame).state_dict()
         return {key: pretrained[key] for key in tensors}

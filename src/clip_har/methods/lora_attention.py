@@ -5,6 +5,7 @@ The classes only replace methods, so that an existing layer becomes one by a new
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -128,6 +129,23 @@ class ReadableLinear(peft_layers.Linear):  # type: ignore[misc]
     def weight(self) -> Tensor:
         base: Tensor = self.get_base_layer().weight
         return base if self.disable_adapters or self.merged else base + self.get_delta_weight(ADAPTER)
+
+
+@torch.no_grad()
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of an adapted model without its adapters, their updates merged into the weights. Copies."""
+    state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+    for name, module in model.named_modules():
+        if not isinstance(module, peft_layers.LoraLayer) or getattr(module, "merged", False):
+            continue
+        if isinstance(module, FastAttention):
+            state[f"{name}.base_layer.in_proj_weight"] += module.get_delta_weight(ADAPTER).cpu()
+        elif not name.endswith(".base_layer.out_proj"):  # whose B is zero
+            layer = copy.deepcopy(module)  # PEFT's own merging heeds DoRA
+            layer.merge(adapter_names=[ADAPTER])
+            state[f"{name}.base_layer.weight"] = layer.get_base_layer().weight.detach().cpu().clone()
+    own = {key: value for key, value in state.items() if ".lora_" not in key}
+    return {key.replace(".base_layer.", "."): value.contiguous() for key, value in own.items()}
 
 
 def _arguments(

@@ -136,6 +136,13 @@ class TowerLora(GradientMethod):
             saved |= {f"{name}.bias": layer.bias} if layer.bias is not None else {}
         return {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in saved.items()}
 
+    def model_state(self, classifier: Classifier) -> dict[str, Tensor]:
+        """With W + s B A in place of each adapted weight W."""
+        from clip_har.methods.lora_attention import merged_state
+
+        assert isinstance(classifier, Towers)
+        return merged_state(classifier.model)
+
     def state_key(self, key: str) -> str:
         own = re.sub(r"(\.lora_[AB])\.weight$", rf"\1.{ADAPTER}.weight", key.removeprefix(_PREFIX))
         return "model." + re.sub(r"(\.lora_magnitude_vector)$", rf"\1.{ADAPTER}.weight", own)

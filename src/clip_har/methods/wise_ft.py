@@ -60,6 +60,9 @@ class WiseFt(InterpolatedMethod):
     def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
         return self.origin().tensors(classifier)
 
+    def model_state(self, classifier: Classifier) -> dict[str, Tensor] | None:
+        return self.origin().model_state(classifier)
+
     def trainable_params(self, classifier: Classifier) -> int:
         del classifier  # its weights are no longer trained
         return _settings_of_source(self.settings).trainable_params
