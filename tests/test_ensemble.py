@@ -377,3 +377,10 @@ def test_what_cannot_be_a_member_is_refused_before_anything_is_trained(
     with pytest.raises(ConfigError, match=f"run of {name}, which cannot be a member"):
         commands.train(config(photos, tiny_model, tmp_path / "run", method="ensemble", members=("ridge", name)))
     assert not (tmp_path / "run" / "members").exists()
+
+
+def test_the_preset_combines_lp_ft_with_methods_on_the_frozen_encoder() -> None:
+    config = apply_preset(TrainConfig(data=Path("photos"), method="lp-ft-ensemble"))
+    assert (config.method, config.members) == ("ensemble", ("lp-ft", "gda", "ridge", "linear-probe"))
+    own = apply_preset(TrainConfig(data=Path("photos"), method="lp-ft-ensemble", members=("lp-ft", "gda")))
+    assert own.members == ("lp-ft", "gda")

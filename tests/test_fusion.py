@@ -123,6 +123,11 @@ def test_a_run_is_trained_reused_and_predicts_like_its_evaluation(
         assert answer.probability == pytest.approx(float(row["finetuned_confidence"]), abs=2e-5)
 
 
+def test_auto_tries_what_works_on_combined_features(names: list[str], photos: Path, tmp_path: Path) -> None:
+    run = commands.train(config(names, photos, tmp_path / "run", method="auto", budget="minutes"))
+    assert {member.method for member in run.settings.members} <= {"ridge", "gda", "proker", "linear-probe"}
+
+
 class Noting(Silent):
     """Remembers what it is told."""
 

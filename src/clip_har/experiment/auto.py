@@ -19,6 +19,7 @@ from clip_har.config import AutoBudget, TrainConfig
 from clip_har.evaluation import FloatArray
 from clip_har.experiment.members import MEMBERS_FOLDER, TrainMember, as_members, train_seconds
 from clip_har.experiment.setup import Experiment
+from clip_har.fusion import FusedBackbone
 from clip_har.methods import Source
 from clip_har.methods.cross_validation import fit_mixture
 from clip_har.methods.ensemble import SMALLEST, greedy_weights, pooled
@@ -80,7 +81,7 @@ def plan(config: TrainConfig, experiment: Experiment, progress: Progress) -> tup
         Step(name=name, config=dataclasses.replace(alone, method=name), seconds=images * each)
         for name, each in SOLVED.items()
     ]
-    if budget == "seconds":
+    if budget == "seconds" or isinstance(experiment.model.backbone, FusedBackbone):
         return tuple(solved)
     rate = _images_per_second(experiment)
     progress.note(f"The image encoder reads {rate:,.0f} images/s here")
