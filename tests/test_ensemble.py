@@ -22,6 +22,7 @@ from clip_har.config import (
     EvaluateConfig,
     OptimizerConfig,
     TrainConfig,
+    apply_preset,
 )
 from clip_har.errors import ConfigError, RunError, UserError
 from clip_har.experiment import auto, training
@@ -380,7 +381,9 @@ def test_what_cannot_be_a_member_is_refused_before_anything_is_trained(
 
 
 def test_the_preset_combines_lp_ft_with_methods_on_the_frozen_encoder() -> None:
-    config = apply_preset(TrainConfig(data=Path("photos"), method="lp-ft-ensemble"))
+    config = apply_preset(TrainConfig(data=DataConfig(data=Path("photos")), method="lp-ft-ensemble"))
     assert (config.method, config.members) == ("ensemble", ("lp-ft", "gda", "ridge", "linear-probe"))
-    own = apply_preset(TrainConfig(data=Path("photos"), method="lp-ft-ensemble", members=("lp-ft", "gda")))
+    own = apply_preset(
+        TrainConfig(data=DataConfig(data=Path("photos")), method="lp-ft-ensemble", members=("lp-ft", "gda"))
+    )
     assert own.members == ("lp-ft", "gda")
