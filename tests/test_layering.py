@@ -54,6 +54,7 @@ LAYERS = (
     "out_of_fold",
     "training_states",
     "checkpoint",
+    "tuned_models",
     "evaluation",
     "explain",
     "report",

@@ -6,6 +6,7 @@ Knows nothing of datasets, caches or methods. How a name becomes a model is for 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ class BackboneInfo:
     """What is added to the scaled similarities of a model trained with the sigmoid loss (SigLIP); else None."""
     projection: str = ""
     """Where the image encoder's projection is, see `projection.place_of_projection`; "" if it has none."""
+    chain: tuple[str, ...] = ()
+    """What a fine-tuned model came from: each training and at last the pretrained model. Empty for a pretrained one."""
     files_sha256: str = ""
     """`pretrained.fingerprint` of the files it was read from; "" for a model that its name identifies."""
 
@@ -153,7 +156,7 @@ def load_backbone(
     name = absolute(name)
     opened = open_pretrained(name, local_only=local_only, expected_files=expected_files)
     model = opened.model.float().eval().requires_grad_(False)
-    info = _describe(name, model, opened.files_sha256)
+    info = dataclasses.replace(_describe(name, model, opened.files_sha256), chain=opened.chain)
     resolved = resolve_precision(precision, chosen)
     model.to(chosen)
     visual = cast(nn.Module, model.visual).to(_DTYPES[resolved])

@@ -286,7 +286,8 @@ def other_files(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     own = {*_RECORDED, OUT_OF_FOLD_FILE, *_weights_files(), CARD_NAME, "adapter_config.json", "wandb_id.txt"}
-    own |= {"last", "answers", "members", "eval", "explain", "explain-images", "tried.json", "tensorboard", "wandb"}
+    own |= {"last", "answers", "members", "eval", "explain", "explain-images", "tuned_model"}
+    own |= {"tried.json", "tensorboard", "wandb"}
     return sorted(path.name for path in folder.iterdir() if path.name not in own and not path.name.startswith("."))
 
 

@@ -18,8 +18,9 @@ from clip_har.checkpoint import Run, load_run
 from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError
 from clip_har.images.lenient_batches import ImageInput, read_batches
-from clip_har.known_models import load_for_run, load_named
+from clip_har.known_models import load_for_run
 from clip_har.protocol import Protocol, new_features, require_same
+from clip_har.tuned_models import load_given, model_of
 
 if TYPE_CHECKING:
     from clip_har.evaluation.confidence import Calibration
@@ -135,6 +136,7 @@ class Predictor:
         precision: Precision = "auto",
     ) -> None:
         self.run = load_run(Path(run))
+        model = None if model is None else model_of(model)
         self.classes = self.run.classes
         self._backbone = load_run_backbone(self.run, model=model, device=device, precision=precision)
         self.notes = self._backbone.notes
@@ -315,7 +317,7 @@ def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Pr
     trained = run.card.backbone
     _ = run.preprocessing  # refused before anything slow if it cannot be used
     if model is not None:
-        backbone = load_named(model, device=device, precision=precision)
+        backbone = load_given(model, device=device, precision=precision)
     else:
         backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
     here = Protocol(

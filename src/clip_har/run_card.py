@@ -37,6 +37,7 @@ class ModelOfRun:
     parameters: int = 0
     logit_bias: float | None = None
     projection: str | None = None
+    chain: tuple[str, ...] = ()
     files_sha256: str = ""
     """See `backbone.BackboneInfo`; runs of early versions have none."""
 
@@ -130,9 +131,8 @@ class RunCard:
         given = {key: value for key, value in content.items() if value is not None}
         for key in ("classes", "held_out", "templates"):
             given[key] = tuple(given.get(key, ()))
-        given["backbone"] = ModelOfRun(
-            **{key: value for key, value in given["backbone"].items() if key in _MODEL_KINDS}
-        )
+        model = {key: value for key, value in given["backbone"].items() if key in _MODEL_KINDS}
+        given["backbone"] = ModelOfRun(**model | {"chain": tuple(model.get("chain", ()))})
         if "imported" in given:
             given["imported"] = Imported(**given["imported"])
         return cls(**given)
@@ -275,6 +275,7 @@ _MODEL_KINDS: dict[str, Callable[[Any], bool]] = {
     "embed_dim": _is_count,
     "parameters": _is_count,
     "logit_bias": lambda value: value is None or _is_number(value),
+    "chain": _is_texts,
     "projection": lambda value: value is None or _is_text(value),
     "files_sha256": _is_text,
 }

@@ -25,8 +25,8 @@ from clip_har.experiment.training import versions
 from clip_har.features import FeatureStore, FeatureTable
 from clip_har.files import cache_folder, write_atomically
 from clip_har.images.workers import worker_count
-from clip_har.known_models import load_named
 from clip_har.progress import SILENT, Progress
+from clip_har.tuned_models import load_given
 
 
 def audit_data(
@@ -158,7 +158,7 @@ def _model(settings: AuditSettings, limits: AuditLimits, progress: Progress) -> 
                 DEFAULT_MODEL, device=settings.device, precision=settings.precision, local_only=True
             )
         else:
-            backbone = load_named(settings.model, device=settings.device, precision=settings.precision)
+            backbone = load_given(settings.model, device=settings.device, precision=settings.precision)
     except ModelError as error:
         if settings.model is not None or error.what.startswith("--device"):
             remedy = f"{error.remedy.rstrip('.')}. Or audit without a model: --no-embeddings."

@@ -33,7 +33,6 @@ from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, feature_store, prepare, without_images
 from clip_har.experiment.training import card_content
 from clip_har.experiment.zero_shot_model import zero_shot_model
-from clip_har.known_models import load_named
 from clip_har.legacy_checkpoint import LegacyCheckpoint, read_legacy_checkpoint
 from clip_har.locking import exclusive
 from clip_har.methods import ClassifierContext, Method, create_method
@@ -41,6 +40,7 @@ from clip_har.pretrained import HISTORIC_NAMES
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.run_card import Imported, RunCard, write_card
+from clip_har.tuned_models import load_given
 
 
 def import_folder(file: Path) -> Path:
@@ -71,7 +71,7 @@ def import_checkpoint(
     given = _given(file, config, legacy, assumed_alpha, progress)
     validate(given)
     model = str(given.backbone.model)
-    reference = load_named(model, device="cpu", precision="float32")
+    reference = load_given(model, device="cpu", precision="float32")
     legacy.require_clip(reference.model.state_dict(), reference.info.name)
     if not legacy.clip:
         progress.warn(f"{file} has no CLIP weights: whether it was trained on {model} cannot be checked")

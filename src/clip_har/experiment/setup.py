@@ -32,12 +32,12 @@ from clip_har.experiment.zero_shot_model import ZeroShotModel, zero_shot_model
 from clip_har.features import Encoding, FeatureStore, FeatureTable, View
 from clip_har.files import cache_folder
 from clip_har.images.workers import worker_count
-from clip_har.known_models import load_named
 from clip_har.methods import LabelledImages, Source, Task
 from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.protocol import Protocol, hash_prompts, new_features
+from clip_har.tuned_models import load_given
 
 FEW_SHOT_VAL = 4
 
@@ -276,7 +276,7 @@ def _given_manifest(data: DataConfig, run: checkpoint.Run | None, needed: Sequen
 def _load_model(backbone: BackboneConfig, run: checkpoint.Run | None) -> Backbone:
     if run:
         return load_run_backbone(run, model=backbone.model, device=backbone.device, precision=backbone.precision)
-    return load_named(backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision)
+    return load_given(backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision)
 
 
 def _say_encoding(encoding: Encoding, progress: Progress) -> None:

@@ -219,6 +219,7 @@ def card_content(settings: Settings, experiment: Experiment, method: Method, cla
             logit_scale=model.logit_scale,
             logit_bias=model.logit_bias,
             projection=model.projection,
+            chain=model.chain,
             files_sha256=model.files_sha256,
         ),
         classes=experiment.dataset.classes,

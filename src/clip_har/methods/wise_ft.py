@@ -43,6 +43,10 @@ class WiseFt(InterpolatedMethod):
         source = _settings_of_source(config)
         return method_class(source.method, source.settings).reads(source.settings)
 
+    @classmethod
+    def works_inside(cls, config: TrainConfig | Settings) -> bool:
+        return isinstance(config, Settings) and super().works_inside(config)  # before, the run is not known
+
     @property
     def weights_file(self) -> str:  # type: ignore[override]
         return self.origin().weights_file

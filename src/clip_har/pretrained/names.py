@@ -8,6 +8,7 @@ from clip_har.errors import ModelError
 from clip_har.light_imports import import_open_clip
 from clip_har.pretrained import files as model_files
 from clip_har.pretrained.errors import nearest_models
+from clip_har.pretrained.tuned import is_tuned
 
 HISTORIC_NAMES = {
     "ViT-B/32": "ViT-B-32:openai",
@@ -78,7 +79,7 @@ def absolute(name: str) -> str:
 
 def _checked_local(name: str) -> str:
     folder = Path(name.partition(":")[2])
-    if name.startswith("local-dir:") and not (folder / model_files.CONFIG).is_file():
+    if name.startswith("local-dir:") and not (folder / model_files.CONFIG).is_file() and not is_tuned(folder):
         raise ModelError(
             f"{folder} contains no open_clip model (no open_clip_config.json)",
             remedy="Pass the folder that contains open_clip_config.json and the weights.",

@@ -6,6 +6,7 @@ The checks of a model's files are in `files` and `configs`; encoders and precisi
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from clip_har.pretrained import openai as openai_weights
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
 from clip_har.pretrained.names import HISTORIC_NAMES, absolute, parse
+from clip_har.pretrained.tuned import is_tuned, read_base, set_weights
 
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -39,6 +41,8 @@ class Opened:
     """What was assumed about the model; a line each."""
     files_sha256: str = ""
     """See `fingerprint`."""
+    chain: tuple[str, ...] = ()
+    """What a fine-tuned model came from, see `tuned.Base`."""
 
 
 def open_pretrained(name: str, *, local_only: bool = False, expected_files: str | None = None) -> Opened:
@@ -67,7 +71,9 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
                 return _open_repository(name, local_only, expected_files)
             files_sha256 = _fingerprint(name, architecture, pretrained)
             _compare(name, files_sha256, expected_files)
-            if architecture.startswith("local-dir:"):
+            if architecture.startswith("local-dir:") and is_tuned(Path(architecture.partition(":")[2])):
+                opened = _open_tuned(Path(architecture.partition(":")[2]), files_sha256)
+            elif architecture.startswith("local-dir:"):
                 opened = _open_folder(Path(architecture.partition(":")[2]), files_sha256)
             elif is_file:
                 opened = _open_file(name, architecture, Path(pretrained or ""), files_sha256)
@@ -142,6 +148,13 @@ def _create_model(architecture: str, pretrained: str | None, *, quick_gelu: bool
         pretrained_text=False,
     )
     return model
+
+
+def _open_tuned(folder: Path, files_sha256: str) -> Opened:
+    base = read_base(folder)
+    opened = open_pretrained(base.name, local_only=True, expected_files=base.files_sha256)
+    set_weights(opened.model, folder)
+    return dataclasses.replace(opened, files_sha256=files_sha256, chain=base.chain)
 
 
 def _open_folder(folder: Path, files_sha256: str) -> Opened:
