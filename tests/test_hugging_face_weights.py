@@ -1,4 +1,4 @@
-"""transformers folders against transformers' own models, tokenizers and image processors. Models are tiny and random."""
+"""transformers folders against transformers' own models, tokenizers and image processors. Models are tiny."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ from foreign_weights import (
     write_clip,
     write_siglip,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
 load = load_backbone
 
@@ -248,7 +250,15 @@ def code(folder: Path) -> None:
 
 
 def remove(*names: str) -> Callable[[Path], None]:
-    return lambda folder: [(folder / name).unlink() for name in names] and None
+    def spoil(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return spoil
+
+
+def truncated(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"x" * 99)
 
 
 def index(*parts: str) -> Callable[[Path], None]:
@@ -324,7 +334,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "processor": (processor(resample=0), "image processor .* not supported: resample 0"),
     "no normalisation": (processor(do_normalize=False), "step that is switched off"),
     "larger before the crop": (processor(size={"shortest_edge": 40}), r"size \{'shortest_edge': 40\} and crop"),
-    "damaged": (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99) and None, "cannot be read as weig"),
+    "damaged": (truncated, "cannot be read as weights"),
 }
 
 

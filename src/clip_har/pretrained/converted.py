@@ -53,9 +53,11 @@ def converted(origin: str, source_sha256: str, convert: Callable[[], Conversion]
     place = cache_folder(None) / "converted" / source_sha256
     with contextlib.suppress(DamagedError, OSError):
         return _read(place, source_sha256)
+    from safetensors import SafetensorError
+
     conversion = convert()
     check_shapes(origin, conversion.config["model_cfg"], conversion.tensors)
-    with contextlib.suppress(DamagedError, OSError):  # an unwritable or full cache
+    with contextlib.suppress(DamagedError, OSError, SafetensorError):  # an unwritable or full cache
         _write_cached(place, source_sha256, conversion)
         return _read(place, source_sha256)
     temporary = tempfile.TemporaryDirectory(prefix="clip-har-converted-")
@@ -98,7 +100,8 @@ def _write_cached(place: Path, source_sha256: str, conversion: Conversion) -> No
         temporary.mkdir()
         _write(temporary, source_sha256, conversion)
         shutil.rmtree(place, ignore_errors=True)
-        temporary.rename(place)  # fails if another process was first, whose result is then read
+        with contextlib.suppress(OSError):  # another process was first: its result is read
+            temporary.rename(place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
