@@ -61,8 +61,8 @@ def tokens_of(folder: Path) -> torch.Tensor:
     [
         ("quick_gelu", "quick_gelu", "QuickGELU"),
         ("gelu", "gelu", "GELU"),
-        ("gelu", "quick_gelu", "GELU"),
-        ("gelu_pytorch_tanh", "gelu", "GELU"),
+        ("gelu", "quick_gelu", "GELU, text encoder QuickGELU"),
+        ("gelu_pytorch_tanh", "gelu", "GELU (tanh), text encoder GELU"),
     ],
 )
 def test_a_clip_has_transformers_embeddings(image: str, text: str, activation: str, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_siglip_has_transformers_embeddings(tmp_path: Path, tower: None) -> None
     assert_embeddings(loaded, *transformers_embeddings(model, tokens), tokens)
     assert float(loaded.model.logit_bias) == -7.5  # type: ignore[arg-type]
     assert loaded.info.logit_scale == pytest.approx(float(torch.tensor(3.0).exp()))
-    assert loaded.info.activation == "GELU"
+    assert loaded.info.activation == "GELU (tanh)"
     assert loaded.model.context_length == CONTEXT
 
 
@@ -302,7 +302,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "remote processor": (processor(auto_map={"AutoImageProcessor": "a.B"}), "auto_map"),
     "code": (code, "contains Python code"),
-    "pickle": (pickled, "cannot be read as weights"),
+    "pickle": (pickled, r"contains a Python object \(exec\), which could run code"),
     "TorchScript": (scripted, "is a TorchScript archive"),
     "link out": (link_out, "link out of the model's folder"),
     "no weights": (remove("model.safetensors"), "contains no model.safetensors"),

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from clip_har.errors import ModelError
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")
-"""GELU, its approximation with tanh, and its approximation with a sigmoid. They differ by up to 0.02."""
+ACTIVATIONS = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "quick_gelu": "QuickGELU"}
+"""GELU, its approximation with tanh, and its approximation with a sigmoid -> how they are shown."""
 
 _LISTED = 3
 _MODULES = frozenset({"GELU", "GELUTanh", "QuickGELU"})
@@ -154,6 +154,12 @@ def shapes_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model = (CustomTextCLIP if custom else CLIP)(**arguments)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def shown_activations(image: str, text: str) -> str:
+    """How both encoders' activations are shown; the text encoder's if it differs."""
+    shown = ACTIVATIONS[image]
+    return shown if image == text else f"{shown}, text encoder {ACTIVATIONS[text]}"
 
 
 def set_activations(model: nn.Module, *, image: str, text: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,12 @@ def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
+    if forbidden := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+        return ModelError(
+            f"{path} cannot be read as weights: it contains a Python object ({forbidden[1][:80]}), "
+            "which could run code",
+            remedy="Save its state dict alone, best with safetensors.",
+        )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ModelError(f"{path} cannot be read as weights: {reason[:160]}", remedy="Download it again.")
 

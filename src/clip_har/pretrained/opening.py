@@ -24,7 +24,7 @@ from clip_har.pretrained import files as model_files
 from clip_har.pretrained import hugging_face, slip, tinyclip
 from clip_har.pretrained import openai as openai_weights
 from clip_har.pretrained.architectures import architecture_of
-from clip_har.pretrained.conversion import Conversion, set_activations
+from clip_har.pretrained.conversion import Conversion, set_activations, shown_activations
 from clip_har.pretrained.converted import converted
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
@@ -44,6 +44,8 @@ class Opened:
     """What was assumed about the model; a line each."""
     files_sha256: str = ""
     """See `fingerprint`."""
+    activation: str = ""
+    """Of both encoders, if that is known from the model's source; "" if the model is as open_clip built it."""
 
 
 def open_pretrained(name: str, *, local_only: bool = False, expected_files: str | None = None) -> Opened:
@@ -164,7 +166,8 @@ def _open_converted(origin: str, files_sha256: str, convert: Callable[[], Conver
     opened = _open_own_folder(found.folder, files_sha256)
     set_activations(opened.model, image=found.image_activation, text=found.text_activation)
     opened.tokenizer.keep = found.temporary
-    return dataclasses.replace(opened, notes=found.notes)
+    activation = shown_activations(found.image_activation, found.text_activation)
+    return dataclasses.replace(opened, notes=found.notes, activation=activation)
 
 
 def _open_own_folder(folder: Path, files_sha256: str) -> Opened:
@@ -292,7 +295,13 @@ def _open_unnamed(path: Path, files_sha256: str, *, local_only: bool) -> Opened:
     complete()
     with quiet(), no_code(), offline() if local_only else contextlib.nullcontext():
         architecture = architecture_of(path, openai_weights.read_weights(path))
-        opened = _open_file(f"{architecture}:{path}", architecture, path, files_sha256)
+        named = f"{architecture}:{path}"
+        try:
+            opened = _open_file(named, architecture, path, files_sha256)
+        except Exception as error:
+            if isinstance(error, ModelError) or is_exhausted(error):
+                raise
+            raise explained(named, architecture, error, local_only=local_only) from error
     note = f"{path.name} does not record its architecture: using {architecture}, the only one with these shapes"
     return dataclasses.replace(opened, notes=(note, *opened.notes))
 
