@@ -247,8 +247,9 @@ def test_without_the_markers_a_historic_name_means_quick_gelu_and_others_are_not
     plain = load_backbone(f"tiny-{kind}:{path}", device="cpu", precision="float32")
     assert "using GELU" in plain.notes[0]
     assert f"pass tiny/{kind}:FILE" in plain.notes[0]
-    with pytest.raises(ModelError, match="does not say which architecture"):
-        load_backbone(str(path))
+    alone = load_backbone(str(path), device="cpu", precision="float32")
+    assert f"using tiny-{kind}, the only one with these shapes" in alone.notes[0]
+    assert alone.notes[1:] == plain.notes
 
 
 def test_weights_of_another_architecture_are_refused(kind: str, tmp_path: Path) -> None:

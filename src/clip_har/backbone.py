@@ -41,7 +41,7 @@ class BackboneInfo:
     weights_hash: str
     """SHA-256 over all parameters and buffers in their stored precision, by name."""
     activation: str
-    """Activation of the towers: "QuickGELU", "GELU", or the image encoder's own."""
+    """Activation of the towers: "QuickGELU", "GELU", or the image encoder's own, and the text encoder's if known."""
     embed_dim: int
     """Width D of the shared embedding space."""
     parameters: int
@@ -143,7 +143,7 @@ def load_backbone(
 
     Args:
         name: an original name, an open_clip NAME or NAME:PRETRAINED, NAME:FILE, "hf-hub:REPO", "local-dir:FOLDER",
-            "demo", or the path of OpenAI's weights.
+            "demo", or the path of a folder or of a weight file whose architecture is found from its content.
         device: "auto", or anything torch.device takes.
         precision: arithmetic of the image encoder; "auto" asks the hardware.
         local_only: whether only files on this machine are read, and the network is never asked.
@@ -156,7 +156,8 @@ def load_backbone(
     name = absolute(name)
     opened = open_pretrained(name, local_only=local_only, expected_files=expected_files)
     model = opened.model.float().eval().requires_grad_(False)
-    info = dataclasses.replace(_describe(name, model, opened.files_sha256), chain=opened.chain)
+    described = _describe(name, model, opened.files_sha256, activation=opened.activation)
+    info = dataclasses.replace(described, chain=opened.chain)
     resolved = resolve_precision(precision, chosen)
     model.to(chosen)
     visual = cast(nn.Module, model.visual).to(_DTYPES[resolved])
@@ -208,7 +209,7 @@ def _cpu_multiplies_bfloat16() -> bool:
 # --- describing ------------------------------------------------------------------------------------------
 
 
-def _describe(name: str, model: nn.Module, files_sha256: str) -> BackboneInfo:
+def _describe(name: str, model: nn.Module, files_sha256: str, *, activation: str = "") -> BackboneInfo:
     visual = cast(nn.Module, model.visual)
     logit_scale = getattr(model, "logit_scale", None)
     logit_bias = getattr(model, "logit_bias", None)
@@ -218,7 +219,7 @@ def _describe(name: str, model: nn.Module, files_sha256: str) -> BackboneInfo:
     return BackboneInfo(
         name=name,
         weights_hash=_known_hash(model, files_sha256),
-        activation=_activation(visual),
+        activation=activation or _activation(visual),
         embed_dim=embed_dim,
         parameters=parameters,
         preprocessing=Preprocessing.from_open_clip(cast(Any, visual.preprocess_cfg)),

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -19,6 +20,7 @@ from typing import Any
 from clip_har.errors import ModelError
 from clip_har.integrity import file_sha256
 from clip_har.pretrained.configs import check_open_clip_config, check_text_config, read_json, without_paths
+from clip_har.pretrained.tuned import is_tuned
 
 CONFIG = "open_clip_config.json"
 TEXT_SUFFIXES = frozenset({".json", ".txt", ".model", ".vocab", ".spm", ".bpe"})
@@ -35,6 +37,10 @@ WEIGHTS = (
 )
 """Names of weight files in the order in which open_clip prefers them."""
 
+TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Weights of a transformers folder, in the order of preference; each may be in parts that NAME.index.json lists."""
+
+_PART = re.compile(r"\w[\w.-]*\.(safetensors|bin)")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth")
 _CODE_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"})
 
@@ -59,13 +65,18 @@ def text_files(folder: Path, *, from_hub: bool = False) -> list[Path]:
                     f"The model's folder contains Python code: {path}",
                     remedy="Remove it; clip-har runs no code that comes with a model.",
                 )
-            _check_link(path, folder)
+            check_link(path, folder)
             if name in files and path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
                 found.append(path.relative_to(folder))
     return sorted(found)
 
 
-def _check_link(path: Path, folder: Path) -> None:
+def check_link(path: Path, folder: Path) -> None:
+    """Refuse a link out of the model's folder; the hub's cache has links to its blobs.
+
+    Raises:
+        ModelError: the link leads elsewhere.
+    """
     if not path.is_symlink():
         return
     roots = [folder.resolve()]
@@ -84,10 +95,46 @@ def weight_file(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Every file that the weights are read from: open_clip's one, or those of transformers, which may be in parts.
+
+    Raises:
+        ModelError: the list of parts is not readable, or names something else than files of the folder.
+    """
+    if (folder / CONFIG).is_file() or is_tuned(folder):
+        found = weight_file(folder)
+        return [found] if found else []
+    for name in TRANSFORMERS_WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return [folder / part for part in weight_parts(index)]
+    return []
+
+
+def weight_parts(index: Path) -> list[str]:
+    """The files that an index of transformers lists.
+
+    Raises:
+        ModelError: not readable, or it names something else than weight files next to it.
+    """
+    content = read_json(index, str(index))
+    listed = content.get("weight_map") if isinstance(content, dict) else None
+    parts = set(listed.values()) if isinstance(listed, dict) and all(map(_is_part, listed.values())) else set()
+    if not parts:
+        raise ModelError(f"{index} lists no weight files of its folder", remedy="Download the model again.")
+    return sorted(parts)
+
+
+def _is_part(name: object) -> bool:
+    return isinstance(name, str) and _PART.fullmatch(name) is not None
+
+
 def hash_folder(folder: Path, *, from_hub: bool = False) -> str:
     """SHA-256 over the relative path and the content of every file that loading may read."""
-    weights = weight_file(folder)
-    files = [*text_files(folder, from_hub=from_hub), *([weights.relative_to(folder)] if weights else [])]
+    weights = [path.relative_to(folder) for path in weight_files(folder) if path.is_file()]
+    files = [*text_files(folder, from_hub=from_hub), *weights]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"{path.as_posix()}\0{file_sha256(folder / path)}\n".encode("utf-8", "surrogateescape"))
@@ -125,7 +172,7 @@ def staged(folder: Path, repository: Callable[[str], Path] | None = None) -> Ite
         (stage / CONFIG).write_text(json.dumps(config), encoding="utf-8")
         weights = weight_file(folder)
         if weights:
-            _check_link(weights, folder)
+            check_link(weights, folder)
             if is_torchscript(weights):
                 raise ModelError(
                     f"{weights} is a TorchScript archive, which contains code",

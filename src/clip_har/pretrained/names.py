@@ -23,6 +23,8 @@ HISTORIC_NAMES = {
 def parse(name: str) -> tuple[str, str | None]:
     """The architecture and the weights' tag or file; ("", file) for a weight file alone.
 
+    A folder alone means the same as local-dir:FOLDER, unless open_clip knows a model of that name.
+
     Raises:
         ModelError: the name is not known, or lacks its weights.
     """
@@ -34,6 +36,8 @@ def parse(name: str) -> tuple[str, str | None]:
         return _checked_local(name), None
     if Path(name).is_file():
         return "", name
+    if _is_folder(name):
+        return _checked_local(f"local-dir:{name}"), None
     architecture, _, pretrained = HISTORIC_NAMES.get(name, name).partition(":")
     architecture = architecture.replace("/", "-")
     known = open_clip.list_models()
@@ -74,14 +78,30 @@ def absolute(name: str) -> str:
         return f"local-dir:{Path(rest).resolve()}"
     if Path(name).is_file():
         return str(Path(name).resolve())
+    if _is_folder(name):
+        return f"local-dir:{Path(name).resolve()}"
     return f"{kind}:{Path(rest).resolve()}" if rest and kind != "hf-hub" and Path(rest).is_file() else name
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a name is a folder's path, and not one of a model, of which a folder may have the name by chance."""
+    if name == "demo" or not Path(name).is_dir():
+        return False
+    architecture = HISTORIC_NAMES.get(name, name).partition(":")[0].replace("/", "-")
+    return architecture not in import_open_clip().list_models()
 
 
 def _checked_local(name: str) -> str:
     folder = Path(name.partition(":")[2])
-    if name.startswith("local-dir:") and not (folder / model_files.CONFIG).is_file() and not is_tuned(folder):
+    known = is_tuned(folder) or is_open_clip(folder) or (folder / "config.json").is_file()
+    if name.startswith("local-dir:") and not known:
         raise ModelError(
-            f"{folder} contains no open_clip model (no open_clip_config.json)",
-            remedy="Pass the folder that contains open_clip_config.json and the weights.",
+            f"{folder} contains no open_clip model (no open_clip_config.json) or transformers model (no config.json)",
+            remedy="Pass the folder that contains the configuration and the weights.",
         )
     return name
+
+
+def is_open_clip(folder: Path) -> bool:
+    """Whether a folder is of open_clip's format; the other one that is read is that of transformers."""
+    return (folder / model_files.CONFIG).is_file()

@@ -5,7 +5,9 @@ A TorchScript archive, its state dict, or that state dict as safetensors; the ar
 
 from __future__ import annotations
 
+import argparse
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +79,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _load(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # the format before torch 1.6 cannot be mapped
-        return torch.load(path, map_location="cpu", weights_only=True)
+    """Checkpoints of training scripts contain their arguments too, in a class that only holds attributes."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # the format before torch 1.6 cannot be mapped
+            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_openai(path: Path) -> dict[str, Tensor] | None:
@@ -187,6 +191,12 @@ def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
+    if forbidden := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+        return ModelError(
+            f"{path} cannot be read as weights: it contains a Python object ({forbidden[1][:80]}), "
+            "which could run code",
+            remedy="Save its state dict alone, best with safetensors.",
+        )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ModelError(f"{path} cannot be read as weights: {reason[:160]}", remedy="Download it again.")
 

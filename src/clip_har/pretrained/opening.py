@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,14 @@ from clip_har.failures import is_exhausted
 from clip_har.integrity import file_sha256
 from clip_har.light_imports import complete, import_open_clip, is_incomplete, needs_all
 from clip_har.pretrained import files as model_files
+from clip_har.pretrained import hugging_face, slip, tinyclip
 from clip_har.pretrained import openai as openai_weights
+from clip_har.pretrained.architectures import architecture_of
+from clip_har.pretrained.conversion import Conversion, set_activations, shown_activations
+from clip_har.pretrained.converted import converted
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
-from clip_har.pretrained.names import HISTORIC_NAMES, absolute, parse
+from clip_har.pretrained.names import HISTORIC_NAMES, absolute, is_open_clip, parse
 from clip_har.pretrained.tuned import is_tuned, read_base, set_weights
 
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -43,6 +47,8 @@ class Opened:
     """See `fingerprint`."""
     chain: tuple[str, ...] = ()
     """What a fine-tuned model came from, see `tuned.Base`."""
+    activation: str = ""
+    """Of both encoders, if that is known from the model's source; "" if the model is as open_clip built it."""
 
 
 def open_pretrained(name: str, *, local_only: bool = False, expected_files: str | None = None) -> Opened:
@@ -71,15 +77,15 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
                 return _open_repository(name, local_only, expected_files)
             files_sha256 = _fingerprint(name, architecture, pretrained)
             _compare(name, files_sha256, expected_files)
-            if architecture.startswith("local-dir:") and is_tuned(Path(architecture.partition(":")[2])):
-                opened = _open_tuned(Path(architecture.partition(":")[2]), files_sha256)
-            elif architecture.startswith("local-dir:"):
-                opened = _open_folder(Path(architecture.partition(":")[2]), files_sha256)
-            elif is_file:
-                opened = _open_file(name, architecture, Path(pretrained or ""), files_sha256)
-            else:
-                opened = _open_tag(architecture, pretrained or "")
-            return opened
+            if architecture.startswith("local-dir:"):
+                return _open_folder(Path(architecture.partition(":")[2]), files_sha256)
+            if not is_file:
+                return _open_tag(architecture, pretrained or "")
+            path = Path(pretrained or "")
+            if architecture:
+                return _open_file(name, architecture, path, files_sha256)
+            opened = _open_file_alone(path, files_sha256)
+        return opened or _open_unnamed(path, files_sha256, local_only=local_only)
     except ModelError:
         raise
     except Exception as error:
@@ -150,6 +156,15 @@ def _create_model(architecture: str, pretrained: str | None, *, quick_gelu: bool
     return model
 
 
+def _open_folder(folder: Path, files_sha256: str, *, from_hub: bool = False) -> Opened:
+    """A folder of open_clip, of transformers (or a repository's snapshot), or of a fine-tuned model."""
+    if is_tuned(folder):
+        return _open_tuned(folder, files_sha256)
+    if is_open_clip(folder):
+        return _open_own_folder(folder, files_sha256)
+    return _open_converted(str(folder), files_sha256, lambda: hugging_face.convert(folder, from_hub=from_hub))
+
+
 def _open_tuned(folder: Path, files_sha256: str) -> Opened:
     base = read_base(folder)
     opened = open_pretrained(base.name, local_only=True, expected_files=base.files_sha256)
@@ -157,7 +172,17 @@ def _open_tuned(folder: Path, files_sha256: str) -> Opened:
     return dataclasses.replace(opened, files_sha256=files_sha256, chain=base.chain)
 
 
-def _open_folder(folder: Path, files_sha256: str) -> Opened:
+def _open_converted(origin: str, files_sha256: str, convert: Callable[[], Conversion]) -> Opened:
+    """A model of another format, from its conversion to open_clip's."""
+    found = converted(origin, files_sha256, convert)
+    opened = _open_own_folder(found.folder, files_sha256)
+    set_activations(opened.model, image=found.image_activation, text=found.text_activation)
+    opened.tokenizer.keep = found.temporary
+    activation = shown_activations(found.image_activation, found.text_activation)
+    return dataclasses.replace(opened, notes=found.notes, activation=activation)
+
+
+def _open_own_folder(folder: Path, files_sha256: str) -> Opened:
     """A folder's model; its tokenizer may need transformers, which is slow to import, so it waits for a sentence."""
     with model_files.staged(folder) as stage:
         model = _create_model(f"local-dir:{stage}", None)
@@ -168,6 +193,8 @@ class FolderTokenizer:
     """The tokenizer of a local-dir: model, opened and checked when it is first called."""
 
     def __init__(self, folder: Path) -> None:
+        self.keep: Any = None
+        """What the folder lasts as long as, if it is temporary."""
         self._folder = folder
         self._tokenizer: Any = None
 
@@ -197,6 +224,13 @@ def _open_repository(name: str, local_only: bool, expected_files: str | None) ->
     """A repository of the hub: its configurations first, checked, and only then its weights."""
     own = name.partition(":")[2]
     folder = _snapshot(own, local_only=local_only)
+    if not is_open_clip(folder) and (folder / "config.json").is_file():
+        if expected_files is None:
+            hugging_face.check(folder, from_hub=True)
+        _download_weights(own, folder, _transformers_weights(folder), local_only=local_only)
+        files_sha256 = model_files.hash_folder(folder, from_hub=True)
+        _compare(name, files_sha256, expected_files)
+        return _open_folder(folder, files_sha256, from_hub=True)
 
     @functools.cache
     def repository(other: str) -> Path:
@@ -212,7 +246,7 @@ def _open_repository(name: str, local_only: bool, expected_files: str | None) ->
     if expected_files is None:
         with model_files.staged(folder, repository):
             pass
-    _download_weights(own, folder, local_only=local_only)
+    _download_weights(own, folder, [(file,) for file in _HUB_WEIGHTS], local_only=local_only)
     files_sha256 = model_files.hash_folder(folder, from_hub=True)
     _compare(name, files_sha256, expected_files)
     with model_files.staged(folder, repository) as stage:
@@ -228,33 +262,66 @@ def _snapshot(repository: str, *, local_only: bool) -> Path:
     return Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=local_only))
 
 
-def _download_weights(repository: str, folder: Path, *, local_only: bool) -> None:
+def _transformers_weights(folder: Path) -> list[tuple[str, ...]]:
+    """The alternatives of weight files that a transformers repository may have, each one file or its parts."""
+    alternatives: list[tuple[str, ...]] = []
+    for file in model_files.TRANSFORMERS_WEIGHTS:
+        index = folder / f"{file}.index.json"
+        alternatives.append(tuple(model_files.weight_parts(index)) if index.is_file() else (file,))
+    return alternatives
+
+
+def _download_weights(
+    repository: str, folder: Path, alternatives: Sequence[tuple[str, ...]], *, local_only: bool
+) -> None:
+    """Download the first alternative that the repository has."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    for file in _HUB_WEIGHTS:
+    for files in alternatives:
         try:
-            hf_hub_download(repository, file, revision=folder.name, local_files_only=local_only)
+            for file in files:
+                hf_hub_download(repository, file, revision=folder.name, local_files_only=local_only)
             return
         except EntryNotFoundError:  # also what an offline cache without the file raises
-            if file == _HUB_WEIGHTS[-1]:
+            if files == alternatives[-1]:
                 raise
+
+
+def _open_file_alone(path: Path, files_sha256: str) -> Opened | None:
+    """A weight file whose tensors tell its architecture; None for one that is of open_clip's architectures."""
+    weights = openai_weights.read_openai(path)
+    if weights is not None:
+        context_length = openai_weights.read_layout(path, weights).context_length
+        tokenizer = import_open_clip().SimpleTokenizer(context_length=context_length)
+        return Opened(model=openai_weights.build(path, weights), tokenizer=tokenizer, files_sha256=files_sha256)
+    found = openai_weights.read_weights(path)
+    for kind in (slip, tinyclip):
+        if kind.recognises(found):
+            return _open_converted(str(path), files_sha256, functools.partial(kind.convert, path, found))
+    return None
+
+
+def _open_unnamed(path: Path, files_sha256: str, *, local_only: bool) -> Opened:
+    """A weight file of one of open_clip's architectures, found by the shapes of its tensors."""
+    complete()
+    with quiet(), no_code(), offline() if local_only else contextlib.nullcontext():
+        architecture = architecture_of(path, openai_weights.read_weights(path))
+        named = f"{architecture}:{path}"
+        try:
+            opened = _open_file(named, architecture, path, files_sha256)
+        except Exception as error:
+            if isinstance(error, ModelError) or is_exhausted(error):
+                raise
+            raise explained(named, architecture, error, local_only=local_only) from error
+    note = f"{path.name} does not record its architecture: using {architecture}, the only one with these shapes"
+    return dataclasses.replace(opened, notes=(note, *opened.notes))
 
 
 def _open_file(name: str, architecture: str, path: Path, files_sha256: str) -> Opened:
     open_clip = import_open_clip()
 
     weights = openai_weights.read_openai(path)
-    if not architecture and weights is None:
-        raise ModelError(
-            f"{path} does not say which architecture its weights are for",
-            remedy=f"Specify it too, for example --model ViT-B-32:{path}.",
-        )
-    if not architecture:
-        assert weights is not None
-        context_length = openai_weights.read_layout(path, weights).context_length
-        model, tokenizer = openai_weights.build(path, weights), open_clip.SimpleTokenizer(context_length=context_length)
-        return Opened(model=model, tokenizer=tokenizer, files_sha256=files_sha256)
     config = open_clip.get_model_config(architecture)
     if weights is not None:
         openai_weights.check_layout(path, weights, architecture, config)
