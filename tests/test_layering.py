@@ -36,6 +36,8 @@ LAYERS = (
     "light_imports",
     "pretrained",
     "backbone",
+    "encoder_speed",
+    "model_listing",
     "known_models",
     "text_tower",
     "feature_shards",
