@@ -1,6 +1,6 @@
 """Peak memory of a training against what `clip-har models` states for it, each in a process of its own.
 
-    python benchmarks/training_memory.py [--models demo,ViT-B-32,RN50] [--methods linear-probe,lora-attention,full] [--batch 16]
+    python benchmarks/training_memory.py [--models demo,ViT-B-32,RN50] [--methods lora-attention,full] [--batch 16]
 
 Random weights and noise images are used, so nothing is downloaded. Stated and measured are what the training adds to a
 process that has imported everything.
@@ -26,7 +26,7 @@ from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, OptimizerConfig, TrainConfig
 from clip_har.memory import PeakMemory
 from clip_har.pretrained.architectures import known_architecture
-from clip_har.pretrained.training_memory import training_bytes
+from clip_har.pretrained.training_memory import training_memory
 
 CLASSES = 5
 FAMILY = {"linear-probe": "cached", "lora-attention": "lora", "full": "full"}
@@ -91,10 +91,12 @@ def main() -> None:
             for method in given.methods.split(","):
                 folder = Path(place) / method
                 command = [sys.executable, __file__, f"--batch={given.batch}", f"--one={name}|{method}|{folder}"]
-                printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
                 measured, known = int(printed.split()[-1]), known_architecture(architecture)
                 assert known is not None
-                stated = training_bytes(known, batch_size=given.batch, classes=CLASSES)[FAMILY[method]]
+                stated = getattr(
+                    training_memory(known, batch_size=given.batch, classes=CLASSES, on_cpu=True), FAMILY[method]
+                )
                 print(
                     f"{architecture:10} {method:15} batch {given.batch}: measured {measured / 2**20:7.0f} MiB, "
                     f"stated {stated / 2**20:7.0f} MiB, ratio {stated / measured:.2f}",

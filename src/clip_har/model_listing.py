@@ -29,7 +29,8 @@ class ListedModel:
     """A pretrained model, and what it takes here."""
 
     facts: ModelFacts
-    memory: TrainingMemory
+    gpu_memory: TrainingMemory
+    cpu_memory: TrainingMemory
     weights: Path | None
     """Where its weights are on this machine; None if they would be downloaded."""
     images_per_second: float | None = None
@@ -50,7 +51,8 @@ class ModelListing:
         """All of it as plain values."""
         about = {
             "gflops": "billion multiply-adds of the image encoder for one image",
-            "training_memory_bytes": "float32, added to an idle process; cached does not depend on the batch size",
+            "gpu_memory_bytes": "to train in float32; cached does not depend on the batch size",
+            "cpu_memory_bytes": "the same on a CPU, added to an idle process",
             "images_per_second": "image encoder only, without reading and decoding files",
             "batch_size": self.batch_size,
             "classes": CLASSES,
@@ -62,7 +64,8 @@ class ModelListing:
 def _to_json(model: ListedModel) -> dict[str, Any]:
     return {
         **dataclasses.asdict(model.facts),
-        "training_memory_bytes": dataclasses.asdict(model.memory),
+        "gpu_memory_bytes": dataclasses.asdict(model.gpu_memory),
+        "cpu_memory_bytes": dataclasses.asdict(model.cpu_memory),
         "on_disk": model.weights is not None,
         "weights": None if model.weights is None else str(model.weights),
         "images_per_second": model.images_per_second,
@@ -109,9 +112,8 @@ def _names(config: ModelsConfig) -> Iterator[str]:
 def _listed(name: str, batch_size: int) -> ListedModel:
     facts, architecture = require_facts(name), architecture_of(name)
     assert architecture is not None
-    return ListedModel(
-        facts=facts, memory=training_memory(architecture, batch_size=batch_size), weights=weights_on_disk(name)
-    )
+    gpu, cpu = (training_memory(architecture, batch_size=batch_size, on_cpu=on_cpu) for on_cpu in (False, True))
+    return ListedModel(facts=facts, gpu_memory=gpu, cpu_memory=cpu, weights=weights_on_disk(name))
 
 
 def _can_be_probed(model: ListedModel) -> bool:

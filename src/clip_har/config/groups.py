@@ -65,9 +65,10 @@ class BackboneConfig:
     """The pretrained model and how it runs."""
 
     model: str | None = None
-    """Backbone: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101 (OpenAI's weights), an open_clip name as NAME:PRETRAINED,
-    hf-hub:REPO, local-dir:FOLDER, a weight file (NAME:FILE, or OpenAI's .pt alone), or demo. Default: the model of the
-    run or checkpoint, otherwise ViT-B/32."""
+    """Backbone: ViT-B/32, ViT-B/16, ViT-L/14, RN50 and other names of OpenAI's weights; a short name such as siglip2 or
+    pe-core (clip-har models lists them); an open_clip name as NAME:PRETRAINED; hf-hub:REPO, local-dir:FOLDER, a weight
+    file (NAME:FILE, or OpenAI's .pt alone), or demo. Default: the model of the run or checkpoint, otherwise
+    ViT-B/32."""
     templates: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
     """Prompt templates with {} for the class, or text files with one template per line. Default: seven templates for
     actions; with --phrasings, six for class descriptions."""

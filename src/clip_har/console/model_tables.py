@@ -1,4 +1,4 @@
-"""The tables of `clip-har models`: size and cost of each model, then where its weights come from."""
+"""The tables of `clip-har models`: size and cost of each model, its speed here, and where its weights come from."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ from clip_har.pretrained.training_memory import CLASSES
 
 
 def model_tables(listing: ModelListing) -> Iterator[Table]:
-    """Both tables; each fits 80 columns."""
-    probed = listing.probed != ""
-    costs = _table("Size and cost")
+    """The tables; each fits 80 columns."""
+    costs = _table("Size, and memory for training in GiB")
     costs.add_column("model", overflow="fold")
-    columns = ("image M", "text M", "width", "pixels", "GFLOPs", "cached", "LoRA", "full")
-    for name in (*columns, *(("images/s",) if probed else ())):
+    for name in ("image M", "text M", "width", "side", "GFLOPs", *(f"{name}\nGPU" for name in ("LoRA", "full"))):
+        costs.add_column(name, justify="right", no_wrap=True)
+    for name in (f"{name}\nCPU" for name in ("cached", "LoRA", "full")):
         costs.add_column(name, justify="right", no_wrap=True)
     for model in listing.models:
-        costs.add_row(Text(model.facts.name), *_costs(model), *([_rate(model)] if probed else []))
+        costs.add_row(Text(model.facts.name), *_costs(model))
     yield costs
+    measured = [model for model in listing.models if model.images_per_second is not None]
+    if measured:
+        speeds = _table(f"Speed on this machine ({listing.probed})")
+        speeds.add_column("model", overflow="fold")
+        speeds.add_column("images/s", justify="right")
+        for model in measured:
+            speeds.add_row(Text(model.facts.name), f"{model.images_per_second:,.3g}")
+        yield speeds
     origins = _table("Origin")
     for name in ("model", "open_clip", "pretraining data", "licence", "on disk"):
         origins.add_column(name, overflow="fold", no_wrap=name == "on disk")
@@ -37,22 +45,22 @@ def model_tables(listing: ModelListing) -> Iterator[Table]:
 
 def model_notes(listing: ModelListing) -> Iterator[str]:
     """What the columns mean."""
-    yield "image M, text M: millions of parameters. width: of the embedding. pixels: side of the image."
+    yield "image M, text M: millions of parameters. width: of the embedding. side: of the image in pixels."
     yield "GFLOPs: billion multiply-adds of the image encoder per image, as papers count them."
     yield (
-        "cached, LoRA, full: GiB that training adds in float32, for methods on cached features, LoRA in the "
-        f"encoders, and full fine-tuning; batches of {listing.batch_size} images, {CLASSES} classes."
+        "cached, LoRA, full: memory to train in float32 with methods on cached features, LoRA in the encoders, and "
+        f"full fine-tuning; {listing.batch_size} images per batch, {CLASSES} classes."
     )
     if listing.probed:
-        yield f"images/s: image encoder only, without decoding; {listing.probed}."
+        yield "images/s: the image encoder alone, without reading and decoding files. No speed: no weights on disk."
     yield "Licences are those of the model cards when this version was released. docs/models.md helps to choose."
 
 
 def _costs(model: ListedModel) -> list[str]:
-    facts, memory = model.facts, model.memory
+    facts, gpu, cpu = model.facts, model.gpu_memory, model.cpu_memory
     sizes = [_millions(facts.image_parameters), _millions(facts.text_parameters)]
     sizes += [str(facts.embed_dim), str(facts.image_size), _short(facts.gflops)]
-    return [*sizes, *(_short(count / 2**30) for count in (memory.cached, memory.lora, memory.full))]
+    return [*sizes, *(_short(count / 2**30) for count in (gpu.lora, gpu.full, cpu.cached, cpu.lora, cpu.full))]
 
 
 def _millions(count: int) -> str:
@@ -62,10 +70,6 @@ def _millions(count: int) -> str:
 def _short(value: float) -> str:
     """0.05 -> "0.05", 4.41 -> "4.4", 175.3 -> "175"."""
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def _rate(model: ListedModel) -> str:
-    return "-" if model.images_per_second is None else f"{model.images_per_second:.3g}"
 
 
 def _licence(model: ListedModel) -> Text:

@@ -37,6 +37,8 @@ class Architecture:
     """What the text encoder stores for one token of its context, when all weights are trained."""
     context: int
     """Tokens that the text encoder reads."""
+    decoder_parameters: int = 0
+    """Parameters that embed neither images nor sentences: CoCa's caption decoder."""
 
 
 def known_architecture(name: str) -> Architecture | None:

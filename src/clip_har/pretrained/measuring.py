@@ -99,6 +99,7 @@ def measure(model: nn.Module) -> Architecture:
         frozen_activation_bytes=frozen,
         token_activation_bytes=sentence // context,
         context=context,
+        decoder_parameters=caption_decoder,
     )
 
 

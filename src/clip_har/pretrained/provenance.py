@@ -38,7 +38,7 @@ _RULES: tuple[tuple[str, str, str, tuple[str, bool | None]], ...] = (
     (r".*CLIPA.*", r"laion2b", "LAION-2B", _APACHE),
     (r"ViTamin-.*", r"datacomp1b", "DataComp-1B", (SEE_CARD, None)),
     (r"MobileCLIP2-.*", r"dfndr2b", "DFNDR-2B", _APPLE_RESEARCH),
-    (r"MobileCLIP-.*", r"datacompdr.*", "DataCompDR-1B", _APPLE),
+    (r"MobileCLIP-.*", r"datacompdr.*", "DataCompDR-1B", _APPLE_RESEARCH),
     (r".*", r"dfn2b.*", "DFN-2B", _APPLE),
     (r".*", r"dfn5b", "DFN-5B", _APPLE),
     (r".*", r"metaclip_400m", "MetaCLIP, 400 M pairs", _NON_COMMERCIAL),

@@ -1,13 +1,15 @@
 """What training takes in memory, by a formula over an architecture's size. benchmarks/training_memory.py checks it.
 
-    cached    W + F               embeddings are computed once, then a small classifier is trained
-    LoRA      W + F + b A'        the encoders' weights are frozen, gradients pass through them
-    full      W + F + 2 W + max(W, b A)
+                GPU, or a CPU while it trains   CPU, if more
+    cached      W                               3 W     embeddings are computed once, then a small classifier is trained
+    LoRA        2 W + b A'                      4 W     the encoders' weights are frozen, gradients pass through them
+    full        4 W + max(W, b A)               14 W    all weights of both encoders are trained
 
-W: the weights. F: the frozen copy of the model that embeds the prompts and the zero-shot baseline, which a method that
-trains the encoders needs next to its own. 2 W: AdamW's two moments. b: the batch size. A: the activations that one
-image leaves for the backward pass; A': those with frozen weights. Gradients replace the activations during the backward
-pass, so the larger of both counts. To b A, the class sentences that a step encodes are added. All in float32.
+W: the weights; a method that trains the encoders holds a second, frozen copy for the prompts and the baseline. AdamW
+has two moments for each weight. b: the batch size. A: the activations that one image leaves for the backward pass; A':
+those with frozen weights. The class sentences that a step encodes are added to both. Gradients replace the activations
+during the backward pass, so the larger counts. On a CPU, reading a model takes its file and a copy on top of the model,
+and a state that is saved for --resume is weights and moments, copied three times (9 W) on top of 5 W. All in float32.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ from clip_har.pretrained.architectures import Architecture
 
 FLOAT_BYTES = 4
 CLASSES = 15
+SAVING_WEIGHTS = 14
+"""Multiple of the weights that is in memory while a training state of full fine-tuning is saved."""
 SENTENCE_TOKENS = 16
 """Tokens of a class sentence; its padding is not encoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """Bytes that a training adds to an idle process, for each family of methods."""
+    """Bytes that a training adds to an idle process, or takes of a GPU, for each family of methods."""
 
     cached: int
     """Methods on cached features, such as linear-probe, gda, ridge, lora and the adapters."""
@@ -34,20 +38,23 @@ class TrainingMemory:
     """Full fine-tuning of both encoders: full, two-tier."""
 
 
-def training_memory(architecture: Architecture, *, batch_size: int, classes: int = CLASSES) -> TrainingMemory:
+def training_memory(
+    architecture: Architecture, *, batch_size: int, classes: int = CLASSES, on_cpu: bool
+) -> TrainingMemory:
     """What the default settings of the methods take, in float32.
 
     Args:
         architecture: sizes of the model.
         batch_size: images per forward pass in training.
         classes: class sentences per step.
+        on_cpu: whether the models are in the process's memory, with what reading and saving them takes there.
     """
-    weights = FLOAT_BYTES * (architecture.image_parameters + architecture.text_parameters)
+    parameters = architecture.image_parameters + architecture.text_parameters + architecture.decoder_parameters
+    weights = FLOAT_BYTES * parameters
     sentences = classes * min(SENTENCE_TOKENS, architecture.context) * architecture.token_activation_bytes
     trained = batch_size * architecture.image_activation_bytes + sentences
     frozen = batch_size * architecture.frozen_activation_bytes + sentences
-    return TrainingMemory(
-        cached=weights,
-        lora=2 * weights + frozen,
-        full=2 * weights + 2 * weights + max(weights, trained),
-    )
+    cached, lora, full = weights, 2 * weights + frozen, 4 * weights + max(weights, trained)
+    if on_cpu:
+        cached, lora, full = max(cached, 3 * weights), max(lora, 4 * weights), max(full, SAVING_WEIGHTS * weights)
+    return TrainingMemory(cached=cached, lora=lora, full=full)
