@@ -1,4 +1,4 @@
-"""The tables of `clip-har models`: size and cost of each model, its speed here, and where its weights come from."""
+"""The tables of `clip-har models`: size, training memory, speed here, and where the weights come from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ from clip_har.pretrained.training_memory import CLASSES
 
 def model_tables(listing: ModelListing) -> Iterator[Table]:
     """The tables; each fits 80 columns."""
-    costs = _table("Size, and memory for training in GiB")
-    costs.add_column("model", overflow="fold")
-    for name in ("image M", "text M", "width", "side", "GFLOPs", *(f"{name}\nGPU" for name in ("LoRA", "full"))):
-        costs.add_column(name, justify="right", no_wrap=True)
-    for name in (f"{name}\nCPU" for name in ("cached", "LoRA", "full")):
-        costs.add_column(name, justify="right", no_wrap=True)
+    sizes = _table("Size")
+    sizes.add_column("model", overflow="fold")
+    for name in ("image M", "text M", "width", "pixels", "GFLOPs"):
+        sizes.add_column(name, justify="right", no_wrap=True)
     for model in listing.models:
-        costs.add_row(Text(model.facts.name), *_costs(model))
-    yield costs
+        sizes.add_row(Text(model.facts.name), *_sizes(model))
+    yield sizes
+    memory = _table(f"Memory for training in GiB, {listing.batch_size} images per batch")
+    memory.add_column("model", overflow="fold")
+    for name in ("GPU: LoRA", "full", "CPU: cached", "LoRA", "full"):
+        memory.add_column(name, justify="right", no_wrap=True)
+    for model in listing.models:
+        memory.add_row(Text(model.facts.name), *_memory(model))
+    yield memory
     measured = [model for model in listing.models if model.images_per_second is not None]
     if measured:
         speeds = _table(f"Speed on this machine ({listing.probed})")
@@ -45,22 +50,26 @@ def model_tables(listing: ModelListing) -> Iterator[Table]:
 
 def model_notes(listing: ModelListing) -> Iterator[str]:
     """What the columns mean."""
-    yield "image M, text M: millions of parameters. width: of the embedding. side: of the image in pixels."
+    yield "image M, text M: millions of parameters. width: of the embedding. pixels: side of the image."
     yield "GFLOPs: billion multiply-adds of the image encoder per image, as papers count them."
     yield (
         "cached, LoRA, full: memory to train in float32 with methods on cached features, LoRA in the encoders, and "
-        f"full fine-tuning; {listing.batch_size} images per batch, {CLASSES} classes."
+        f"full fine-tuning; {CLASSES} classes."
     )
     if listing.probed:
         yield "images/s: the image encoder alone, without reading and decoding files. No speed: no weights on disk."
     yield "Licences are those of the model cards when this version was released. docs/models.md helps to choose."
 
 
-def _costs(model: ListedModel) -> list[str]:
-    facts, gpu, cpu = model.facts, model.gpu_memory, model.cpu_memory
-    sizes = [_millions(facts.image_parameters), _millions(facts.text_parameters)]
-    sizes += [str(facts.embed_dim), str(facts.image_size), _short(facts.gflops)]
-    return [*sizes, *(_short(count / 2**30) for count in (gpu.lora, gpu.full, cpu.cached, cpu.lora, cpu.full))]
+def _sizes(model: ListedModel) -> list[str]:
+    facts = model.facts
+    parameters = [_millions(facts.image_parameters), _millions(facts.text_parameters)]
+    return [*parameters, str(facts.embed_dim), str(facts.image_size), _short(facts.gflops)]
+
+
+def _memory(model: ListedModel) -> list[str]:
+    gpu, cpu = model.gpu_memory, model.cpu_memory
+    return [_short(count / 2**30) for count in (gpu.lora, gpu.full, cpu.cached, cpu.lora, cpu.full)]
 
 
 def _millions(count: int) -> str:
