@@ -93,6 +93,7 @@ def main() -> None:
                 command = [sys.executable, __file__, f"--batch={given.batch}", f"--one={name}|{method}|{folder}"]
                 printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
                 measured, known = int(printed.split()[-1]), known_architecture(architecture)
+                known = known or known_architecture(f"{architecture}-quickgelu")
                 assert known is not None
                 stated = getattr(
                     training_memory(known, batch_size=given.batch, classes=CLASSES, on_cpu=True), FAMILY[method]

@@ -664,7 +664,7 @@ def test_every_command_takes_its_settings_from_a_file_or_from_flags(
     assert from_file != parsed(*(["--plan=x"] if command == "data clean" else NEEDED.get(command, ["--out=other"])))
 
 
-NEEDED = {"predict": [], "data audit": [], "data verify": ["--manifest=x"]} | {
+NEEDED = {"predict": [], "models": [], "data audit": [], "data verify": ["--manifest=x"]} | {
     name: ["--data=other"] for name in ("train", "evaluate", "compare", "prompts")
 }
 

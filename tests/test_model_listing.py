@@ -184,7 +184,7 @@ def test_the_rate_counts_the_images_that_were_encoded(tiny_model: str, monkeypat
         return encode(images_BCHW)
 
     monkeypatch.setattr(backbone, "encode_images", slow)
-    monkeypatch.setattr(encoder_speed.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("clip_har.encoder_speed.time.perf_counter", lambda: clock[0])
     assert encoder_speed.images_per_second(backbone) == pytest.approx(40)
     assert sizes == [2, 16, 16]
     sizes.clear()

@@ -7,9 +7,10 @@
 
 W: the weights; a method that trains the encoders holds a second, frozen copy for the prompts and the baseline. AdamW
 has two moments for each weight. b: the batch size. A: the activations that one image leaves for the backward pass; A':
-those with frozen weights; both times 1.4 (ACTIVATION_OVERHEAD). The class sentences that a step encodes are added to both. Gradients replace the activations
-during the backward pass, so the larger counts. On a CPU, reading a model takes its file and a copy on top of the model,
-and a state that is saved for --resume is weights and moments, copied three times (9 W) on top of 5 W. All in float32.
+those with frozen weights; both times 1.4 (ACTIVATION_OVERHEAD), the class sentences of a step included. Gradients
+replace the activations during the backward pass, so the larger counts. On a CPU, reading a model takes its file and a
+copy on top of the model, and a state that is saved for --resume is weights and moments, copied three times (9 W) on top
+of 5 W. All in float32.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FLOAT_BYTES = 4
 CLASSES = 15
 ACTIVATION_OVERHEAD = 1.4
 """What a pass takes, as a multiple of what autograd keeps of it: gradients of activations, and gaps between freed
-blocks. Measured on the demo model in batches of 256, where activations are nearly all (1.42 for full, 1.37 for LoRA)."""
+blocks. Measured on the demo model in batches of 256, where activations are nearly all: 1.42 for full, 1.37 for LoRA."""
 SAVING_WEIGHTS = 14
 """Multiple of the weights that is in memory while a training state of full fine-tuning is saved."""
 SENTENCE_TOKENS = 16
