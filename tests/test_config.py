@@ -611,6 +611,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "evaluate": {"data": "photos", "severities": [1, 2]},
     "compare": {"data": "photos", "seeds": [3, 4]},
     "prompts": {"data": "photos", "out": "p"},
+    "models": {"model": ["siglip", "ViT-B/32"], "batch_size": 8, "probe": True},
     "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},
     "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32"},
     "import": {"data": "photos", "split_seed": 3, "classes": ["a", "b"], "alpha": 2.0, "model": "demo"},
@@ -663,7 +664,7 @@ def test_every_command_takes_its_settings_from_a_file_or_from_flags(
     assert from_file != parsed(*(["--plan=x"] if command == "data clean" else NEEDED.get(command, ["--out=other"])))
 
 
-NEEDED = {"predict": [], "data audit": [], "data verify": ["--manifest=x"]} | {
+NEEDED = {"predict": [], "models": [], "data audit": [], "data verify": ["--manifest=x"]} | {
     name: ["--data=other"] for name in ("train", "evaluate", "compare", "prompts")
 }
 

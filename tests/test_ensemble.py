@@ -253,7 +253,7 @@ def test_damaged_answers_of_cross_validation_are_refused(
 def test_auto_tries_what_fits_and_says_so(
     photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "_images_per_second", lambda _experiment: 0.01)  # a very slow machine
+    monkeypatch.setattr(auto, "images_per_second", lambda _backbone: 0.01)  # a very slow machine
     monkeypatch.setattr(auto, "SETTLED", -1.0)
     heard = Heard()
     given = config(photos, tiny_model, tmp_path / "run", method="auto", budget="minutes")

@@ -38,6 +38,8 @@ LAYERS = (
     "projection",
     "backbone",
     "fusion",
+    "encoder_speed",
+    "model_listing",
     "known_models",
     "text_tower",
     "feature_shards",

@@ -31,6 +31,7 @@ from clip_har.config import (
     EvaluateConfig,
     ExplainConfig,
     ImportConfig,
+    ModelsConfig,
     PredictConfig,
     PromptsConfig,
     QuickstartConfig,
@@ -163,6 +164,30 @@ def prompts(config: Annotated[PromptsConfig, Parameter(name="*")], *, config_fil
     output = Output()
     output.prompts(trial)
     output.files(("Tables", out / "prompts.csv"), ("Sentences", out / "prompts.json"))
+    return EXIT_DONE
+
+
+@app.command
+def models(
+    config: Annotated[ModelsConfig | None, Parameter(name="*")] = None, *, config_file: ConfigFile = None
+) -> int:
+    """List pretrained models for --model: size, cost, training memory, pretraining data, licence, weights on disk.
+
+    Nothing is downloaded.
+
+    Example: clip-har models --model ViT-B/32,siglip2 --probe
+    """
+    from clip_har.console import Output
+    from clip_har.model_listing import list_models  # not among the commands: it needs no torch
+
+    del config_file
+    config = config or ModelsConfig()
+    listing = list_models(config, progress=shown_progress())
+    if config.json:
+        listed = json.dumps(listing.to_json(), indent=2, ensure_ascii=False)
+        sys.stdout.write(shown_json(listed) + "\n")
+    else:
+        Output().models(listing)
     return EXIT_DONE
 
 

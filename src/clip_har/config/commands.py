@@ -18,6 +18,7 @@ from clip_har.config.converters import (
     MethodNames,
     Names,
     PlaneMethod,
+    Precision,
     PresetName,
     Seeds,
     Severities,
@@ -253,3 +254,25 @@ class PromptsConfig:
     """Random seed of the bootstrap."""
     out: Path = Path("prompts")
     """Directory for prompts.json and prompts.csv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """`clip-har models`: which pretrained models to list, and what to measure."""
+
+    model: Names | None = None
+    """Models to list, comma-separated or repeated: any value that train --model accepts, such as siglip,ViT-L/14 or
+    local-dir:FOLDER. Default: the bundled model, the original names and the short names."""
+    all: Annotated[bool, Parameter(negative="")] = False
+    """List every model that open_clip has weights for."""
+    batch_size: WholeNumber = setting(32, BATCH)
+    """Images per forward pass for which the training memory is stated."""
+    probe: Annotated[bool, Parameter(negative="")] = False
+    """Measure how many images per second the image encoder reads here: a few seconds for each listed model whose
+    weights are on this machine, and ViT-B/32 with random weights. Nothing is downloaded."""
+    device: str = "auto"
+    """Device of --probe: auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """Numerical precision of --probe. auto selects bfloat16 if the hardware supports it."""
+    json: Annotated[bool, Parameter(negative="")] = False
+    """Print JSON instead of tables."""

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from clip_har import wording
-from clip_har.console import tables
+from clip_har.console import model_tables, tables
 from clip_har.console.table import ShownTable
 from clip_har.shown_text import shown
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
     from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
+    from clip_har.model_listing import ModelListing
     from clip_har.predict import Prediction, PredictionCounts
 
 PIPED_WIDTH = 120
@@ -97,6 +98,13 @@ class Output:
         """A row per wording, best first, then what the best changes for each class."""
         for table in tables.prompt_tables(trial):
             self._console.print(table)
+
+    def models(self, listing: ModelListing) -> None:
+        """Size and cost of each model, where its weights come from, and what the columns mean."""
+        for table in model_tables.model_tables(listing):
+            self._console.print(table)
+        for line in model_tables.model_notes(listing):
+            self.line(line)
 
     def audit(self, audit: Audit) -> None:
         """Images per class and split, then a row per check with an example."""

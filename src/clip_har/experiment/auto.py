@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from clip_har import checkpoint, distributed
 from clip_har.config import AutoBudget, TrainConfig
+from clip_har.encoder_speed import images_per_second
 from clip_har.evaluation import FloatArray
 from clip_har.experiment.members import MEMBERS_FOLDER, TrainMember, as_members, train_seconds
 from clip_har.experiment.setup import Experiment
@@ -83,7 +84,7 @@ def plan(config: TrainConfig, experiment: Experiment, progress: Progress) -> tup
     ]
     if budget == "seconds" or isinstance(experiment.model.backbone, FusedBackbone):
         return tuple(solved)
-    rate = _images_per_second(experiment)
+    rate = images_per_second(experiment.model.backbone)
     progress.note(f"The image encoder reads {rate:,.0f} images/s here")
     longer = dataclasses.replace(alone, method="lp-ft")
     epochs = config.optimizer.epochs or FEW_EPOCHS
@@ -269,14 +270,3 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
     found = binomtest(right, count).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
-
-
-def _images_per_second(experiment: Experiment, count: int = 32) -> float:
-    """Images that the frozen image encoder reads in a second, measured on one batch of noise, the second time."""
-    backbone = experiment.model.backbone
-    height, width = backbone.info.preprocessing.image_size
-    images_BCHW = torch.zeros(count, 3, height, width)
-    backbone.encode_images(images_BCHW[:2])
-    begun = time.perf_counter()
-    backbone.encode_images(images_BCHW)
-    return count / max(1e-9, time.perf_counter() - begun)

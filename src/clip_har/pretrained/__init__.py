@@ -1,6 +1,23 @@
-"""A pretrained model's name -> the model, through open_clip or from files: checked before anything in them is used."""
+"""A pretrained model's name -> the model, through open_clip or from files: checked before anything in them is used.
 
-from clip_har.pretrained.names import HISTORIC_NAMES, absolute, is_built_in
-from clip_har.pretrained.opening import Opened, fingerprint, open_pretrained
+What it names is imported when it is first used: the catalogue needs no torch, which takes seconds.
+"""
 
-__all__ = ["HISTORIC_NAMES", "Opened", "absolute", "fingerprint", "is_built_in", "open_pretrained"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip_har.pretrained.names import HISTORIC_NAMES, SHORT_NAMES, absolute, is_built_in
+    from clip_har.pretrained.opening import Opened, fingerprint, open_pretrained
+
+__all__ = ["HISTORIC_NAMES", "SHORT_NAMES", "Opened", "absolute", "fingerprint", "is_built_in", "open_pretrained"]
+
+_OF_NAMES = ("HISTORIC_NAMES", "SHORT_NAMES", "absolute", "is_built_in")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'names' if name in _OF_NAMES else 'opening'}"), name)

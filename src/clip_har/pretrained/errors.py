@@ -10,14 +10,18 @@ from collections.abc import Iterable, Sequence
 from clip_har.errors import ModelError, first_line
 
 
-def nearest_models(name: str, known: Sequence[str], historic_names: Iterable[str]) -> str:
+def nearest_models(name: str, known: Sequence[str], historic_names: Iterable[str], short_names: Iterable[str]) -> str:
     """What an unknown name may mean, and what other names there are."""
     historic = tuple(historic_names)
-    near = difflib.get_close_matches(name, historic, n=1, cutoff=0.8)
+    own = {known_name.lower(): known_name for known_name in (*historic, *short_names)}
+    near = [own[found] for found in difflib.get_close_matches(name.lower(), own, n=1, cutoff=0.7)]
     near += [found for found in difflib.get_close_matches(name.replace("/", "-"), known, n=3, cutoff=0.5) if not near]
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     listed = ", ".join(historic)
-    return f"{hint}Use {listed}, an open_clip NAME:PRETRAINED, hf-hub:REPO, local-dir:FOLDER, a file, or demo."
+    return (
+        f"{hint}Use {listed}, a short name that clip-har models lists, an open_clip NAME:PRETRAINED, hf-hub:REPO, "
+        "local-dir:FOLDER, a file, or demo."
+    )
 
 
 def explained(name: str, architecture: str, error: Exception, *, local_only: bool) -> ModelError:

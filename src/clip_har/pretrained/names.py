@@ -16,8 +16,47 @@ HISTORIC_NAMES = {
     "ViT-L/14": "ViT-L-14:openai",
     "RN50": "RN50:openai",
     "RN101": "RN101:openai",
+    "RN50x4": "RN50x4:openai",
+    "RN50x16": "RN50x16:openai",
+    "RN50x64": "RN50x64:openai",
+    "ViT-L/14@336px": "ViT-L-14-336:openai",
 }
 """The original model names and what they mean to open_clip: OpenAI's weights, which need QuickGELU."""
+
+SHORT_NAMES = {
+    "laion": "ViT-B-32:laion2b_s34b_b79k",
+    "datacomp": "ViT-B-32:datacomp_xl_s13b_b90k",
+    "datacomp-b16": "ViT-B-16:datacomp_xl_s13b_b90k",
+    "dfn": "ViT-B-16:dfn2b",
+    "metaclip": "ViT-B-32:metaclip_fullcc",
+    "metaclip-b16": "ViT-B-16:metaclip_fullcc",
+    "siglip": "ViT-B-16-SigLIP:webli",
+    "siglip2": "ViT-B-32-SigLIP2-256:webli",
+    "siglip2-b16": "ViT-B-16-SigLIP2:webli",
+    "pe-core-t": "PE-Core-T-16-384:meta",
+    "pe-core-s": "PE-Core-S-16-384:meta",
+    "pe-core": "PE-Core-B-16:meta",
+    "mobileclip": "MobileCLIP-S1:datacompdr",
+    "mobileclip2": "MobileCLIP2-S0:dfndr2b",
+    "eva02": "EVA02-B-16:merged2b_s8b_b131k",
+    "convnext": "convnext_base_w:laion2b_s13b_b82k_augreg",
+    "vitamin": "ViTamin-S:datacomp1b",
+    "coca": "coca_ViT-B-32:laion2b_s13b_b90k",
+}
+"""Families by the name that people use, each in a size that fits a laptop, and what they mean to open_clip."""
+
+
+def meaning(name: str) -> str:
+    """An original or short name as open_clip's NAME:TAG, also for other weights of an original one; else unchanged.
+
+    "ViT-B/32:FILE" becomes "ViT-B-32:FILE". No file is looked for.
+    """
+    own, _, weights = name.partition(":")
+    if own in SHORT_NAMES and not weights:
+        return SHORT_NAMES[own]
+    if own not in HISTORIC_NAMES:
+        return name
+    return f"{HISTORIC_NAMES[own].partition(':')[0]}:{weights}" if weights else HISTORIC_NAMES[own]
 
 
 def parse(name: str) -> tuple[str, str | None]:
@@ -38,11 +77,22 @@ def parse(name: str) -> tuple[str, str | None]:
         return "", name
     if _is_folder(name):
         return _checked_local(f"local-dir:{name}"), None
-    architecture, _, pretrained = HISTORIC_NAMES.get(name, name).partition(":")
+    architecture, _, pretrained = meaning(name).partition(":")
     architecture = architecture.replace("/", "-")
     known = open_clip.list_models()
+    if architecture in SHORT_NAMES:
+        other = f"{SHORT_NAMES[architecture].partition(':')[0]}:{pretrained}"
+        raise ModelError(
+            f"{architecture} already specifies its weights, {SHORT_NAMES[architecture]}",
+            remedy=f"Pass --model {architecture} alone, or other weights as --model {other}.",
+        )
+    if name in SHORT_NAMES and architecture not in known:
+        raise ModelError(
+            f"{name} is {meaning(name)}, which open_clip {open_clip.__version__} does not contain",
+            remedy="Update it: pip install --upgrade open_clip_torch",
+        )
     if architecture not in known:
-        raise ModelError(f"Unknown model {name!r}", remedy=nearest_models(name, known, HISTORIC_NAMES))
+        raise ModelError(f"Unknown model {name!r}", remedy=nearest_models(name, known, HISTORIC_NAMES, SHORT_NAMES))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not pretrained and tags:
         pretrained = "openai" if "openai" in tags else tags[0]
@@ -65,7 +115,7 @@ def is_built_in(name: str) -> bool:
 
     if name == "demo":
         return True
-    architecture, _, pretrained = HISTORIC_NAMES.get(name, name).partition(":")
+    architecture, _, pretrained = meaning(name).partition(":")
     architecture = architecture.replace("/", "-")
     tags = open_clip.list_pretrained_tags_by_model(architecture) if architecture in open_clip.list_models() else []
     return pretrained in tags or (not pretrained and bool(tags))

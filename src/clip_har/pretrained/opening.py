@@ -23,13 +23,13 @@ from clip_har.light_imports import complete, import_open_clip, is_incomplete, ne
 from clip_har.pretrained import files as model_files
 from clip_har.pretrained import hugging_face, slip, tinyclip
 from clip_har.pretrained import openai as openai_weights
-from clip_har.pretrained.architectures import architecture_of
 from clip_har.pretrained.conversion import Conversion, set_activations, shown_activations
 from clip_har.pretrained.converted import converted
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
 from clip_har.pretrained.names import HISTORIC_NAMES, absolute, is_open_clip, parse
 from clip_har.pretrained.tuned import is_tuned, read_base, set_weights
+from clip_har.pretrained.unnamed import architecture_of
 
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 

@@ -1,6 +1,7 @@
 """A fine-tuned model as a folder: another model's architecture and tokenizer, with weights of its own.
 
-tuned_model.json names the other model; the weights are open_clip's state dict as safetensors.
+tuned_model.json names the other model; the weights are open_clip's state dict as safetensors. torch is imported where
+it is used: listing models needs none.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from clip_har.errors import ModelError
 from clip_har.files import write_atomically
 from clip_har.pretrained.configs import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 DESCRIPTION = "tuned_model.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -70,6 +72,7 @@ def set_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         ModelError: they are missing, damaged, or not of this architecture.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
