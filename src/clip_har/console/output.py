@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
     from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
+    from clip_har.evaluation.model_comparison import ModelTable
     from clip_har.predict import Prediction, PredictionCounts
 
 PIPED_WIDTH = 120
@@ -64,6 +65,11 @@ class Output:
     def few_shot(self, found: FewShotTable) -> None:
         """A row per method, a column per number of training images per class."""
         self._console.print(tables.few_shot(found))
+
+    def models(self, found: ModelTable) -> None:
+        """A row per model and method, then what could not be compared and why."""
+        for part in tables.models(found):
+            self._console.print(part)
 
     def evaluation(self, result: EvalResult) -> None:
         """Zero-shot and the run side by side."""

@@ -9,7 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from clip_har import wording
 from clip_har.console.table import ShownTable
+from clip_har.shown_text import shown
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.evaluation import ComparisonRow
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
         Unseen,
         WiseCurve,
     )
+    from clip_har.evaluation.model_comparison import ComparedModel, ModelTable
     from clip_har.evaluation.unknown import UnknownActions
 
 
@@ -74,6 +77,43 @@ def few_shot(found: FewShotTable) -> Table:
             cells.append(Text(text, style="bold green" if found.best(shots) is method else ""))
         table.add_row(Text(method.name), *cells)
     return table
+
+
+def models(found: ModelTable) -> Iterator[Table | Text]:
+    """A line for each model with its speed and size, below it one for each method; then what is missing and why."""
+    from clip_har.report import model_tables  # here: `predict` need not wait for matplotlib
+
+    labels = wording.model_labels([model.name for model in found.models])
+    frontier = {(point.model, point.method) for point in found.points if point.on_frontier}
+    table = _table(model_tables.reading_note(found))
+    table.add_column("model", overflow="fold")
+    for name in ("accuracy", "95 % CI", "F1", "training", "images/s", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for model in found.ranked:
+        size = model_tables.parameters_text(model.figures.parameters)
+        rate = model_tables.rate_text(model.figures.images_per_second)
+        state = "missing" if model.error else ""
+        table.add_row(Text(labels[model.name], style="bold"), Text(state, style="bold red"), "", "", "", rate, size)
+        for method in () if model.error else found.methods:
+            table.add_row(*_model_cells(model, method, on_frontier=(model.name, method) in frontier))
+    yield table
+    yield Text("Size: parameters. Green: no other is at least as accurate with a faster encoder. F1: macro F1.")
+    for line in model_tables.missing_lines(found, labels):
+        yield Text(shown(line))
+
+
+def _model_cells(model: ComparedModel, method: str, *, on_frontier: bool) -> list[str | Text]:
+    from clip_har.report.model_tables import training_text
+
+    row = model.row(method)
+    name = f"  {method}"
+    if row is None:
+        return [Text(name), Text("missing", style="bold red")]
+    spread = "" if row.accuracy_std is None else f" ± {100 * row.accuracy_std:.1f}"
+    low, high = row.accuracy_ci95
+    accuracy = Text(f"{100 * row.accuracy:.1f}{spread} %", style="bold green" if on_frontier else "")
+    interval = f"{100 * low:.1f}-{100 * high:.1f}"
+    return [Text(name), accuracy, interval, f"{row.macro_f1:.3f}", training_text(row) or "-"]
 
 
 def prompt_tables(trial: PromptTrial) -> Iterator[Table | Text]:
