@@ -26,7 +26,6 @@ from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
 from clip_har.pretrained import absolute
 from clip_har.progress import Progress
-from clip_har.wording import counted
 
 FACTS_OF_ONE_MODEL = ("backbone", "weights_hash", "activation")
 """Facts of a comparison that several models do not share."""
@@ -94,11 +93,12 @@ def compare_models(
 
 
 def refuse_conflicts(config: CompareConfig) -> None:
-    """Refuse settings that are about one model.
+    """Refuse settings that are about one model, and models that would be compared in the same folder.
 
     Raises:
         ConfigError: one of them is given with --models.
     """
+    folder_names(config)
     if config.backbone.model is not None:
         raise ConfigError("--models and --model cannot be combined", remedy="Add the model to --models.")
     if len(config.shots_compared) > 1:
@@ -125,15 +125,18 @@ def folder_names(config: CompareConfig) -> dict[str, str]:
         folder = folder_name(model)
         if folder.casefold() in {other.casefold() for other in names.values()}:
             other = next(known for known, name in names.items() if name.casefold() == folder.casefold())
-            raise ConfigError(f"--models lists {other} and {model}, which are the same", remedy="Remove one of them.")
+            raise ConfigError(
+                f"--models lists {other} and {model}, whose directory in --out would be the same",
+                remedy="Remove one of them, or compare it with another --out.",
+            )
         names[model] = folder
     return names
 
 
 def folder_name(model: str) -> str:
-    """A name that any file system takes: "ViT-B/32" -> "ViT-B-32", "local-dir:models/a" -> "a-" and eight hex digits.
+    """A name that any file system takes: "ViT-B/32" -> "ViT-B-32", "local-dir:models/a" -> "models-a-1f0c59e2".
 
-    A path is told by digits from others that end alike; they follow from where it leads.
+    The digits follow from where the path leads, and tell it from others that end alike.
     """
     whole = absolute(model)
     kind, _, place = whole.partition(":")
@@ -141,7 +144,7 @@ def folder_name(model: str) -> str:
     if not path:
         return _safe(whole) or "model"
     digest = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()[:8]
-    return f"{_safe(Path(path).name) or 'model'}-{digest}"
+    return f"{_safe('-'.join(Path(path).parts[-2:])) or 'model'}-{digest}"
 
 
 def _safe(text: str) -> str:
@@ -199,9 +202,7 @@ def _nothing_left(config: CompareConfig, models: list[ComparedModel], failures: 
     reasons = "; ".join(
         f"{model.name}: {failure.what.rstrip('.')}" for model, failure in zip(models, failures, strict=True)
     )
-    return ModelError(
-        f"None of {counted(len(config.models or ()), 'model')} can be compared ({reasons})", remedy=failures[0].remedy
-    )
+    return ModelError(f"None of the {len(models)} models can be compared ({reasons})", remedy=failures[0].remedy)
 
 
 def _write(

@@ -235,7 +235,7 @@ def _comparison_cells(row: ComparisonRow, memory: int) -> list[str]:
         f"{row.macro_f1:.3f}",
         f"{row.trainable_params:,}" if row.trainable_params else "-",
         _share_text(row.trainable_fraction) if row.trainable_params else "-",
-        _time_text(row.train_seconds) if row.train_seconds else "-",
+        tables.time_text(row.train_seconds) if row.train_seconds else "-",
         wording.size(row.peak_memory_bytes, memory) if row.peak_memory_bytes else "-",
         "-" if row.mcnemar_p is None else p_text(row.mcnemar_p),
     ]
@@ -243,15 +243,6 @@ def _comparison_cells(row: ComparisonRow, memory: int) -> list[str]:
 
 def _share_text(fraction: float) -> str:
     return f"{fraction:.0%}" if fraction >= 0.1 else f"{100 * fraction:.2g}%"
-
-
-def _time_text(seconds: float) -> str:
-    """At most nine characters: "4.2 s", "24 m 20 s", "2 h 1 m"."""
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if round(seconds) < 3600:
-        return f"{round(seconds) // 60} m {round(seconds) % 60} s"
-    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60} m"
 
 
 def _metric_rows(models: Sequence[Evaluated]) -> Iterator[tuple[str, list[str]]]:

@@ -76,8 +76,8 @@ def verdict(table: ModelTable, labels: Mapping[str, str]) -> str:
     names = [labels[test.first if test.second == table.best.name else test.second] for test in alike]
     others = "the other model" if len(tests) == 1 else f"each of the {len(tests)} other models"
     if not names:
-        return f"It is shown to be more accurate than {others} with the best method there."
-    return f"It is not distinguishable from {', '.join(names)} with the best method there."
+        return f"It is shown to be more accurate than the best method of {others}."
+    return f"It is not distinguishable from the best method of {', '.join(names)}."
 
 
 def _missing(entry: tuple[str, str, str], labels: Mapping[str, str]) -> tuple[str, str]:

@@ -83,7 +83,7 @@ def _draw(table: ModelTable, points: Sequence[CostPoint], labels: Mapping[str, s
         _draw_point(axes, point, rows[point.model, point.method], MARKERS[methods.index(point.method) % len(MARKERS)])
         if best:
             _draw_interval(axes, point, rows[point.model, point.method])
-    _label_models(axes, points, frontier, labels, size=(width * 72, AXES_HEIGHT * 72))
+    _label_models(axes, points, frontier, rows, labels, size=(width * 72, AXES_HEIGHT * 72))
     axes.set_xlabel("time of the image encoder per image, logarithmic")
     axes.set_ylabel(accuracy_label(split_word(table.split)))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -129,6 +129,7 @@ def _label_models(
     axes: Axes,
     points: Sequence[CostPoint],
     frontier: Sequence[CostPoint],
+    rows: Mapping[tuple[str, str], ComparisonRow],
     labels: Mapping[str, str],
     *,
     size: tuple[float, float],
@@ -141,11 +142,17 @@ def _label_models(
     marks = [in_points(axes, point.seconds_per_image, max(low, point.accuracy)) for point in points]
     obstacles = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in marks]
     obstacles += _boxes_of_steps([in_points(axes, p.seconds_per_image, p.accuracy) for p in frontier], size[0])
+    obstacles += [_box_of_interval(axes, point, rows[point.model, point.method]) for point in best]
     texts = [wording.shortened(labels[point.model], LABEL_LENGTH) for point in best]
     sizes = [text_size(text, LABEL_FONT) for text in texts]
     boxes = placed_labels(anchors, sizes, obstacles=obstacles, bounds=Box(1, 3, *size))
     for point, text, anchor, box in zip(best, texts, anchors, boxes, strict=True):
         write_label(axes, text, anchor, box, colour=INK if point.on_frontier else MUTED)
+
+
+def _box_of_interval(axes: Axes, point: CostPoint, row: ComparisonRow) -> Box:
+    (x, low), (_, high) = (in_points(axes, point.seconds_per_image, end) for end in row.accuracy_ci95)
+    return Box(x - 1, low, x + 1, high)
 
 
 def _boxes_of_steps(corners: Sequence[tuple[float, float]], right: float) -> list[Box]:

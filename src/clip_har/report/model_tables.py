@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from clip_har import wording
-from clip_har.evaluation import ComparisonRow
 from clip_har.evaluation.model_comparison import ComparedModel, ModelTable, results_of, row_figures
 from clip_har.report.comparison_tables import csv_cell
 from clip_har.report.tables import as_csv, as_json
@@ -123,8 +122,3 @@ def reading_note(table: ModelTable) -> str:
     if not table.seeds:
         return images
     return f"{images} Mean ± sample standard deviation over seeds {', '.join(map(str, table.seeds))}."
-
-
-def training_text(row: ComparisonRow) -> str:
-    """Training time, "" where nothing was trained or it was not measured."""
-    return wording.duration(row.train_seconds) if row.train_seconds else ""
