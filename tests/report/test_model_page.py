@@ -125,7 +125,7 @@ def test_the_csv_has_a_row_for_each_model_and_method() -> None:
 def test_the_terminal_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("clip_har.console.output.PIPED_WIDTH", 80)
     table = made_up_table(seeds=3)
-    Output().models(table)
+    Output().compared_models(table)
     lines = capsys.readouterr().out.splitlines()
     shown = lines[1 : next(index for index, line in enumerate(lines) if line.startswith("F1:"))]
     assert max(len(line.rstrip()) for line in shown) <= 80

@@ -145,7 +145,7 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
         return EXIT_FINDINGS if comparison.models is not None and comparison.models.missing else EXIT_DONE
     output = Output()
     if comparison.models is not None:
-        output.models(comparison.models)
+        output.compared_models(comparison.models)
         output.files(("Report", config.out / "report.html"), ("Tables", config.out / "models.csv"))
         if missing := missing_summary(comparison.models):
             output.line(missing)

@@ -66,9 +66,9 @@ class Output:
         """A row per method, a column per number of training images per class."""
         self._console.print(tables.few_shot(found))
 
-    def models(self, found: ModelTable) -> None:
+    def compared_models(self, found: ModelTable) -> None:
         """A row per model and method, then what could not be compared and why."""
-        for part in tables.models(found):
+        for part in tables.compared_models(found):
             self._console.print(part)
 
     def evaluation(self, result: EvalResult) -> None:

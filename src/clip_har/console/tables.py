@@ -79,7 +79,7 @@ def few_shot(found: FewShotTable) -> Table:
     return table
 
 
-def models(found: ModelTable) -> Iterator[Table | Text]:
+def compared_models(found: ModelTable) -> Iterator[Table | Text]:
     """A line for each model with its speed and size, below it one for each method; then what is missing and why."""
     from clip_har.report import model_tables  # here: `predict` need not wait for matplotlib
 

@@ -32,7 +32,7 @@ class ModelFigures:
     image_size: tuple[int, int] | None = None
     """Height and width of its images, in pixels."""
     gflops: float | None = None
-    """Billions of floating-point operations, as the catalogue of models has them."""
+    """Billion multiply-adds of the image encoder for one image, as the catalogue of models has them."""
     images_per_second: float | None = None
     """Of the image encoder alone, without reading files, as measured by this command."""
     pretraining_data: str = ""

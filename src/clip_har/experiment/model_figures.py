@@ -85,22 +85,18 @@ def measured_figures(name: str, backbone: Backbone) -> ModelFigures:
     )
 
 
-def images_per_second(backbone: Backbone, *, seconds: float = TIMED_SECONDS) -> float:
+def images_per_second(backbone: Backbone) -> float:
     """Images that the frozen image encoder reads in a second: of the fastest of several batches of noise.
 
     The fastest is the one that other programs disturbed least. A first, smaller batch is not timed. Reading and
     decoding files is no part of it.
-
-    Args:
-        backbone: what encodes.
-        seconds: how long batches are repeated; 0 for one batch.
     """
     height, width = backbone.info.preprocessing.image_size
     count = TIMED_IMAGES if backbone.device.type == "cpu" else TIMED_IMAGES_OF_A_GPU
     images_BCHW = torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
     backbone.encode_images(images_BCHW[:2])
     took: list[float] = []
-    while not took or (sum(took) < seconds and len(took) < MOST_PASSES):
+    while not took or (sum(took) < TIMED_SECONDS and len(took) < MOST_PASSES):
         begun = time.perf_counter()
         backbone.encode_images(images_BCHW)
         took.append(time.perf_counter() - begun)
