@@ -162,6 +162,7 @@ FULL: dict[str, Command] = {
     "compare": CompareConfig(
         data=DATA,
         backbone=BACKBONE,
+        models=("ViT-B/16", "local-dir:a model"),
         methods=("lora", "zero-shot"),
         lora=LORA,
         optimizer=OPTIMIZER,
@@ -609,7 +610,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "quickstart": {"out": "q", "methods": ["zero-shot"], "seed": 3},
     "train": {"data": "photos", "epochs": 3, "rank": 2},
     "evaluate": {"data": "photos", "severities": [1, 2]},
-    "compare": {"data": "photos", "seeds": [3, 4]},
+    "compare": {"data": "photos", "seeds": [3, 4], "models": ["demo", "RN50"]},
     "prompts": {"data": "photos", "out": "p"},
     "models": {"model": ["siglip", "ViT-B/32"], "batch_size": 8, "probe": True},
     "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},

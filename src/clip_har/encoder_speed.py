@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from clip_har.backbone import CPU_BATCH_SIZE, Backbone, BackboneInfo, resolve_device, resolve_precision
 from clip_har.config import Precision
+from clip_har.fusion import FusedBackbone
 from clip_har.images import Preprocessing
 from clip_har.light_imports import import_open_clip
 from clip_har.pretrained.guards import quiet
@@ -24,17 +26,22 @@ def images_per_second(backbone: Backbone, *, seconds: float = 0.0) -> float:
 
     Args:
         backbone: the model, on its device.
-        seconds: how long to measure at least; `FEWEST_IMAGES` images are encoded in any case.
+        seconds: how long to measure at least; `FEWEST_IMAGES` images are encoded in any case. The batch of median time
+            counts, so that other programs disturb little.
     """
+    if isinstance(backbone, FusedBackbone):  # one encoder after the other
+        each = seconds / len(backbone.parts)
+        return 1 / sum(1 / images_per_second(part, seconds=each) for part in backbone.parts)
     size = CPU_BATCH_SIZE if backbone.device.type == "cpu" else GPU_BATCH_SIZE
     height, width = backbone.info.preprocessing.image_size
     images_BCHW = torch.randn(size, 3, height, width, generator=torch.Generator().manual_seed(0))
     backbone.encode_images(images_BCHW[: size if seconds else 2])  # the first pass also allocates
-    count, begun = 0, time.perf_counter()
-    while count < FEWEST_IMAGES or time.perf_counter() - begun < seconds:
+    took: list[float] = []
+    while len(took) * size < FEWEST_IMAGES or sum(took) < seconds:
+        begun = time.perf_counter()
         backbone.encode_images(images_BCHW)
-        count += size
-    return count / max(1e-9, time.perf_counter() - begun)
+        took.append(time.perf_counter() - begun)
+    return size / max(1e-9, statistics.median(took))
 
 
 def random_backbone(architecture: str, *, device: str = "auto", precision: Precision = "auto") -> Backbone:

@@ -6,6 +6,7 @@ No layout: tables, plots, pages, the terminal and messages all use these functio
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from clip_har.shown_text import shown
 
@@ -121,6 +122,25 @@ def counted(count: int, noun: str) -> str:
 def method_label(name: str) -> str:
     """A method's name as it is written in prose: "lora" -> "LoRA", "linear-probe" -> "linear probe"; others stand."""
     return _KNOWN_NAMES.sub(lambda match: METHOD_NAMES[match[0].lower()], one_line(name))
+
+
+def model_labels(names: Sequence[str]) -> dict[str, str]:
+    """Models' names without the folders that lead to them: "local-dir:/a/b/c" -> "b/c"; in full where two are alike."""
+    short = {name: one_line(_without_folders(name)) for name in names}
+    labels = list(short.values())
+    return {name: label if labels.count(label) == 1 else one_line(name) for name, label in short.items()}
+
+
+def _without_folders(name: str) -> str:
+    kind, _, place = name.partition(":")
+    parts = [part for part in re.split(r"[\\/]", place or name) if part not in ("", ".")]
+    if kind == "local-dir":
+        return "/".join(parts[-2:]) or name
+    if kind == "hf-hub":
+        return place or name
+    if place:
+        return f"{kind}:{parts[-1]}" if parts else name
+    return parts[-1] if len(parts) > 2 or name.startswith(("/", ".")) else name
 
 
 def sentence_start(text: str) -> str:

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from clip_har.evaluation import EpochRecord, EvalResult, PairedTest, evaluate
-from clip_har.report import write_comparison, write_evaluation
+from clip_har.report import write_comparison, write_evaluation, write_models
 from report.conftest import ACTIONS, row_of, scores_for
 from report.findings_fixture import every_finding
+from report.model_tables_fixture import made_up_table
 
 SIZES = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 
@@ -66,7 +67,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         command="clip-har compare",
         load_thumbnail=lambda path: picture,
     )
-    return {name: folder / name / "report.html" for name in ("evaluation", "comparison")}
+    write_models(made_up_table(), folder / "models", facts={"seed": 0}, command="clip-har compare --models a,b")
+    return {name: folder / name / "report.html" for name in ("evaluation", "comparison", "models")}
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def column(page: Any, table: str, index: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("width", "scheme"), SIZES)
-@pytest.mark.parametrize("name", ["evaluation", "comparison"])
+@pytest.mark.parametrize("name", ["evaluation", "comparison", "models"])
 def test_pages_open_without_a_complaint_and_fit_their_width(opened: Any, name: str, width: int, scheme: str) -> None:
     page = opened(name, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -268,3 +270,13 @@ def test_the_comparison_sorts_its_methods(opened: Any) -> None:
     page.locator(f"{table} thead button", has_text="trained").click()
     assert [text.split()[0] for text in column(page, table, 5)] == ["40", "40", "90"]
     assert page.locator("table.pairwise td.better").count() == page.locator("table.pairwise td.worse").count() == 2
+
+
+def test_the_models_sort_with_those_that_are_missing_at_the_end(opened: Any) -> None:
+    page = opened("models")
+    table = "[aria-labelledby=models] table"
+    for _ in range(2):
+        page.locator(f"{table} thead button", has_text="images/s").click()
+        rates = column(page, table, 2)
+        assert rates[-1] == "–" and sorted(map(int, rates[:-1])) == [27, 30, 31, 110, 900]
+    assert rates[0] == "27"

@@ -19,6 +19,7 @@ from clip_har.cli.data import data_app
 from clip_har.cli.help import FLAGS, FilledFormatter
 from clip_har.cli.shared import (
     EXIT_DONE,
+    EXIT_FINDINGS,
     EXIT_USER_INPUT,
     ConfigFile,
     command_line,
@@ -129,18 +130,27 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")], *, config_f
 
 @app.command
 def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_file: ConfigFile = None) -> int:
-    """Train and evaluate several methods on the same splits, prompts and seeds.
+    """Train and evaluate several methods on the same splits, prompts and seeds, with one pretrained model or several.
 
     Example: clip-har compare --data photos --model ViT-B/32 --methods zero-shot,linear-probe,lora --out out
+
+    With --models ViT-B/32,ViT-B/16 each model is compared, and the exit code is 3 if one of them is missing.
     """
     from clip_har import commands
     from clip_har.console import Output
+    from clip_har.report.model_tables import missing_summary
 
     del config_file
     comparison = commands.compare(config, progress=shown_progress(), command=command_line())
     if not speaks():
-        return EXIT_DONE
+        return EXIT_FINDINGS if comparison.models is not None and comparison.models.missing else EXIT_DONE
     output = Output()
+    if comparison.models is not None:
+        output.compared_models(comparison.models)
+        output.files(("Report", config.out / "report.html"), ("Tables", config.out / "models.csv"))
+        if missing := missing_summary(comparison.models):
+            output.line(missing)
+        return EXIT_FINDINGS if missing else EXIT_DONE
     if comparison.few_shot is not None:
         output.few_shot(comparison.few_shot)
         output.files(("Report", config.out / "report.html"), ("Tables", config.out / "few_shot.csv"))

@@ -1,13 +1,17 @@
-"""`compare`: several methods on the same splits, prompts and seed. `quickstart`: the same on synthetic images."""
+"""`compare`: several methods on the same splits, prompts and seed. `quickstart`: the same on synthetic images.
+
+Several numbers of --shots are in few_shot.py, several models in compare_models.py.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_har import checkpoint, distributed, report
+from clip_har.commands.compare_models import TOLERATED, compare_models, refuse_conflicts
 from clip_har.commands.few_shot import Compared, compare_shots
 from clip_har.config import (
     CompareConfig,
@@ -17,10 +21,11 @@ from clip_har.config import (
     validate,
 )
 from clip_har.dataset import write_manifest
-from clip_har.errors import TrainingError
+from clip_har.errors import TrainingError, UserError
 from clip_har.evaluation import ComparisonRow, EvalResult, PairedTest, comparison_row, pairwise_tests
 from clip_har.evaluation.few_shot import FewShotTable
 from clip_har.evaluation.findings import Findings
+from clip_har.evaluation.model_comparison import Evaluations, ModelTable
 from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.evaluation import evaluate_prepared, shared_facts, thumbnails
 from clip_har.experiment.members import member_names
@@ -45,7 +50,8 @@ SMALL_EPOCHS = 8
 class Comparison:
     """What `compare` found: one row and one evaluation per method, in the order asked.
 
-    With several numbers of --shots, these are of the largest number that could be trained.
+    With several numbers of --shots, these are of the largest number that could be trained; with --models, of the model
+    with the most accurate method.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -55,6 +61,12 @@ class Comparison:
     """Tests between any two methods."""
     few_shot: FewShotTable | None = None
     """With several numbers of --shots, the accuracy by number of images."""
+    models: ModelTable | None = None
+    """With --models, what the comparisons of all models say together."""
+    evaluations: Evaluations = field(default_factory=dict)
+    """Method -> training seed -> its evaluation, of the rows."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Method that could not be trained -> the reason."""
 
 
 def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str = "") -> Comparison:
@@ -64,16 +76,20 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
         UserError: as for `train`.
     """
     validate(config)
-    for name in config.methods:
-        method_config = apply_preset(TrainConfig(data=config.data, method=name, lora=config.lora))
-        if method_class(method_config.method, method_config).works_inside(method_config):
-            require_single_model(config.backbone.model)
+    if config.models is not None:
+        refuse_conflicts(config)
     distributed.initialise(config.backbone.device)
     with exclusive(config.out):
         return compare_locked(config, progress, command)
 
 
 def compare_locked(config: CompareConfig, progress: Progress, command: str) -> Comparison:
+    if config.models is not None:
+        return _compare_models(config, progress, command)
+    for name in config.methods:
+        method_config = apply_preset(TrainConfig(data=config.data, method=name, lora=config.lora))
+        if method_class(method_config.method, method_config).works_inside(method_config):
+            require_single_model(config.backbone.model)
     experiment = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
     if len(config.shots_compared) < 2:
         return _compare_prepared(config, experiment, progress, command)
@@ -87,21 +103,54 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
     return dataclasses.replace(found[-1], out=config.out, few_shot=table)
 
 
-def _compare_prepared(config: CompareConfig, experiment: Experiment, progress: Progress, command: str) -> Comparison:
+def _compare_models(config: CompareConfig, progress: Progress, command: str) -> Comparison:
+    for name in config.methods:  # before the first model is loaded
+        validate(_train_config(dataclasses.replace(config, budget="full"), name, config.seeds[0]))
+
+    def compare_one(one: CompareConfig, experiment: Experiment) -> Compared:
+        found = _compare_prepared(one, experiment, progress, command, tolerated=TOLERATED)
+        return Compared(rows=found.rows, results=found.results, evaluations=found.evaluations, skipped=found.skipped)
+
+    table, best = compare_models(config, compare_one, progress, command)
+    return Comparison(
+        rows=tuple(best.rows),
+        results=best.results,
+        out=config.out,
+        models=table,
+        evaluations=best.evaluations,
+        skipped=best.skipped,
+    )
+
+
+def _compare_prepared(
+    config: CompareConfig,
+    experiment: Experiment,
+    progress: Progress,
+    command: str,
+    *,
+    tolerated: tuple[type[UserError], ...] = (TrainingError,),
+) -> Comparison:
+    """Compare methods on one prepared model.
+
+    Args:
+        tolerated: errors of one method after which the others are still compared.
+    """
     for name in config.methods:
         validate(_train_config(config, name, config.seeds[0], experiment))
     seeds = {name: _seeds(config, name, experiment) for name in config.methods}
     entries = [(name, seed) for name in config.methods for seed in seeds[name]]
     results: dict[str, dict[int, EvalResult]] = {}
     runs: dict[str, list[checkpoint.Run]] = {}
-    failure: TrainingError | None = None
+    failure: UserError | None = None
+    skipped: dict[str, str] = {}
     for number, (name, seed) in enumerate(entries, start=1):
         progress.note(f"{number}/{len(entries)} {name}" + (f", seed {seed}" if len(seeds[name]) > 1 else ""))
         try:
             run = run_of_comparison(config, name, seed, experiment, progress, command)
-        except TrainingError as error:  # the others are still worth comparing
+        except tolerated as error:  # the others are still worth comparing
             progress.warn(f"{name} is skipped: {error}")
             failure = error
+            skipped.setdefault(name, str(error))
             continue
         runs.setdefault(name, []).append(run)
         shared = config.seeds[0]  # all evaluations resample the same images, so that seeds and methods compare
@@ -121,9 +170,9 @@ def _compare_prepared(config: CompareConfig, experiment: Experiment, progress: P
                 findings=Findings(unseen=unseen, unknown=unknown),
             )
         results.setdefault(name, {})[seed] = result
+    results = {name: found for name, found in results.items() if len(found) == len(seeds[name])}
     if failure is not None and not results:
         raise failure
-    results = {name: found for name, found in results.items() if len(found) == len(seeds[name])}
     rows = tuple(_comparison_row(name, runs[name], results[name]) for name in results)
     pairwise = pairwise_tests(results)
     first = {name: by_seed[seeds[name][0]] for name, by_seed in results.items()}
@@ -144,7 +193,7 @@ def _compare_prepared(config: CompareConfig, experiment: Experiment, progress: P
         )
     if few := too_few_images(experiment.dataset.counts()["val"]):
         progress.warn(few)
-    return Comparison(rows=rows, results=first, out=config.out, pairwise=pairwise)
+    return Comparison(rows=rows, results=first, out=config.out, pairwise=pairwise, evaluations=results, skipped=skipped)
 
 
 def _seeds(config: CompareConfig, name: str, experiment: Experiment) -> tuple[int, ...]:
@@ -179,8 +228,12 @@ def run_of_comparison(
         return finished_or_trained(train_config, folder, experiment, progress, command)
 
 
-def _train_config(config: CompareConfig, name: str, seed: int, experiment: Experiment) -> TrainConfig:
-    """One method's config: what the comparison gives, then the preset, then the budget."""
+def _train_config(config: CompareConfig, name: str, seed: int, experiment: Experiment | None = None) -> TrainConfig:
+    """One method's config: what the comparison gives, then the preset, then the budget.
+
+    Args:
+        experiment: needed by the budget "small" alone.
+    """
     train_config = apply_preset(
         TrainConfig(
             data=config.data,
@@ -203,6 +256,7 @@ def _train_config(config: CompareConfig, name: str, seed: int, experiment: Exper
     method = method_class(train_config.method, train_config)
     if config.budget != "small" or method.starts_from is not None or method.reads(train_config) != "image":
         return train_config
+    assert experiment is not None
     optimizer, augmentation = train_config.optimizer, train_config.augmentation
     if config.optimizer.epochs is None:
         optimizer = dataclasses.replace(optimizer, epochs=SMALL_EPOCHS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_har import distributed, report
@@ -15,6 +15,7 @@ from clip_har.config import CompareConfig
 from clip_har.errors import TrainingError
 from clip_har.evaluation import ComparisonRow, EvalResult
 from clip_har.evaluation.few_shot import FewShotTable, few_shot_table
+from clip_har.evaluation.model_comparison import Evaluations
 from clip_har.experiment.evaluation import shared_facts
 from clip_har.experiment.setup import Experiment
 from clip_har.files import remove_stray_temporaries
@@ -28,6 +29,10 @@ class Compared:
 
     rows: Sequence[ComparisonRow]
     results: Mapping[str, EvalResult]
+    evaluations: Evaluations = field(default_factory=dict)
+    """Method -> training seed -> its evaluation, of the rows; not for several numbers of images."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Method without a row -> the reason."""
 
 
 def compare_shots(

@@ -24,7 +24,13 @@ def validate(config: object) -> None:
     """
     problems = list(range_problems(config))
     if isinstance(config, CompareConfig):
-        for name, values in (("methods", config.methods), ("seeds", config.seeds), ("shots", config.shots_compared)):
+        listed_values = {
+            "models": config.models or (),
+            "methods": config.methods,
+            "seeds": config.seeds,
+            "shots": config.shots_compared,
+        }
+        for name, values in listed_values.items():
             if len(set(values)) < len(values):
                 listed = "number" if name == "shots" else name[:-1]
                 problems.append(f"--{name} lists a {listed} twice")

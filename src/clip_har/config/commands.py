@@ -114,6 +114,10 @@ class CompareConfig:
 
     data: DataConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    models: Names | None = setting(None, NOT_EMPTY)
+    """Pretrained models to compare instead of the one of --model, comma-separated, named as for --model. Each is
+    compared in a directory of its own in --out; the report there shows accuracy by model and method, and against the
+    time of the image encoder. Default: the one of --model."""
     methods: MethodNames = (
         "zero-shot",
         "linear-probe",

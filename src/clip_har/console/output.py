@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
     from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
+    from clip_har.evaluation.model_comparison import ModelTable
     from clip_har.model_listing import ModelListing
     from clip_har.predict import Prediction, PredictionCounts
 
@@ -65,6 +66,11 @@ class Output:
     def few_shot(self, found: FewShotTable) -> None:
         """A row per method, a column per number of training images per class."""
         self._console.print(tables.few_shot(found))
+
+    def compared_models(self, found: ModelTable) -> None:
+        """A row per model and method, then what could not be compared and why."""
+        for part in tables.compared_models(found):
+            self._console.print(part)
 
     def evaluation(self, result: EvalResult) -> None:
         """Zero-shot and the run side by side."""
@@ -237,7 +243,7 @@ def _comparison_cells(row: ComparisonRow, memory: int) -> list[str]:
         f"{row.macro_f1:.3f}",
         f"{row.trainable_params:,}" if row.trainable_params else "-",
         _share_text(row.trainable_fraction) if row.trainable_params else "-",
-        _time_text(row.train_seconds) if row.train_seconds else "-",
+        tables.time_text(row.train_seconds) if row.train_seconds else "-",
         wording.size(row.peak_memory_bytes, memory) if row.peak_memory_bytes else "-",
         "-" if row.mcnemar_p is None else p_text(row.mcnemar_p),
     ]
@@ -245,15 +251,6 @@ def _comparison_cells(row: ComparisonRow, memory: int) -> list[str]:
 
 def _share_text(fraction: float) -> str:
     return f"{fraction:.0%}" if fraction >= 0.1 else f"{100 * fraction:.2g}%"
-
-
-def _time_text(seconds: float) -> str:
-    """At most nine characters: "4.2 s", "24 m 20 s", "2 h 1 m"."""
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if round(seconds) < 3600:
-        return f"{round(seconds) // 60} m {round(seconds) % 60} s"
-    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60} m"
 
 
 def _metric_rows(models: Sequence[Evaluated]) -> Iterator[tuple[str, list[str]]]:

@@ -9,7 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from clip_har import wording
 from clip_har.console.table import ShownTable
+from clip_har.shown_text import shown
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.evaluation import ComparisonRow
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
         Unseen,
         WiseCurve,
     )
+    from clip_har.evaluation.model_comparison import ComparedModel, ModelTable
     from clip_har.evaluation.unknown import UnknownActions
 
 
@@ -74,6 +77,49 @@ def few_shot(found: FewShotTable) -> Table:
             cells.append(Text(text, style="bold green" if found.best(shots) is method else ""))
         table.add_row(Text(method.name), *cells)
     return table
+
+
+def compared_models(found: ModelTable) -> Iterator[Table | Text]:
+    """A line for each model with its speed and size, below it one for each method; then what is missing and why."""
+    from clip_har.report import model_tables  # here: `predict` need not wait for matplotlib
+
+    labels = wording.model_labels([model.name for model in found.models])
+    frontier = {(point.model, point.method) for point in found.points if point.on_frontier}
+    table = _table(model_tables.reading_note(found))
+    table.collapse_padding = True  # so that it fits 80 columns
+    table.add_column("model", overflow="fold")
+    for name in ("accuracy", "95 % CI", "F1", "training", "images/s", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for model in found.ranked:
+        size = model_tables.parameters_text(model.figures.parameters)
+        rate = model_tables.rate_text(model.figures.images_per_second)
+        state = "missing  " if model.error else ""
+        table.add_row(Text(labels[model.name], style="bold"), Text(state, style="bold red"), "", "", "", rate, size)
+        for method in () if model.error else found.methods:
+            table.add_row(*_model_cells(model, method, on_frontier=(model.name, method) in frontier))
+    yield table
+    yield Text("F1: macro F1; size: parameters; *: no other is as accurate with a faster encoder")
+    for line in model_tables.missing_lines(found, labels):
+        yield Text(shown(line))
+
+
+def _model_cells(model: ComparedModel, method: str, *, on_frontier: bool) -> list[str | Text]:
+    row = model.row(method)
+    name = f"  {method}"
+    if row is None:
+        return [Text(name), Text("missing  ", style="bold red")]
+    spread = "" if row.accuracy_std is None else f" ± {100 * row.accuracy_std:.1f}"
+    low, high = row.accuracy_ci95
+    mark = "*" if on_frontier else " "
+    accuracy = Text(f"{100 * row.accuracy:.1f}{spread} % {mark}", style="bold green" if on_frontier else "")
+    interval = f"{100 * low:.1f}-{100 * high:.1f}"
+    return [
+        Text(name),
+        accuracy,
+        interval,
+        f"{row.macro_f1:.3f}",
+        time_text(row.train_seconds) if row.train_seconds else "-",
+    ]
 
 
 def prompt_tables(trial: PromptTrial) -> Iterator[Table | Text]:
@@ -191,6 +237,15 @@ def _wise_curve(found: WiseCurve) -> Table:
 
 def _table(title: str) -> Table:
     return ShownTable(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def time_text(seconds: float) -> str:
+    """At most nine characters: "4.2 s", "24 m 20 s", "2 h 1 m"."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 3600:
+        return f"{round(seconds) // 60} m {round(seconds) % 60} s"
+    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60} m"
 
 
 def _p(value: float) -> str:

@@ -14,6 +14,7 @@ from clip_har.report.write import (
     write_evaluation,
     write_explanations,
     write_few_shot,
+    write_models,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "write_evaluation",
     "write_explanations",
     "write_few_shot",
+    "write_models",
 ]

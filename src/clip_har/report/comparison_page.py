@@ -165,13 +165,23 @@ def pairwise_table(rows: Sequence[ComparisonRow], tests: Sequence[PairedTest]) -
     A cell is the row's method minus the column's: the difference in points, p after Holm's correction, and
     whether the row's is "better", "worse" or "alike".
     """
+    ranked = sorted(rows, key=lambda row: -row.accuracy)
+    return pair_rows({row.name: wording.method_label(row.name) for row in ranked}, tests)
+
+
+def pair_rows(labels: Mapping[str, str], tests: Sequence[PairedTest]) -> list[dict[str, Any]]:
+    """The rows of `pairwise_table`.
+
+    Args:
+        labels: entry -> what it is called, in the order of the rows; entries without a test have none.
+        tests: one for each pair, in either order.
+    """
     found = {(test.second, test.first): (test.difference, test.p, test.p_holm) for test in tests}
     found |= {(test.first, test.second): (-test.difference, test.p, test.p_holm) for test in tests}
-    names = [row.name for row in sorted(rows, key=lambda row: -row.accuracy)]
-    names = [name for name in names if any(name in pair for pair in found)]
+    names = [name for name in labels if any(name in pair for pair in found)]
     return [
         {
-            "name": wording.method_label(name),
+            "name": labels[name],
             "cells": [None if other == name else _pair_cell(found.get((name, other))) for other in names],
         }
         for name in names

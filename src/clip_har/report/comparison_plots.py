@@ -111,7 +111,7 @@ def _draw_accuracy(rows: Sequence[ComparisonRow], level: float | None, split: st
     for position, row in enumerate(ordered):
         _draw_accuracy_row(axes, row, position, standing.standing(row, level), (low, high))
     label_rows(axes, [wording.method_label(row.name) for row in ordered])
-    axes.set_xlabel(_accuracy_label(split))
+    axes.set_xlabel(accuracy_label(split))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _legend_of_standings(figure, axes)
     return figure
@@ -128,7 +128,7 @@ def _draw_accuracy_row(axes: Axes, row: ComparisonRow, position: int, where: str
             "◂ off the scale", (edge, position), xytext=(8, 0), textcoords="offset points", va="center", color=colour
         )
     else:
-        spread = np.array(_around(row.accuracy, row.accuracy_ci95))[:, None]
+        spread = np.array(around(row.accuracy, row.accuracy_ci95))[:, None]
         axes.errorbar(row.accuracy, position, xerr=spread, fmt=marker, color=colour, label=where, ms=6, linewidth=2)
         if len(row.accuracies) > 1:
             below = [position - 0.28] * len(row.accuracies)
@@ -172,7 +172,7 @@ def _draw_cost(rows: Sequence[ComparisonRow], level: float | None, split: str) -
         _draw_cost_mark(axes, row, standing.standing(row, level), low)
     _label_marks(axes, rows, level, size=(width * 72, COST_AXES * 72))
     axes.set_xlabel("training time, logarithmic")
-    axes.set_ylabel(_accuracy_label(split))
+    axes.set_ylabel(accuracy_label(split))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _legend_of_standings(figure, axes)
     if _with_sizes(rows):
@@ -187,7 +187,7 @@ def _draw_cost_mark(axes: Axes, row: ComparisonRow, where: str, low: float) -> N
     if y < low:
         axes.plot(x, low, marker=marker, color=colour, label=where, ms=size, linestyle="none", clip_on=False)
         return
-    spread = np.array(_around(y, row.accuracy_ci95))[:, None]
+    spread = np.array(around(y, row.accuracy_ci95))[:, None]
     axes.errorbar(x, y, yerr=spread, fmt="none", ecolor=colour, elinewidth=1.2, alpha=0.45)
     axes.plot(x, y, marker=marker, color=colour, label=where, ms=size, linestyle="none", alpha=0.75)
 
@@ -197,17 +197,17 @@ def _label_marks(axes: Axes, rows: Sequence[ComparisonRow], level: float | None,
     low = axes.get_ylim()[0]
     texts, anchors, obstacles = [], [], []
     for row in rows:
-        anchor = _in_points(axes, row.train_seconds or 1.0, max(low, row.accuracy))
+        anchor = in_points(axes, row.train_seconds or 1.0, max(low, row.accuracy))
         anchors.append(anchor)
         texts.append(_mark_label(row, low))
         obstacles += _mark_boxes(axes, row, anchor)
     if level is not None:
-        _, height = _in_points(axes, rows[0].train_seconds or 1.0, level)
+        _, height = in_points(axes, rows[0].train_seconds or 1.0, level)
         obstacles += [Box(0, height - 1, size[0], height + 1), Box(size[0] - 75, height, size[0], height + 12)]
     sizes = [text_size(text, LABEL_FONT) for text in texts]
     boxes = placed_labels(anchors, sizes, obstacles=obstacles, bounds=Box(1, 3, *size))
     for text, anchor, box in zip(texts, anchors, boxes, strict=True):
-        _write_label(axes, text, anchor, box)
+        write_label(axes, text, anchor, box)
 
 
 def _mark_label(row: ComparisonRow, low: float) -> str:
@@ -219,18 +219,19 @@ def _mark_boxes(axes: Axes, row: ComparisonRow, anchor: tuple[float, float]) -> 
     """What a mark and its interval cover, in points."""
     x, y = anchor
     radius = math.sqrt(_mark_area(row.trainable_params)) / 2
-    low, high = (_in_points(axes, row.train_seconds or 1.0, end)[1] for end in row.accuracy_ci95)
+    low, high = (in_points(axes, row.train_seconds or 1.0, end)[1] for end in row.accuracy_ci95)
     return [Box(x - radius, y - radius, x + radius, y + radius), Box(x - 1, low, x + 1, high)]
 
 
-def _in_points(axes: Axes, x: float, y: float) -> tuple[float, float]:
+def in_points(axes: Axes, x: float, y: float) -> tuple[float, float]:
     """Data -> points from the lower left corner of the axes, whose place in the figure is fixed."""
     corner = axes.transAxes.transform((0, 0))
     across, up = (axes.transData.transform((x, y)) - corner) * 72.0 / axes.figure.dpi
     return float(across), float(up)
 
 
-def _write_label(axes: Axes, text: str, anchor: tuple[float, float], box: Box) -> None:
+def write_label(axes: Axes, text: str, anchor: tuple[float, float], box: Box, *, colour: str = INK) -> None:
+    """Write a mark's label into its box, with a thin line to the mark where it stands off. All in points."""
     middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
     nearest = leader_end(anchor, box)
     if math.dist(anchor, nearest) > 10:
@@ -242,7 +243,7 @@ def _write_label(axes: Axes, text: str, anchor: tuple[float, float], box: Box) -
             textcoords="axes points",
             arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 3, "shrinkB": 0},
         )
-    axes.annotate(text, middle, xycoords="axes points", ha="center", va="center", fontsize=LABEL_FONT, color=INK)
+    axes.annotate(text, middle, xycoords="axes points", ha="center", va="center", fontsize=LABEL_FONT, color=colour)
 
 
 def _scale_time(axes: Axes, seconds: Sequence[float]) -> None:
@@ -319,10 +320,15 @@ def _count_label(count: int) -> str:
     return f"{count / 1e6:.3g} million" if count < 1e9 else f"{count / 1e9:,.3g} billion"
 
 
-def _accuracy_label(split: str) -> str:
+def accuracy_label(split: str) -> str:
+    """The label of an axis of accuracy.
+
+    Args:
+        split: the images, as an adjective; may be empty.
+    """
     return f"accuracy, {split} images" if split else "accuracy"
 
 
-def _around(value: float, interval: Interval) -> Interval:
+def around(value: float, interval: Interval) -> Interval:
     """An interval as distances to both sides, as matplotlib wants it."""
     return max(0.0, value - interval[0]), max(0.0, interval[1] - value)

@@ -14,6 +14,7 @@ from clip_har.audit.records import Audit
 from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult, PairedTest
 from clip_har.evaluation.few_shot import FewShotTable
 from clip_har.evaluation.findings import ExplainResult
+from clip_har.evaluation.model_comparison import ModelTable
 from clip_har.files import write_atomically
 from clip_har.report import (
     audit_page,
@@ -27,6 +28,9 @@ from clip_har.report import (
     few_shot_plots,
     few_shot_tables,
     finding_plots,
+    model_page,
+    model_plots,
+    model_tables,
     plots,
     result_documents,
     standing,
@@ -227,6 +231,30 @@ def write_few_shot(
         _write(out / "few_shot.json", few_shot_tables.few_shot_json(table)),
         _write(out / "few_shot.csv", few_shot_tables.few_shot_csv(table)),
         _write(out / "few_shot.png", figure.png),
+        _write(out / "report.html", page),
+    ]
+
+
+def write_models(table: ModelTable, out: Path, *, facts: Mapping[str, Any], command: str) -> list[Path]:
+    """Writes models.json, models.csv, models.png and report.html into the folder `out`.
+
+    Args:
+        table: what was measured; the page links to the models' own pages in `out`, of those that exist.
+        out: made if it does not exist; files of the same names are replaced.
+        facts: facts that all models share, as for `write_evaluation`.
+        command: the command line that makes these files again.
+
+    Returns:
+        The files written, report.html last. There is no models.png if no encoder was timed.
+    """
+    figure = model_plots.model_plot(table)
+    pages = {model.name: {0: out / model.folder / "report.html"} for model in table.compared}
+    reports = {name: found[0] for name, found in _addresses(pages, out).items()}
+    page = model_page.model_page(table, facts=facts, figure=figure, reports=reports, command=command)
+    return [
+        _write(out / "models.json", model_tables.models_json(table)),
+        _write(out / "models.csv", model_tables.models_csv(table)),
+        *([] if figure is None else [_write(out / "models.png", figure.png)]),
         _write(out / "report.html", page),
     ]
 
