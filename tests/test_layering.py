@@ -55,6 +55,7 @@ LAYERS = (
     "evaluation",
     "explain",
     "report",
+    "run_model",
     "predict",
     "demo",
     "console",
