@@ -57,6 +57,7 @@ LAYERS = (
     "report",
     "run_model",
     "predict",
+    "serving",
     "demo",
     "console",
     "experiment",

@@ -126,7 +126,7 @@ class Predictor:
         model: where the backbone is now, if not where the run's card says; it must be the same weights.
         device: "auto", or anything torch.device takes.
         precision: arithmetic of the image encoder.
-        backbone: in place of these three, one that is loaded: of another Predictor with the same.
+        backbones: some that are loaded, of other Predictors on the same device; used if the run was trained on one.
 
     Raises:
         RunError: no finished run, or the backbone is not the one it was trained on.
@@ -140,14 +140,12 @@ class Predictor:
         model: str | None = None,
         device: str = "auto",
         precision: Precision = "auto",
-        backbone: Backbone | None = None,
+        backbones: Sequence[Backbone] = (),
     ) -> None:
         self.run = load_run(Path(run))
         self.classes = self.run.classes
-        if backbone is None:
-            backbone = load_run_backbone(self.run, model=model, device=device, precision=precision)
-        else:
-            _require_trained_on(self.run, backbone)
+        same = [each for each in backbones if each.info.weights_hash == self.run.card.backbone.weights_hash]
+        backbone = (same or [load_run_backbone(self.run, model=model, device=device, precision=precision)])[0]
         self.backbone = backbone
         self.notes = backbone.notes
         """What was assumed on loading the backbone; a line each."""
@@ -371,10 +369,6 @@ def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Pr
         backbone = load_named(model, device=device, precision=precision)
     else:
         backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
-    _require_trained_on(run, backbone)
-    return backbone
-
-
-def _require_trained_on(run: Run, backbone: Backbone) -> None:
     here = Protocol(model=backbone.info.weights_hash, model_name=backbone.info.name)
     require_same(run.folder, run.protocol, here)
+    return backbone
