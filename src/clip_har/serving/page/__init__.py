@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -24,7 +25,7 @@ def add_page(app: FastAPI) -> None:
         app.add_api_route(path, _sender(kind, content), methods=["GET"], include_in_schema=False)
 
 
-def _sender(kind: str, content: str):  # type: ignore[no-untyped-def]
+def _sender(kind: str, content: str) -> Callable[[], Awaitable[Response]]:
     async def send() -> Response:
         return Response(content, media_type=kind)
 
