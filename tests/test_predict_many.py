@@ -71,7 +71,7 @@ def test_paths_bytes_pillow_images_and_arrays_are_answered_alike(folders: dict[s
     with pytest.raises(TypeError, match=r"shape \(40, 40\) and type uint8: pass H x W x 3 pixels"):
         list(predictor.predict([arrays[0][:, :, 0]]))
     with pytest.raises(TypeError, match=r"type float64"):
-        list(predictor.predict([arrays[0] / 255]))
+        list(predictor.predict([arrays[0] / 255]))  # type: ignore[list-item]
 
 
 def test_a_stream_is_answered_as_its_images_come_and_no_more_than_two_batches_are_held(

@@ -13,6 +13,7 @@ import pytest
 
 from clip_har.config import ServeConfig
 from clip_har.errors import ConfigError
+from clip_har.images.limits import MAX_PIXELS
 from clip_har.serving.server import read_key
 from clip_har.serving.server import serve as serve_runs
 from serving.conftest import Running, Serve
@@ -171,6 +172,10 @@ def test_a_decoder_that_hangs_is_replaced(serve: Serve, pictures: list[Path]) ->
         assert problem(running.predict(pictures[0]), 504)
         wait_until(lambda: running.service.decoders.pids not in ([], [pid]))
         wait_until(lambda: running.predict(pictures[0]).status_code == 200)
+
+
+def test_no_larger_image_is_decoded_than_elsewhere() -> None:
+    assert ServeConfig().max_pixels == MAX_PIXELS
 
 
 def test_settings_that_cannot_be_used_are_refused(running: Running, served_runs: dict[str, Path]) -> None:

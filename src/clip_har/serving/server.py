@@ -26,7 +26,7 @@ SECONDS_TO_END = 5.0
 
 
 def serve(runs: Sequence[Path], config: ServeConfig, *, say: Callable[[str], None]) -> None:
-    """Serve runs until SIGTERM, SIGHUP or Ctrl-C.
+    """Serve runs until SIGTERM or Ctrl-C.
 
     Args:
         runs: run folders; the first is the default.
