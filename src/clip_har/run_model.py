@@ -28,6 +28,8 @@ from clip_har.text_tower import mean_prompts
 
 CLASS_SETS = 16
 """Sets of other classes whose classifiers are kept, those asked for last."""
+KEPT_PROMPTS = 1024
+"""Other classes whose prompt embeddings are kept, so that a set that differs by one class costs one class."""
 _ONE_AT_A_TIME = threading.RLock()
 """Held in every forward pass of the process: encoding and explaining replace parts of modules, and of torch, for the
 time being. torch uses all cores in one pass, so that nothing is lost."""
@@ -59,6 +61,7 @@ class RunModel:
         self._frame = run.frame(model=model, device=str(backbone.device))
         self._own = self._ready(run.classifier(frame=self._frame))
         self._others: OrderedDict[tuple[str, ...], Classifier] = OrderedDict()
+        self._prompts: OrderedDict[str, Tensor] = OrderedDict()
         self._exact: Backbone | None = backbone if backbone.precision == "float32" else None
 
     @property
@@ -161,14 +164,11 @@ class RunModel:
         """The run as a classifier of other names, under its own templates."""
         known = self.run.phrasing
         phrases = tuple(known.get(name, class_phrase(name)) for name in names)
-        templates = self._frame.templates
-        texts = [sentence for phrase in phrases for sentence in filled(phrase, templates)]
-        captions_CTD = self.backbone.encode_text(texts).clone().reshape(len(names), len(templates), -1)
         frame = ClassifierContext(
             classes=names,
-            templates=templates,
+            templates=self._frame.templates,
             phrases=phrases,
-            prompts_CD=mean_prompts(captions_CTD),
+            prompts_CD=self._embedded(phrases),
             logit_scale=self._frame.logit_scale,
             load_backbone=self._frame.load_backbone,
         )
@@ -184,6 +184,21 @@ class RunModel:
                 f"The class {longest!r} does not fit the learned prompts of {self.run.card.method}",
                 remedy="Give shorter class names.",
             ) from error
+
+    def _embedded(self, phrases: tuple[str, ...]) -> Tensor:
+        """The prompt embedding of each class; of those that were asked for lately, as it was then."""
+        templates = self._frame.templates
+        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._prompts]
+        if new:
+            texts = [sentence for phrase in new for sentence in filled(phrase, templates)]
+            captions_CTD = self.backbone.encode_text(texts).clone().reshape(len(new), len(templates), -1)
+            self._prompts.update(zip(new, mean_prompts(captions_CTD), strict=True))
+        found_CD = torch.stack([self._prompts[phrase] for phrase in phrases])
+        for phrase in phrases:
+            self._prompts.move_to_end(phrase)
+        while len(self._prompts) > KEPT_PROMPTS:
+            self._prompts.popitem(last=False)
+        return found_CD
 
     def _ready(self, classifier: Classifier) -> Classifier:
         classifier = classifier.to(self.backbone.device).eval()
