@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -10,13 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from clip_har.config import ServeConfig
-from clip_har.errors import ConfigError
+from clip_har.errors import ConfigError, MachineError
 from clip_har.images.limits import MAX_PIXELS
+from clip_har.serving import logs, server
 from clip_har.serving.server import read_key
 from clip_har.serving.server import serve as serve_runs
-from serving.conftest import Running, Serve
+from serving.conftest import FLOAT32, Running, Serve
 from serving.test_api import encoded, problem
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals exist on POSIX systems")
@@ -190,3 +193,33 @@ def test_settings_that_cannot_be_used_are_refused(running: Running, served_runs:
         with pytest.raises(ConfigError) as error:
             serve_runs([served_runs["lora"]], config, say=lambda _line: None)
         assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(("host", "key", "warned"), [("127.0.0.1", "", 0), ("0.0.0.0", "", 1), ("0.0.0.0", KEY, 0)])
+def test_other_machines_without_a_key_are_warned_of(
+    host: str, key: str, warned: int, served_runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def served(_server: uvicorn.Server, sockets: object = None) -> None:
+        del sockets
+
+    monkeypatch.setattr(uvicorn.Server, "serve", served)
+    monkeypatch.setattr(logs, "start_logging", lambda: logging.getLogger("a test"))
+    monkeypatch.setenv("CLIP_HAR_API_KEY", key) if key else monkeypatch.delenv("CLIP_HAR_API_KEY", raising=False)
+    lines: list[str] = []
+    serve_runs([served_runs["lora"]], ServeConfig(host=host, port=0, model=FLOAT32), say=lines.append)
+    assert lines[0].startswith(f"Serving lora on http://{host}:")
+    assert len(lines) == 1 + warned
+    assert all("without an API key; pass --api-key-file FILE" in line for line in lines[1:])
+
+
+def test_missing_packages_are_named(served_runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "find_spec", lambda name: None if name == "uvicorn" else name)
+    with pytest.raises(MachineError, match=r'requires uvicorn\. Install it: pip install "clip-har\[serve\]"'):
+        serve_runs([served_runs["lora"]], ServeConfig(), say=print)
+
+
+def test_runs_of_the_same_name_are_refused(served_runs: dict[str, Path]) -> None:
+    from clip_har.serving.models import load_models
+
+    with pytest.raises(ConfigError, match="Two runs are called 'lora'"):
+        load_models([served_runs["lora"]] * 2, ServeConfig(model=FLOAT32))
