@@ -605,7 +605,13 @@ def test_methods_are_separated_by_commas(parse: Callable[..., CompareConfig], wr
 
 # Every command
 
-POSITIONAL = {"explain": ["run"], "predict": ["run", "a.jpg"], "import": ["a.pt"], "data fetch": ["har"]}
+POSITIONAL = {
+    "explain": ["run"],
+    "predict": ["run", "a.jpg"],
+    "serve": ["run"],
+    "import": ["a.pt"],
+    "data fetch": ["har"],
+}
 ASKED: dict[str, dict[str, Any]] = {
     "quickstart": {"out": "q", "methods": ["zero-shot"], "seed": 3},
     "train": {"data": "photos", "epochs": 3, "rank": 2},
@@ -615,6 +621,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "models": {"model": ["siglip", "ViT-B/32"], "batch_size": 8, "probe": True},
     "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},
     "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32"},
+    "serve": {"port": 0, "api_key_file": "key", "batch_wait": 0.01, "max_images": 2, "device": "cpu"},
     "import": {"data": "photos", "split_seed": 3, "classes": ["a", "b"], "alpha": 2.0, "model": "demo"},
     "data fetch": {"source": "hub", "out": "h"},
     "data audit": {"embeddings": False, "min_side": 32, "max_leaks": 2, "html": "a.html", "json": "a.json"},
@@ -665,7 +672,7 @@ def test_every_command_takes_its_settings_from_a_file_or_from_flags(
     assert from_file != parsed(*(["--plan=x"] if command == "data clean" else NEEDED.get(command, ["--out=other"])))
 
 
-NEEDED = {"predict": [], "models": [], "data audit": [], "data verify": ["--manifest=x"]} | {
+NEEDED = {"predict": [], "models": [], "serve": [], "data audit": [], "data verify": ["--manifest=x"]} | {
     name: ["--data=other"] for name in ("train", "evaluate", "compare", "prompts")
 }
 

@@ -290,7 +290,8 @@ def test_a_broken_pillow_image_is_an_error_of_its_own(run: Path, photos: Path) -
 
 @pytest.mark.parametrize("given", [7, None, [3.5], [[b"a"]]])
 def test_what_is_no_image_is_a_clear_type_error(run: Path, given: Any) -> None:
-    with pytest.raises(TypeError, match=r"not iterable|pass a path, the bytes of an image file, or a PIL\.Image"):
+    said = r"not iterable|pass a path, the bytes of an image file, an array of RGB pixels, or a PIL\.Image"
+    with pytest.raises(TypeError, match=said):
         list(Predictor(run, precision="float32").predict(given))
 
 

@@ -101,7 +101,8 @@ def template_texts() -> list[tuple[str, str]]:
     """Place and text of the pages' templates, without tags, code and what Jinja inserts."""
     marks = re.compile(r"\{[%#].*?[%#]\}|<script>.*?</script>|<[^>]*>", re.DOTALL)
     texts = []
-    for path in sorted((SOURCE / "report" / "templates").glob("*.html.j2")):
+    pages = [*sorted((SOURCE / "report" / "templates").glob("*.html.j2")), SOURCE / "serving" / "page" / "index.html"]
+    for path in pages:
         text = re.sub(r"\{\{.*?\}\}", "{}", path.read_text(encoding="utf-8"), flags=re.DOTALL)
         texts.append((str(path.relative_to(ROOT)), marks.sub(" ", text)))
     return texts

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run, load_run
 from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError
-from clip_har.images.lenient_batches import ImageInput, read_batches
+from clip_har.images.lenient_batches import ImageInput, ReadImage, read_batches, read_stream
 from clip_har.known_models import load_for_run
 from clip_har.protocol import Protocol, new_features, require_same
+from clip_har.run_model import RunModel, Scores
 from clip_har.tuned_models import load_given, model_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Prediction:
     """What a run says of one image; or, where `error` is set, why it cannot say anything."""
 
     image: str
-    """The path; "image N" for bytes and Pillow images, counted from 0."""
+    """The path; "image N" for anything else, counted from 0."""
     label: str | None = None
     """The most likely class; None where the run is unsure, or where the image is unknown."""
     probability: float | None = None
@@ -50,9 +51,13 @@ class Prediction:
     """Whether the confidence is below what was asked of an answer."""
     unknown: bool = False
     """Whether the image is likely to show none of the classes; False unless that was asked for."""
+    reason: str | None = None
+    """Why there is no label, where the run is unsure or the image is unknown."""
     warning: str | None = None
     """Something the image has that lowers the trust in the answer, such as a missing lower half."""
     error: str | None = None
+    embedding: tuple[float, ...] | None = dataclasses.field(default=None, repr=False)
+    """Where it was asked for: the image's unit-length embedding."""
 
     def to_json(self) -> dict[str, Any]:
         """Only what applies: the answer, or the error."""
@@ -60,7 +65,8 @@ class Prediction:
             return {"image": self.image, "error": self.error}
         top = [{"label": label, "probability": probability} for label, probability in self.top]
         answer: dict[str, Any] = {"image": self.image, "label": self.label, "probability": self.probability, "top": top}
-        known = {"confidence": self.confidence, "possible": self.possible, "warning": self.warning}
+        known: dict[str, Any] = {"confidence": self.confidence, "possible": self.possible, "warning": self.warning}
+        known |= {"reason": self.reason, "embedding": self.embedding}
         answer |= {key: value for key, value in known.items() if value is not None}
         marks = {"unsure": self.unsure, "unknown": self.unknown}
         return answer | {mark: True for mark, holds in marks.items() if holds}
@@ -114,13 +120,14 @@ class AbstentionPolicy:
 
 
 class Predictor:
-    """A finished run, ready to answer.
+    """A finished run, ready to answer; any number of threads may ask at once.
 
     Args:
         run: run folder, or a file in it; a path as text will do.
         model: where the backbone is now, if not where the run's card says; it must be the same weights.
         device: "auto", or anything torch.device takes.
         precision: arithmetic of the image encoder.
+        backbones: some that are loaded, of other Predictors on the same device; used if the run was trained on one.
 
     Raises:
         RunError: no finished run, or the backbone is not the one it was trained on.
@@ -134,16 +141,17 @@ class Predictor:
         model: str | None = None,
         device: str = "auto",
         precision: Precision = "auto",
+        backbones: Sequence[Backbone] = (),
     ) -> None:
         self.run = load_run(Path(run))
         model = None if model is None else model_of(model)
         self.classes = self.run.classes
-        self._backbone = load_run_backbone(self.run, model=model, device=device, precision=precision)
-        self.notes = self._backbone.notes
+        same = [each for each in backbones if each.info.weights_hash == self.run.card.backbone.weights_hash]
+        backbone = (same or [load_run_backbone(self.run, model=model, device=device, precision=precision)])[0]
+        self.backbone = backbone
+        self.notes = backbone.notes
         """What was assumed on loading the backbone; a line each."""
-        self._classifier = self.run.classifier(model=model, device=str(self._backbone.device))
-        self._classifier.to(self._backbone.device)
-        self._classifier.prepare()
+        self.model = RunModel(self.run, backbone, model=model)
         self._transform = self.run.preprocessing.transform()
 
     def predict(
@@ -152,75 +160,104 @@ class Predictor:
         *,
         top: int = 5,
         caution: AbstentionPolicy | None = None,
+        classes: Sequence[str] | None = None,
+        embed: bool = False,
         batch_size: int = BATCH_SIZE,
         workers: int = 0,
     ) -> Iterator[Prediction]:
         """Answer for each image, in order; unreadable ones get a Prediction with `error` set.
 
         Args:
-            images: paths (text or Path), bytes of image files, or Pillow images; one alone will do. An iterator is
-                read as its answers are asked for, `batch_size` images ahead, with workers some thousand.
+            images: paths (text or Path), bytes of image files, Pillow images, or arrays of RGB pixels (H x W x 3,
+                uint8); one alone will do. An iterator is read as its answers are asked for, `batch_size` images ahead,
+                with workers some thousand.
             top: how many of the most likely classes to give.
             caution: what is asked of the answers.
+            classes: names to choose from in place of the run's own; their confidence is not calibrated.
+            embed: whether to give each image's embedding.
             batch_size: images per forward pass.
             workers: processes that decode; 0 decodes in this one.
 
         Raises:
             RunError: the run's card does not say how far its confidence can be trusted, or no threshold on it
                 promises the accuracy or the rate of false alarms asked for.
+            ConfigError: the classes cannot be asked for, or not with such a caution.
             DataError: a worker was killed.
             TypeError: something is none of these.
         """
-        judge = _Abstention(self.run, caution or AbstentionPolicy())
-        given = [images] if isinstance(images, _ONE_IMAGE) else images
-        return self._predictions(given, top, judge, batch_size, workers)
+        judge = self.judge(caution, classes)
+        given = [images] if _is_one(images) else images
+        batches = read_batches(given, self._transform, batch_size=batch_size, workers=workers)  # type: ignore[arg-type]
+        return self._predictions(batches, judge, top, embed)
+
+    def predict_stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        top: int = 5,
+        caution: AbstentionPolicy | None = None,
+        classes: Sequence[str] | None = None,
+        embed: bool = False,
+        batch_size: int = BATCH_SIZE,
+        threads: int = 2,
+    ) -> Iterator[Prediction]:
+        """The same for an iterator of any length, even an endless one, in memory that does not grow.
+
+        While a batch is computed the next one is decoded in threads; no more than these two are ever held.
+        """
+        judge = self.judge(caution, classes)
+        batches = read_stream(images, self._transform, batch_size=batch_size, threads=threads)
+        return self._predictions(batches, judge, top, embed)
+
+    def judge(self, caution: AbstentionPolicy | None = None, classes: Sequence[str] | None = None) -> Judge:
+        """What turns scores into predictions; of other classes' when they are given.
+
+        Raises:
+            RunError, ConfigError: as for `predict`.
+        """
+        caution = caution or AbstentionPolicy()
+        names = None if classes is None else self.model.prepare(classes)
+        if names in (None, self.classes):
+            return Judge(self.run, caution)
+        if caution.asks() or caution.reject_unknown is not None:
+            raise ConfigError(
+                "Prediction sets and abstaining are calibrated for the run's own classes only",
+                remedy="Remove them, or the other classes.",
+            )
+        return Judge(self.run, caution, names)
 
     def _predictions(
-        self, images: Iterable[ImageInput], top: int, judge: _Abstention, batch_size: int, workers: int
+        self, batches: Iterable[tuple[list[ImageInput], list[ReadImage]]], judge: Judge, top: int, embed: bool
     ) -> Iterator[Prediction]:
         number = 0
-        for batch, read in read_batches(images, self._transform, batch_size=batch_size, workers=workers):
+        for batch, read in batches:
             tensors = [image.image_CHW for image in read if image.image_CHW is not None]
-            probabilities = iter(self._probabilities(torch.stack(tensors)) if tensors else ())
+            names = [judge.names] * len(tensors)
+            scores = iter(self.model.scores(torch.stack(tensors), names, embed=embed) if tensors else ())
             for image, outcome in zip(batch, read, strict=True):
-                name = _name(number, image)
+                name = str(image) if isinstance(image, str | os.PathLike) else f"image {number}"
                 number += 1
                 if outcome.image_CHW is None:
                     yield Prediction(image=name, error=outcome.reason)
                 else:
-                    yield self._answer(name, next(probabilities), outcome.warning, top, judge)
-
-    @torch.no_grad()
-    def _probabilities(self, images_BCHW: Tensor) -> Tensor:
-        inputs = images_BCHW
-        if self._classifier.reads != "image":
-            features = self._backbone.encode_images(images_BCHW)
-            inputs = features.of_kind(self._classifier.reads)
-        logits: Tensor = self._classifier(inputs.to(self._backbone.device))
-        return logits.float().softmax(dim=-1).cpu()
-
-    def _answer(
-        self, name: str, probabilities_C: Tensor, warning: str | None, top: int, judge: _Abstention
-    ) -> Prediction:
-        values, indices = probabilities_C.topk(min(max(1, top), len(self.classes)))
-        ranked = tuple(
-            (self.classes[index], value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)
-        )
-        label, probability = ranked[0]
-        answer = Prediction(image=name, label=label, probability=probability, top=ranked, warning=warning)
-        return judge.judged(answer, probabilities_C)
+                    yield judge.prediction(name, next(scores), warning=outcome.warning, top=top, embed=embed)
 
 
-def _name(number: int, image: ImageInput) -> str:
-    return f"image {number}" if isinstance(image, bytes | Image.Image) else str(image)
+def _is_one(images: object) -> bool:
+    return isinstance(images, _ONE_IMAGE) or (isinstance(images, np.ndarray) and images.ndim == 3)
 
 
-class _Abstention:
-    """Says how far answers can be trusted, by what the run's card holds of its confidence."""
+class Judge:
+    """Makes predictions of scores, and says how far they can be trusted by what the run's card holds of that.
 
-    def __init__(self, run: Run, caution: AbstentionPolicy) -> None:
-        self._classes = run.classes
-        self._calibration = recorded_calibration(run)
+    Args:
+        names: in place of the run's classes; nothing is known of the confidence then.
+    """
+
+    def __init__(self, run: Run, caution: AbstentionPolicy, names: tuple[str, ...] | None = None) -> None:
+        self.names = names
+        self._classes = names or run.classes
+        self._calibration = recorded_calibration(run) if names is None else None
         if self._calibration is None and caution.asks():
             raise RunError(
                 f"{run.folder} has no calibration data",
@@ -228,32 +265,46 @@ class _Abstention:
             )
         self._known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
         self._sets_up_to: float | None = None
-        self._answers_from = caution.abstain_below or 0.0
+        self.answers_from = caution.abstain_below or 0.0
+        """Least confidence of an answer."""
         if self._calibration is not None and caution.coverage is not None:
             self._sets_up_to = self._calibration.set_threshold(caution.coverage)
         if self._calibration is not None and caution.accuracy is not None:
-            self._answers_from = _promised(run, self._calibration, caution.accuracy)
+            self.answers_from = _promised(run, self._calibration, caution.accuracy)
 
-    def judged(self, answer: Prediction, probabilities_C: Tensor) -> Prediction:
+    def prediction(
+        self, image: str, scores: Scores, *, warning: str | None = None, top: int = 5, embed: bool = False
+    ) -> Prediction:
+        """What the scores of one image say."""
+        values, indices = scores.probabilities_C.topk(min(max(1, top), len(self._classes)))
+        ranked = tuple(
+            (self._classes[index], value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+        )
+        label, probability = ranked[0]
+        embedding = tuple(scores.embedding_D.tolist()) if embed and scores.embedding_D is not None else None
+        answer = Prediction(
+            image=image, label=label, probability=probability, top=ranked, warning=warning, embedding=embedding
+        )
+        return self._judged(answer, scores)
+
+    def _judged(self, answer: Prediction, scores: Scores) -> Prediction:
         """The answer with its confidence, the possible classes if asked for, and no label where it is withheld."""
         if answer.probability is not None and answer.probability < self._known_from:
-            answer = dataclasses.replace(answer, label=None, unknown=True)
+            reason = f"probability {answer.probability:.2f} is below {self._known_from:.2f}: likely none of the classes"
+            answer = dataclasses.replace(answer, label=None, unknown=True, reason=reason)
         if self._calibration is None:
             return answer
-        calibrated_C = self._calibration.confidence(probabilities_C.numpy()[None])[0]
+        calibrated_C = self._calibration.confidence(scores.probabilities_C.numpy()[None])[0]
         confidence = float(calibrated_C.max())
         possible = None
         if self._sets_up_to is not None:
             ranked = (-calibrated_C).argsort(kind="stable")
             possible = tuple(self._classes[i] for i in ranked if 1 - calibrated_C[i] <= self._sets_up_to)
-        unsure = confidence < self._answers_from and not answer.unknown
-        return dataclasses.replace(
-            answer,
-            label=None if unsure else answer.label,
-            confidence=confidence,
-            possible=possible,
-            unsure=unsure,
-        )
+        answer = dataclasses.replace(answer, confidence=confidence, possible=possible)
+        if confidence < self.answers_from and not answer.unknown:
+            reason = f"confidence {confidence:.2f} is below {self.answers_from:.2f}"
+            return dataclasses.replace(answer, label=None, unsure=True, reason=reason)
+        return answer
 
 
 def _promised(run: Run, calibration: Calibration, accuracy: float) -> float:

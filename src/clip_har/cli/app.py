@@ -36,6 +36,7 @@ from clip_har.config import (
     PredictConfig,
     PromptsConfig,
     QuickstartConfig,
+    ServeConfig,
     TrainConfig,
 )
 from clip_har.shown_text import shown_json
@@ -276,6 +277,29 @@ def predict(
         if item.error or item.warning:
             say(f"{'cannot read' if item.error else 'warning:'} {item.image}: {item.error or item.warning}")
     return EXIT_DONE if answered else EXIT_USER_INPUT
+
+
+@app.command
+def serve(
+    run: Path,
+    /,
+    *runs: Path,
+    config: Annotated[ServeConfig | None, Parameter(name="*")] = None,
+    config_file: ConfigFile = None,
+) -> int:
+    """Serve trained models over HTTP: a page to try them in a browser, and an API.
+
+    Example: clip-har serve runs/lora
+
+    Args:
+        run: Run folder.
+        runs: Further run folders, which requests select by name.
+    """
+    from clip_har.serving.server import serve as serve_runs
+
+    del config_file
+    serve_runs((run, *runs), config or ServeConfig(), say=say)
+    return EXIT_DONE
 
 
 @app.command(name="import")

@@ -10,6 +10,7 @@ from clip_har.config.commands import (
     PredictConfig,
     PromptsConfig,
     QuickstartConfig,
+    ServeConfig,
     TrainConfig,
 )
 from clip_har.config.converters import Augment, AutoBudget, Features, MethodNames, Precision, known_method, preset_names
@@ -81,6 +82,7 @@ __all__ = [
     "PromptsConfig",
     "QuickstartConfig",
     "RunModelConfig",
+    "ServeConfig",
     "Settings",
     "SourceSettings",
     "SplitConfig",

@@ -34,7 +34,19 @@ from clip_har.config.groups import (
     OptimizerConfig,
     RunModelConfig,
 )
-from clip_har.config.ranges import BATCH, NOT_EMPTY, POSITIVE, SEED, SHOTS, WORKERS, at_least, each, setting
+from clip_har.config.ranges import (
+    BATCH,
+    NOT_EMPTY,
+    POSITIVE,
+    SEED,
+    SHOTS,
+    WORKERS,
+    at_least,
+    each,
+    from_to,
+    setting,
+    within,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +240,50 @@ class PredictConfig:
     """Images per forward pass."""
     workers: WholeNumber = setting(-1, WORKERS)
     """Processes that decode images; -1 means one per core, 0 decodes in the main process. A few images need none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """`clip-har serve`: where the service listens, what it answers and what it refuses."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The default accepts connections from this machine only; 0.0.0.0 accepts all."""
+    port: WholeNumber = setting(8000, from_to(0, 65535))
+    """TCP port to listen on. 0: any free port, which is printed."""
+    api_key_file: Path | None = None
+    """File that contains the key that requests must send. Default: the environment variable CLIP_HAR_API_KEY; without
+    either, no key is required."""
+    top: WholeNumber = setting(5, at_least(1))
+    """Number of most likely classes to return, unless a request asks for another number."""
+    coverage: float | None = None
+    """Coverage of the conformal prediction sets. Default: 0.9 if the run has calibration data."""
+    accuracy: float | None = None
+    """Return "unsure" for images below the confidence at which this accuracy is guaranteed. Default: 0.9 if the
+    validation images suffice to guarantee it."""
+    abstain_below: float | None = None
+    """Return "unsure" below this calibrated confidence, instead of --accuracy. 0: never."""
+    reject_unknown: float | None = None
+    """Return "none of these" for images that are likely to show none of the classes. The value is the fraction of
+    images of the classes that may be rejected by mistake, e.g. 0.05."""
+    batch_size: WholeNumber = setting(16, BATCH)
+    """Maximum number of images per forward pass."""
+    batch_wait: float = setting(0.005, within("[0, 1]"))
+    """Seconds that an image waits for others to share its forward pass."""
+    queue: WholeNumber = setting(256, BATCH)
+    """Maximum number of images that are accepted and not yet answered. Further requests get status 429."""
+    max_bytes: WholeNumber = setting(32_000_000, at_least(1))
+    """Maximum size of a request in bytes."""
+    max_images: WholeNumber = setting(16, at_least(1))
+    """Maximum number of images per request."""
+    max_pixels: WholeNumber = setting(128_000_000, at_least(1))
+    """Maximum width times height of an image."""
+    max_classes: WholeNumber = setting(200, at_least(2))
+    """Maximum number of class names per request."""
+    timeout: float = setting(30.0, POSITIVE)
+    """Seconds that a request may take, the upload included."""
+    workers: WholeNumber = setting(-1, WORKERS)
+    """Processes that decode images, at least one; -1 means one per core."""
+    model: RunModelConfig = field(default_factory=RunModelConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

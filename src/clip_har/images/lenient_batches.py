@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from clip_har.errors import UnreadableImageError
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset
 
-ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
-"""An image to predict: the path of a file, a file's bytes, or a Pillow image."""
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+"""An image to predict: the path of a file, a file's bytes, a Pillow image, or RGB pixels (H x W x 3)."""
 WORTH_A_PROCESS = 32
 """Images per worker from which starting it saves time."""
 TOGETHER = 8192
@@ -50,17 +53,29 @@ def read_image(image: ImageInput, transform: Callable[[Image.Image], Tensor]) ->
         TypeError: it is not an image input.
     """
     try:
+        if isinstance(image, np.ndarray):
+            image = _picture(image)
         if isinstance(image, Image.Image):
             return ReadImage(image_CHW=transform(from_pillow(image)))
         if not isinstance(image, (str, os.PathLike, bytes)):
             raise TypeError(
-                f"Cannot predict {type(image).__name__}: pass a path, the bytes of an image file, or a PIL.Image"
+                f"Cannot predict {type(image).__name__}: pass a path, the bytes of an image file, an array of RGB "
+                "pixels, or a PIL.Image"
             )
         source = image if isinstance(image, bytes) else Path(image)
         decoded = decode_lenient(source, enough_side=getattr(transform, "enough_side", None))
     except UnreadableImageError as error:
         return ReadImage(reason=error.reason)
     return ReadImage(image_CHW=transform(decoded.image), warning=decoded.warning)
+
+
+def _picture(pixels_HWC: npt.NDArray[Any]) -> Image.Image:
+    shape, kind = pixels_HWC.shape, pixels_HWC.dtype
+    if pixels_HWC.ndim != 3 or shape[2] != 3 or 0 in shape or kind != np.uint8:
+        raise TypeError(
+            f"Cannot predict an array of shape {shape} and type {kind}: pass H x W x 3 pixels of type uint8"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels_HWC))
 
 
 def read_batches(
@@ -83,6 +98,29 @@ def read_batches(
         count = min(workers, len(together) // WORTH_A_PROCESS)
         batches = [together[start : start + batch_size] for start in range(0, len(together), batch_size)]
         yield from zip(batches, _read(batches, transform, count), strict=True)
+
+
+def read_stream(
+    images: Iterable[ImageInput], transform: Callable[[Image.Image], Tensor], *, batch_size: int, threads: int
+) -> Iterator[tuple[list[ImageInput], list[ReadImage]]]:
+    """The same in threads, for input of any length: one batch is read ahead, and no more than two are held.
+
+    Raises:
+        TypeError: something is not an image input.
+    """
+    remaining = iter(images)
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
+
+        def begin() -> tuple[list[ImageInput], list[Future[ReadImage]]]:
+            batch = list(islice(remaining, max(1, batch_size)))
+            return batch, [pool.submit(read_image, image, transform) for image in batch]
+
+        batch, reading = begin()
+        while batch:
+            read = [future.result() for future in reading]
+            following = begin()
+            yield batch, read
+            batch, reading = following
 
 
 def _read(

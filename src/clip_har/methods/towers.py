@@ -5,6 +5,7 @@ Which parameters are trained, and how, is for each method to say.
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any, cast
 
@@ -133,8 +134,25 @@ class Towers(Classifier):
         return self
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.logits(self.encode_images(images_BCHW))
+
+    def logits(self, image_BD: Tensor) -> Tensor:
+        """The logits [B, C] of images that `encode_images` has embedded."""
         class_CD = self._evaluated_CD if self._evaluated_CD is not None else self.class_embeddings()
-        return cosine_logits(self.encode_images(images_BCHW), class_CD, self.scale())
+        return cosine_logits(image_BD, class_CD, self.scale())
+
+    def of_frame(self, frame: ClassifierContext, backbone: Backbone) -> Towers:
+        """A classifier of other classes by the same towers, which both then own.
+
+        Args:
+            backbone: of the same architecture; for its tokenizer.
+        """
+        other = copy.copy(self)
+        other._buffers = dict(self._buffers)
+        other.prompts_CD = frame.prompts_CD.to(self.device)
+        other.tokens_CTL = _tokens(frame, backbone).to(self.device)
+        other._evaluated_CD = None
+        return other
 
 
 def towers_loss(classifier: Towers, batch: Batch, settings: Settings) -> Tensor:
