@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from clip_har import checkpoint, run_card
+from clip_har import checkpoint, run_card, run_folders
 from clip_har.errors import RunError
 from clip_har.integrity import sealed
 from clip_har.methods import METHODS
@@ -201,29 +201,29 @@ def test_a_pickle_under_the_weights_name_is_not_executed(tmp_path: Path) -> None
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
-    checkpoint.check_folder(tmp_path / "new", given(), resume=False)
+    run_folders.check_folder(tmp_path / "new", given(), resume=False)
     run = finished(tmp_path / "run")
     with pytest.raises(RunError, match=r"already contains a run.*--resume"):
-        checkpoint.check_folder(run, given(), resume=False)
-    checkpoint.check_folder(run, given(epochs=15, rank=16, workers=7, data="elsewhere"), resume=True)
+        run_folders.check_folder(run, given(), resume=False)
+    run_folders.check_folder(run, given(epochs=15, rank=16, workers=7, data="elsewhere"), resume=True)
     with pytest.raises(RunError, match=r"other settings: epochs 15 -> 3, rank 16 -> 8"):
-        checkpoint.check_folder(run, given(epochs=3, rank=8), resume=True)
+        run_folders.check_folder(run, given(epochs=3, rank=8), resume=True)
 
 
 def test_a_run_that_died_before_its_first_epoch_may_be_started_again(tmp_path: Path) -> None:
     checkpoint.write_config(tmp_path, given())
-    checkpoint.check_folder(tmp_path, given(epochs=3), resume=False)
+    run_folders.check_folder(tmp_path, given(epochs=3), resume=False)
 
 
 def test_a_folder_without_a_run_may_be_resumed(tmp_path: Path) -> None:
-    checkpoint.check_folder(tmp_path, given(), resume=True)
-    checkpoint.check_folder(tmp_path / "new", given(), resume=True)
+    run_folders.check_folder(tmp_path, given(), resume=True)
+    run_folders.check_folder(tmp_path / "new", given(), resume=True)
 
 
 def test_a_file_in_the_run_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="is a file"):
-        checkpoint.check_folder(tmp_path / "file", given(), resume=False)
+        run_folders.check_folder(tmp_path / "file", given(), resume=False)
 
 
 def test_a_method_that_gives_nothing_to_save_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,7 @@ def fixture_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.fixture(autouse=True)
 def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_figures, "TIMED_IMAGES", 2)
-    monkeypatch.setattr(model_figures, "MOST_PASSES", 1)
+    monkeypatch.setattr(model_figures, "MEASURED_SECONDS", 0.0)
 
 
 def config(photos: Path, models: tuple[str, ...], out: Path, **changes: Any) -> CompareConfig:

@@ -56,6 +56,7 @@ LAYERS = (
     "out_of_fold",
     "training_states",
     "checkpoint",
+    "run_folders",
     "tuned_models",
     "evaluation",
     "explain",

@@ -6,7 +6,6 @@ manifest.csv, unreadable.csv and log.jsonl. The card is run_card.py's, RUN/last/
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.config import Settings, TrainConfig, differing_settings, range_problems, to_flat_json
+from clip_har.config import Settings, TrainConfig, range_problems, to_flat_json
 from clip_har.errors import RunError
 from clip_har.files import is_utf8, write_atomically
 from clip_har.images import Preprocessing, preprocessing_from_json
@@ -31,11 +30,10 @@ from clip_har.out_of_fold import OUT_OF_FOLD_FILE, load_out_of_fold
 from clip_har.prompts import class_phrase
 from clip_har.protocol import Protocol, hash_prompts
 from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
-from clip_har.unread_settings import unread_settings
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 """File names that the predecessor's commands give as a checkpoint; they mean the run folder they would lie in."""
-_RECORDED = ("config.json", "prompts.safetensors", "manifest.csv", "unreadable.csv", "log.jsonl", "hard_pairs.json")
+RECORDED = ("config.json", "prompts.safetensors", "manifest.csv", "unreadable.csv", "log.jsonl", "hard_pairs.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,10 @@ class Run:
     @property
     def protocol(self) -> Protocol:
         """What the run was trained on and with."""
-        reads_hidden = self.method.reads(self.settings) in ("hidden", "both")
+        try:
+            reads_hidden = self.method.reads(self.settings) in ("hidden", "both")
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise self._not_of_the_method() from error
         return Protocol(
             model=self.card.backbone.weights_hash,
             model_name=self.card.backbone.name,
@@ -118,7 +119,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The resolved flat configuration."""
-        return _read_json(self.folder / "config.json")
+        return read_json(self.folder / "config.json")
 
     def history(self) -> list[dict[str, Any]]:
         """One mapping per epoch or candidate, from log.jsonl."""
@@ -260,51 +261,6 @@ def load_run(path: Path) -> Run:
     return run
 
 
-def check_folder(folder: Path, config: TrainConfig, *, resume: bool) -> None:
-    """Refuse a run folder that may not be written to, before anything slow happens. Writes nothing.
-
-    Raises:
-        RunError: a run is there and `resume` is not asked, or it was trained with other settings.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"--out {folder} is a file", remedy="Pass a folder with --out.")
-    if not has_run(folder):
-        return
-    if not resume:
-        remedy = "Choose another --out, or resume it with --resume."
-        raise RunError(f"{folder} already contains a run", remedy=remedy)
-    differing = differing_settings(_read_json(folder / "config.json"), config, unread=unread_settings(config))
-    if differing:
-        raise RunError(
-            f"The run in {folder} was trained with other settings: {', '.join(differing)}",
-            remedy="Pass the same settings to resume it, or choose another --out.",
-        )
-
-
-def other_files(folder: Path) -> list[str]:
-    """Names in a folder that no run writes."""
-    if not folder.is_dir():
-        return []
-    own = {*_RECORDED, OUT_OF_FOLD_FILE, *_weights_files(), CARD_NAME, "adapter_config.json", "wandb_id.txt"}
-    own |= {"last", "answers", "members", "eval", "explain", "explain-images", "tuned_model"}
-    own |= {"tried.json", "tensorboard", "wandb"}
-    return sorted(path.name for path in folder.iterdir() if path.name not in own and not path.name.startswith("."))
-
-
-def ends_after(folder: Path, config: TrainConfig) -> tuple[TrainConfig, int | None]:
-    """What --resume with fewer --epochs asks for: the config that the run began with, and the epoch to end it after.
-
-    The learning rate keeps the schedule that it began with. Where nothing is shortened: the same config, and None.
-    """
-    asked = config.optimizer.epochs
-    if not config.resume or asked is None or not has_run(folder):
-        return config, None
-    begun = _read_json(folder / "config.json").get("epochs")
-    if begun is not None and (not isinstance(begun, int) or asked >= begun):
-        return config, None
-    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, epochs=begun)), asked
-
-
 def has_run(folder: Path) -> bool:
     """Whether a run was begun here that has something to lose: a saved state, or a finished run."""
     return (folder / "config.json").is_file() and (is_finished(folder) or any((folder / "last").glob("step-*")))
@@ -345,18 +301,18 @@ def save_prompts(folder: Path, prompts_CD: Tensor) -> None:
 
 def recorded_files(method: Method, extra: Iterable[str]) -> tuple[str, ...]:
     """Names of the files whose checksums are on the card of a finished run, where they exist."""
-    return (*_RECORDED, OUT_OF_FOLD_FILE, method.weights_file, *extra)
+    return (*RECORDED, OUT_OF_FOLD_FILE, method.weights_file, *extra)
 
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run that saved no state may have left behind."""
-    for name in ("hard_pairs.json", "log.jsonl", OUT_OF_FOLD_FILE, *_weights_files()):
+    for name in ("hard_pairs.json", "log.jsonl", OUT_OF_FOLD_FILE, *weights_files()):
         (folder / name).unlink(missing_ok=True)
     for name in ("last", "answers", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _weights_files() -> set[str]:
+def weights_files() -> set[str]:
     """The names that methods give their weights; a property where it depends on the settings."""
     return {method.weights_file for method in METHODS.values() if isinstance(method.weights_file, str)}
 
@@ -390,7 +346,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path} {reason}", remedy="Train the run again.") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -259,11 +261,19 @@ def test_metrics_count_requests_images_and_outcomes(serve: Serve, pictures: list
         assert running.metric('clip_har_batch_images_sum{model="lora"}') == 3
 
 
+def wait_until(done: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """A request is logged when its answer has been sent, which may be after it has been received."""
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def test_the_log_is_json_without_anything_of_the_images(
     running: Running, pictures: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, LOGGER):
         response = running.predict(*pictures)
+        wait_until(lambda: any(record.getMessage() == "request" for record in caplog.records))
     record = next(record for record in caplog.records if record.getMessage() == "request")
     entry = json.loads(JsonLines().format(record))
     assert entry["request"] == response.headers["x-request-id"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clip_har import checkpoint, distributed, tracking
+from clip_har import checkpoint, distributed, run_folders, tracking
 from clip_har.config import TrainConfig, apply_preset, validate
 from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.members import MEMBERS_FOLDER
@@ -36,9 +36,9 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
     distributed.initialise(config.backbone.device)
     folder = config.out or _default_folder(config)
     with exclusive(folder):
-        config, last_epoch = checkpoint.ends_after(folder, config)
-        checkpoint.check_folder(folder, config, resume=config.resume)
-        if not checkpoint.has_run(folder) and (others := checkpoint.other_files(folder)):
+        config, last_epoch = run_folders.ends_after(folder, config)
+        run_folders.check_folder(folder, config, resume=config.resume)
+        if not checkpoint.has_run(folder) and (others := run_folders.other_files(folder)):
             progress.warn(f"{folder} contains other files, such as {others[0]}; the run is written next to them")
         begun = checkpoint.has_run(folder) or (method.combines and (folder / MEMBERS_FOLDER).is_dir())
         if config.resume and not begun:

@@ -8,7 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from clip_har import checkpoint, distributed
+from clip_har import checkpoint, distributed, run_folders
 from clip_har.config import Settings, SourceSettings, TrainConfig, apply_preset, resolve
 from clip_har.dataset import write_manifest, write_unreadable
 from clip_har.errors import ConfigError, RunError
@@ -121,7 +121,7 @@ def finished_or_trained(
     Raises:
         RunError: the folder has a run with other settings, or on other images, prompts or weights.
     """
-    checkpoint.check_folder(folder, config, resume=checkpoint.has_run(folder))
+    run_folders.check_folder(folder, config, resume=checkpoint.has_run(folder))
     if not checkpoint.is_finished(folder):
         return train_prepared(config, folder, experiment, progress, command)
     run = checkpoint.load_run(folder)
