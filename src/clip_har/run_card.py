@@ -275,8 +275,8 @@ _MODEL_KINDS: dict[str, Callable[[Any], bool]] = {
     "embed_dim": _is_count,
     "parameters": _is_count,
     "logit_bias": lambda value: value is None or _is_number(value),
-    "chain": _is_texts,
     "projection": lambda value: value is None or _is_text(value),
+    "chain": _is_texts,
     "files_sha256": _is_text,
 }
 _KINDS: dict[str, Callable[[Any], bool]] = {
