@@ -65,10 +65,13 @@ def test_a_slip_checkpoint_has_its_models_embeddings(width: int, heads: int, tmp
     assert loaded.encode_images(images_BCHW()).hidden_BH.shape == (3, width)
 
 
-def test_an_a_clip_checkpoint_gives_the_trained_encoders_and_says_so(tmp_path: Path) -> None:
-    model, average = slip(), randomise(Slip(), seed=9).state_dict()
-    state = dict(model.state_dict())
-    for name, tensor in average.items():
+def test_an_a_clip_checkpoint_gives_the_averaged_encoders_and_says_so(tmp_path: Path) -> None:
+    trained, average = slip().state_dict(), randomise(Slip(), seed=9)
+    shared = {key: trained[key] for key in ("logit_scale", "token_embedding.weight", "positional_embedding")}
+    shared |= {key: value for key, value in trained.items() if key.startswith("ln_final")}
+    average.load_state_dict(shared, strict=False)
+    state = dict(trained)
+    for name, tensor in average.state_dict().items():
         tower, _, rest = name.partition(".")
         new = {"visual": "visual_ema", "transformer": "transformer_e"}.get(tower, f"{tower}_e")
         if tower in ("visual", "transformer", "image_projection", "text_projection"):
@@ -76,9 +79,12 @@ def test_an_a_clip_checkpoint_gives_the_trained_encoders_and_says_so(tmp_path: P
     for head in ("im_proj_byol", "im_pred_byol", "im_proj_byol_e"):
         state[f"{head}.0.weight"] = torch.randn(3, 3)
     loaded = load(save(tmp_path / "aclip.pt", state))
-    assert_same(loaded, model)
+    assert_same(loaded, average)
     assert len(loaded.notes) == 1
-    assert "aclip.pt is an A-CLIP checkpoint: using the trained encoders" in loaded.notes[0]
+    assert "aclip.pt is an A-CLIP checkpoint: using the moving averages" in loaded.notes[0]
+    incomplete = {key: value for key, value in state.items() if key != "visual_ema.blocks.1.norm2.bias"}
+    with pytest.raises(ModelError, match=r"has no tensor visual\.blocks\.1\.norm2\.bias"):
+        load(save(tmp_path / "aclip.pt", incomplete))
 
 
 def test_a_damaged_or_extended_slip_checkpoint_is_refused(tmp_path: Path) -> None:

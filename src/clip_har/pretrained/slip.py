@@ -19,9 +19,14 @@ from clip_har.pretrained.conversion import Conversion, Renaming
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_AVERAGES = ("visual_ema.", "transformer_e.", "image_projection_e", "text_projection_e")
-"""A-CLIP's moving average of the encoders, which chooses the image tokens that training masks."""
-_TRAINING_ONLY = (*_AVERAGES, "image_mlp.", "im_proj_byol.", "im_pred_byol.", "im_proj_byol_e.")
+_AVERAGES = {
+    "visual_ema.": "visual.",
+    "transformer_e.": "transformer.",
+    "image_projection_e": "image_projection",
+    "text_projection_e": "text_projection",
+}
+"""A-CLIP's moving averages -> what they are of. Its published figures are theirs (`ema=True` in `eval_zeroshot.py`)."""
+_TRAINING_ONLY = ("image_mlp.", "im_proj_byol.", "im_pred_byol.", "im_proj_byol_e.")
 _HEADS = {384: 12, 768: 12, 1024: 16}
 """Width of SLIP's image encoders -> their attention heads (`models.py` of SLIP), which no tensor's shape tells."""
 _HEAD_WIDTH = 64
@@ -38,8 +43,10 @@ def convert(path: Path, weights: Mapping[str, Tensor]) -> Conversion:
     Raises:
         ModelError: a tensor is missing, superfluous or of an unexpected shape.
     """
+    averages = any(name.startswith(tuple(_AVERAGES)) for name in weights)
+    if averages:
+        weights = _averaged(weights)
     renaming = Renaming(str(path), weights)
-    averages = any(name.startswith(_AVERAGES) for name in weights)
     renaming.drop(*_TRAINING_ONLY)
     try:
         config = _config(weights)
@@ -49,10 +56,7 @@ def convert(path: Path, weights: Mapping[str, Tensor]) -> Conversion:
         ) from error
     _move_image_encoder(renaming, config["vision_cfg"]["layers"])
     _move_text_encoder(renaming, config["text_cfg"]["layers"])
-    note = (
-        f"{path.name} is an A-CLIP checkpoint: using the trained encoders; their moving average, which A-CLIP's own "
-        "evaluation uses, is ignored"
-    )
+    note = f"{path.name} is an A-CLIP checkpoint: using the moving averages of its encoders, as its own evaluation does"
     return Conversion(
         config={
             "model_cfg": config,
@@ -68,6 +72,16 @@ def convert(path: Path, weights: Mapping[str, Tensor]) -> Conversion:
         text_activation="quick_gelu",
         notes=(note,) if averages else (),
     )
+
+
+def _averaged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The moving averages under the names of what they are of, and the tensors that have none."""
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(_AVERAGES.values()))}
+    for average, name in _AVERAGES.items():
+        for own in [key for key in weights if key.startswith(average)]:
+            kept.pop(own, None)
+            kept[name + own.removeprefix(average)] = weights[own]
+    return kept
 
 
 def _config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
