@@ -59,6 +59,7 @@ LAYERS = (
     "explain",
     "report",
     "predict",
+    "exporting",
     "demo",
     "console",
     "experiment",

@@ -19,6 +19,7 @@ from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError
 from clip_har.images.lenient_batches import ImageInput, read_batches
 from clip_har.known_models import load_for_run
+from clip_har.methods import Classifier
 from clip_har.protocol import Protocol, new_features, require_same
 from clip_har.tuned_models import load_given, model_of
 
@@ -190,14 +191,8 @@ class Predictor:
                 else:
                     yield self._answer(name, next(probabilities), outcome.warning, top, judge)
 
-    @torch.no_grad()
     def _probabilities(self, images_BCHW: Tensor) -> Tensor:
-        inputs = images_BCHW
-        if self._classifier.reads != "image":
-            features = self._backbone.encode_images(images_BCHW)
-            inputs = features.of_kind(self._classifier.reads)
-        logits: Tensor = self._classifier(inputs.to(self._backbone.device))
-        return logits.float().softmax(dim=-1).cpu()
+        return answers_to(self._backbone, self._classifier, images_BCHW)
 
     def _answer(
         self, name: str, probabilities_C: Tensor, warning: str | None, top: int, judge: _Abstention
@@ -209,6 +204,16 @@ class Predictor:
         label, probability = ranked[0]
         answer = Prediction(image=name, label=label, probability=probability, top=ranked, warning=warning)
         return judge.judged(answer, probabilities_C)
+
+
+@torch.no_grad()
+def answers_to(backbone: Backbone, classifier: Classifier, images_BCHW: Tensor) -> Tensor:
+    """Class probabilities of preprocessed images, float32 [B, C] on the CPU, before calibration."""
+    inputs = images_BCHW
+    if classifier.reads != "image":
+        inputs = backbone.encode_images(images_BCHW).of_kind(classifier.reads)
+    logits_BC: Tensor = classifier(inputs.to(backbone.device))
+    return logits_BC.float().softmax(dim=-1).cpu()
 
 
 def _name(number: int, image: ImageInput) -> str:

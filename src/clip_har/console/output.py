@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
     from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
+    from clip_har.exporting.certificate import Certificate
     from clip_har.predict import Prediction, PredictionCounts
 
 PIPED_WIDTH = 120
@@ -97,6 +98,12 @@ class Output:
         """A row per wording, best first, then what the best changes for each class."""
         for table in tables.prompt_tables(trial):
             self._console.print(table)
+
+    def certificate(self, certificate: Certificate) -> None:
+        """An export and its run side by side."""
+        self._console.print(tables.certificate(certificate))
+        if certificate.fitted_on_images:
+            self.line("The run was also fitted on these images (--refit), so its accuracy on them is too high.")
 
     def audit(self, audit: Audit) -> None:
         """Images per class and split, then a row per check with an example."""
