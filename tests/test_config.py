@@ -604,7 +604,13 @@ def test_methods_are_separated_by_commas(parse: Callable[..., CompareConfig], wr
 
 # Every command
 
-POSITIONAL = {"explain": ["run"], "predict": ["run", "a.jpg"], "import": ["a.pt"], "data fetch": ["har"]}
+POSITIONAL = {
+    "explain": ["run"],
+    "predict": ["run", "a.jpg"],
+    "import": ["a.pt"],
+    "export": ["run"],
+    "data fetch": ["har"],
+}
 ASKED: dict[str, dict[str, Any]] = {
     "quickstart": {"out": "q", "methods": ["zero-shot"], "seed": 3},
     "train": {"data": "photos", "epochs": 3, "rank": 2},
@@ -614,6 +620,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},
     "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32"},
     "import": {"data": "photos", "split_seed": 3, "classes": ["a", "b"], "alpha": 2.0, "model": "demo"},
+    "export": {"format": "hub", "out": "o", "min_agreement": 0.9, "certificate": False, "push": "a/b", "json": True},
     "data fetch": {"source": "hub", "out": "h"},
     "data audit": {"embeddings": False, "min_side": 32, "max_leaks": 2, "html": "a.html", "json": "a.json"},
     "data clean": {"plan": "p.csv", "workers": 2, "relabel_suspects": True},

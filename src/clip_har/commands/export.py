@@ -75,7 +75,7 @@ def export(run_folder: Path, config: ExportConfig, *, progress: Progress = SILEN
             return Exported(folder=config.out, files=(), certificate=certificate, refusal=_refusal(certificate, config))
         files = tuple(sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()))
         place(stage, config.out)
-    address = None if config.push is None else push(config.out, config.push)
+    address = None if config.push is None else push(config.out, files, config.push)
     return Exported(folder=config.out, files=files, certificate=certificate, address=address)
 
 

@@ -39,6 +39,8 @@ class Encoder(nn.Module):
         self.visual = copy.deepcopy(visual)
         projection = projection_of(visual)
         self.projects = projection is not None
+        self.weight_HD: Tensor
+        self.bias_D: Tensor
         if projection is not None:
             remove_projection(self.visual)
             self.register_buffer("weight_HD", projection[0])
@@ -67,6 +69,12 @@ class ImageClassifier(nn.Module):
         self.encoder = encoder
         self.classifier = classifier
         self.temperature = temperature
+        self.training = False
+
+    def train(self, mode: bool = True) -> ImageClassifier:
+        """Stay in eval mode: leaving it, or entering it again, would drop the prompts that are embedded once."""
+        del mode
+        return self
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         inputs = images_BCHW if self.encoder is None else self.encoder(images_BCHW)
@@ -101,9 +109,8 @@ def image_classifier(run: Run, backbone: Backbone, *, model: str | None, tempera
     encoder = None if classifier.reads == "image" else Encoder(backbone, classifier.reads)
     if isinstance(classifier, EnsembleClassifier) and classifier.reads == "image":
         classifier.encode_frozen = Encoder(backbone, "both")
-    found = ImageClassifier(encoder, classifier, temperature).eval().requires_grad_(False)
     classifier.prepare()
-    return found
+    return ImageClassifier(encoder, classifier, temperature).requires_grad_(False)
 
 
 def _combines_models(run: Run) -> ConfigError:

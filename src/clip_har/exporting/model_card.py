@@ -6,7 +6,7 @@ What is not known is stated as unknown.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def model_card(run: Run, certificate: Certificate | None, test: Mapping[str, Any
     """
     name = run.card.backbone.name
     licence = "mit" if name in _MIT or name.endswith(":openai") else "other"
-    front = {
+    front: dict[str, Any] = {
         "license": licence,
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
@@ -55,19 +55,20 @@ def test_metrics(run: Run) -> Mapping[str, Any] | None:
         return None
 
 
-def push(folder: Path, repository: str) -> str:
-    """Upload a folder to a repository of the hub, made private if it is new; returns its address.
+def push(folder: Path, files: Sequence[str], repository: str) -> str:
+    """Upload files of a folder to a repository of the hub, made private if it is new; returns its address.
 
     Raises:
         ConfigError: the hub refuses it or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = HfApi()
     try:
         address = api.create_repo(repository, private=True, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=str(folder), commit_message="Export from clip-har")
+        said = "Export from clip-har"
+        api.upload_folder(repo_id=repository, folder_path=str(folder), allow_patterns=list(files), commit_message=said)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise ConfigError(
             f"--push {repository} failed: {first_line(error)}",
@@ -101,8 +102,8 @@ def _body(run: Run, licence: str, certificate: Certificate | None, test: Mapping
         "Licence": (
             "The weights of the pretrained model are published under the MIT licence."
             if licence == "mit"
-            else f"The licence of the pretrained model {public_name(card.backbone.name)} is not known to clip-har. Check "
-            "it before you publish or use this model."
+            else f"The licence of the pretrained model {public_name(card.backbone.name)} is not known to clip-har. "
+            "Check it before you publish or use this model."
         )
         + " The licence of the training images was not examined.",
         "Use": (

@@ -139,7 +139,7 @@ class OnnxAnswers:
 @contextlib.contextmanager
 def _traceable() -> Iterator[None]:
     """Without torch's fused attention layer, which has no counterpart in ONNX; and without the exporter's warnings."""
-    fused = torch.backends.mha.get_fastpath_enabled()  # type: ignore[no-untyped-call]
+    fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with _quiet():

@@ -78,10 +78,11 @@ class OpenClipAnswers:
     @torch.inference_mode()
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Unit-length embeddings [B, D]."""
-        return F.normalize(cast(Any, self.model).encode_image(images_BCHW).float(), dim=-1)
+        embedding_BD: Tensor = cast(Any, self.model).encode_image(images_BCHW)
+        return F.normalize(embedding_BD.float(), dim=-1)
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
-        logits_BC = self._scale * self.embed(images_BCHW) @ self._class_CD.T
+        logits_BC: Tensor = self._scale * self.embed(images_BCHW) @ self._class_CD.T
         return (logits_BC / self._temperature).softmax(dim=-1)
 
 
