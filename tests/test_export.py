@@ -126,7 +126,7 @@ def test_ensembles_are_one_graph(members: tuple[str, ...], train: Train, images:
 
 
 @pytest.mark.parametrize("family", ["ModifiedResNet", "timm CNN", pytest.param("SigLIP", marks=SLOW)])
-@pytest.mark.parametrize("method", ["ridge", pytest.param("full", marks=SLOW)])
+@pytest.mark.parametrize("method", ["linear-probe", pytest.param("full", marks=SLOW)])
 def test_encoders_of_other_families_are_exported(
     family: str, method: str, train: Train, images: list[Path], tmp_path: Path
 ) -> None:
@@ -270,7 +270,7 @@ def test_a_dataset_that_is_gone_needs_data_or_no_certificate(
     run = train("ridge")
     gone = photos.rename(photos.with_name("moved"))
     try:
-        with pytest.raises(DataError, match=r"not found. Pass it with --data, or --no-certificate"):
+        with pytest.raises(DataError, match=r"was not found. Pass it with --data, or --no-certificate"):
             export(run, tmp_path / "out")
         command = ["export", str(run), "--out", str(tmp_path / "out"), "--no-certificate"]
         assert cli.main(command) == 0
@@ -302,7 +302,7 @@ def test_missing_packages_are_named(train: Train, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("family", ["ViT", pytest.param("timm CNN", marks=SLOW)])
 def test_int8_weights_are_int8_and_what_they_cost_is_stated(family: str, train: Train, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    run = train("ridge", write_family(family, tmp_path / "model"))
+    run = train("linear-probe", write_family(family, tmp_path / "model"))
     exported = export(run, tmp_path / "out", "onnx-int8", min_agreement=0.0)
     assert exported.certificate is not None and exported.certificate.agreement >= 0.5
     assert exported.certificate.largest_probability_difference > 0

@@ -5,6 +5,7 @@ What each format is, is in exporting/.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,19 +143,16 @@ def _backbone(run: checkpoint.Run, config: ExportConfig, experiment: Experiment 
 
 
 def _data(run: checkpoint.Run, config: ExportConfig) -> Path:
-    data = config.data or Path(run.card.data)
-    try:
-        if not config.data and not run.card.data:
-            raise DataError("unknown", remedy="")
-        return locate(data)
-    except DataError as error:
-        if config.data is not None:
-            raise
-        remedy = "Pass it with --data"
-        remedy += ", or --no-certificate to export without a comparison." if config.format != "onnx-int8" else "."
-        raise DataError(
-            f"The dataset of {run.folder} ({run.card.data or 'unknown'}) not found", remedy=remedy
-        ) from error
+    """The dataset: the one given, else the run's own, if it is still there."""
+    if config.data is not None:
+        return config.data
+    named = Path(run.card.data)
+    with contextlib.suppress(DataError):  # a dataset called by a name that was not fetched
+        if run.card.data and locate(named).exists():
+            return named
+    remedy = "Pass it with --data"
+    remedy += "." if config.format == "onnx-int8" else ", or --no-certificate to export without a comparison."
+    raise DataError(f"The dataset of {run.folder} ({run.card.data or 'unknown'}) was not found", remedy=remedy)
 
 
 def _prepared(run: checkpoint.Run, config: ExportConfig, data: Path, progress: Progress) -> Experiment:
