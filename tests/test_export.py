@@ -31,7 +31,7 @@ from clip_har.known_models import load_named
 from clip_har.methods.towers import Towers
 from clip_har.predict import Predictor, recorded_calibration
 from families import write_family
-from samples import CLASSES, HUES, write_image
+from samples import CLASSES, HUES, write_colours, write_image
 
 METHODS = ("ridge", "linear-probe", "lora", "tip-adapter", "lora-attention", "full")
 OTHERS = ("zero-shot", "proker", "coop", "clap", "clip-adapter", "lp-ft")
@@ -234,6 +234,19 @@ def test_test_images_are_never_read(train: Train, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(ImageFiles, "evaluation_batches", recorded)
     export(train("ridge"), tmp_path / "out")
     assert read and not any("/test/" in path for path in read)
+
+
+def test_a_certificate_tells_whether_the_run_was_fitted_on_the_images(
+    train: Train, photos: Path, tmp_path: Path
+) -> None:
+    other = write_colours(tmp_path / "other", HUES, train=8)
+    for run, data, expected in (
+        (train("ridge"), photos, True),
+        (train("ridge"), other, False),
+        (train("lora"), photos, False),
+    ):
+        found = export(run, tmp_path / "out", data=data, min_agreement=0.0).certificate
+        assert found is not None and found.fitted_on_images is expected and found.data == data.name
 
 
 # Where it goes

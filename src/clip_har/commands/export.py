@@ -196,6 +196,7 @@ def _certificate(
     images = experiment.images("val")
     classifier = job.run.classifier(model=job.model)
     classifier.prepare()
+    fitted = job.run.out_of_fold()  # of the images that a run was fitted on after cross-validation
 
     def original(images_BCHW: Tensor) -> Tensor:
         probabilities_BC = answers_to(job.backbone, classifier, images_BCHW)
@@ -209,7 +210,7 @@ def _certificate(
         found,
         calibration,
         data=experiment.dataset.root.name,
-        fitted_on_images=bool(job.run.settings.refit),
+        fitted_on_images=fitted is not None and not set(images.table.hashes).isdisjoint(fitted.hashes),
         min_agreement=minimum,
         size=size,
     )

@@ -103,7 +103,9 @@ class Output:
         """An export and its run side by side."""
         self._console.print(tables.certificate(certificate))
         if certificate.fitted_on_images:
-            self.line("The run was also fitted on these images (--refit), so its accuracy on them is too high.")
+            self.line(
+                "The run was also fitted on these images (--refit): on new ones, accuracy and agreement are lower."
+            )
 
     def audit(self, audit: Audit) -> None:
         """Images per class and split, then a row per check with an example."""

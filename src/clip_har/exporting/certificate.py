@@ -47,7 +47,7 @@ class Certificate:
     data: str
     """The dataset, of which the validation images are taken."""
     fitted_on_images: bool
-    """Whether the run was fitted on these images too, so that its accuracy on them is too high."""
+    """Whether the run was fitted on these images too: accuracy and agreement are then higher than on new ones."""
     agreement: float
     """Fraction of the images with the same most likely class."""
     min_agreement: float
