@@ -325,7 +325,7 @@ def test_int8_weights_are_int8_and_what_they_cost_is_stated(
     graph = onnx.load(str(tmp_path / "out" / "model.onnx")).graph
     int8 = sum(np.prod(item.dims) for item in graph.initializer if item.data_type == onnx.TensorProto.INT8)
     largest = max(np.prod(item.dims) for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT)
-    assert int8 > 10 * largest
+    assert int8 > 2 * largest
     assert exported.files == ("certificate.json", "export.json", "model.onnx")
 
 
@@ -459,7 +459,7 @@ def test_a_large_model_keeps_its_weights_in_a_file_of_their_own(
     train: Train, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_file, "ONE_FILE", 0)
-    run = train("ridge")
+    run = train("lora")
     exported = export(run, tmp_path / "out")
     assert exported.files == ("certificate.json", "export.json", "model.onnx", "model.onnx.data")
     assert_same_as_the_run(run, tmp_path / "out", images)

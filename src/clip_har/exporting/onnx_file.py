@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_har.errors import ConfigError
+from clip_har.errors import ConfigError, first_line
 from clip_har.exporting.image_model import ImageClassifier
+from clip_har.wording import file_size
 
 MODEL_FILE = "model.onnx"
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
@@ -65,8 +66,14 @@ def write_onnx(model: ImageClassifier, image_size: tuple[int, int], folder: Path
         shapes = {"images_BCHW": {0: torch.export.Dim("batch", min=1)}}
         given |= {"dynamo": True, "dynamic_shapes": shapes, "external_data": True, "verbose": False}
         given["opset_version"] = 18  # its own
-    with _traceable(), torch.no_grad():
-        torch.onnx.export(model, (example_BCHW,), str(path), **given)
+    try:
+        with _traceable(), torch.no_grad():
+            torch.onnx.export(model, (example_BCHW,), str(path), **given)
+    except torch.onnx.OnnxExporterError as error:
+        raise ConfigError(
+            f"torch cannot write this run as ONNX ({file_size(size)} of weights): {first_line(error)}",
+            remedy="Use --format openclip or a smaller model." if given["dynamo"] else "Use another --format.",
+        ) from error
     return path
 
 
