@@ -79,7 +79,8 @@ def push(folder: Path, files: Sequence[str], repository: str) -> str:
 
 def _body(run: Run, licence: str, certificate: Certificate | None, test: Mapping[str, Any] | None) -> str:
     card = run.card
-    trained = ", ".join(f"{count:,} {split}" for split, count in card.splits.items() if count)
+    kinds = {"train": "training", "val": "validation"}
+    trained = " and ".join(f"{card.splits[split]:,} {kind}" for split, kind in kinds.items() if card.splits.get(split))
     sections = {
         f"{card.method} for action recognition in photographs": (
             f"This model names the action that a photograph shows, one of {len(run.classes)} classes. It was trained "
