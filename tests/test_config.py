@@ -610,6 +610,7 @@ POSITIONAL = {
     "predict": ["run", "a.jpg"],
     "serve": ["run"],
     "import": ["a.pt"],
+    "export": ["run"],
     "data fetch": ["har"],
 }
 ASKED: dict[str, dict[str, Any]] = {
@@ -623,6 +624,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32"},
     "serve": {"port": 0, "api_key_file": "key", "batch_wait": 0.01, "max_images": 2, "device": "cpu"},
     "import": {"data": "photos", "split_seed": 3, "classes": ["a", "b"], "alpha": 2.0, "model": "demo"},
+    "export": {"format": "hub", "out": "o", "min_agreement": 0.9, "certificate": False, "push": "a/b", "json": True},
     "data fetch": {"source": "hub", "out": "h"},
     "data audit": {"embeddings": False, "min_side": 32, "max_leaks": 2, "html": "a.html", "json": "a.json"},
     "data clean": {"plan": "p.csv", "workers": 2, "relabel_suspects": True},

@@ -64,6 +64,7 @@ LAYERS = (
     "run_model",
     "predict",
     "serving",
+    "exporting",
     "demo",
     "console",
     "experiment",

@@ -31,6 +31,7 @@ from clip_har.config import (
     CompareConfig,
     EvaluateConfig,
     ExplainConfig,
+    ExportConfig,
     ImportConfig,
     ModelsConfig,
     PredictConfig,
@@ -335,6 +336,37 @@ def import_(
     target = config.data.data if config.data is not None else Path("FOLDER")
     next_command = ("clip-har", "evaluate", "--data", str(target), "--checkpoint", str(run.folder))
     output.files(("Run", run.folder), ("Next", shlex.join(next_command)))
+    return EXIT_DONE
+
+
+@app.command
+def export(
+    run: Path, /, config: Annotated[ExportConfig, Parameter(name="*")], *, config_file: ConfigFile = None
+) -> int:
+    """Export a run to ONNX, open_clip, PEFT or the Hugging Face Hub, and compare the export with the run.
+
+    The comparison is made on the validation images of the run's dataset and written to certificate.json.
+    Exit code: 0 if the export was written, 3 if its labels differ from the run's too often; then nothing is written.
+
+    Example: clip-har export runs/ridge --format onnx --out ridge-onnx
+
+    Args:
+        run: Run folder.
+    """
+    from clip_har import commands
+    from clip_har.console import Output
+
+    del config_file
+    exported = commands.export(run, config, progress=shown_progress())
+    if config.json:
+        sys.stdout.write(shown_json(json.dumps(exported.to_json(), indent=2, ensure_ascii=False)) + "\n")
+    elif exported.certificate is not None:
+        Output().certificate(exported.certificate)
+    if exported.refusal is not None:
+        say(f"clip-har: {exported.refusal}")
+        return EXIT_FINDINGS
+    if not config.json:
+        Output().files(("Export", config.out), *((("Uploaded to", exported.address),) if exported.address else ()))
     return EXIT_DONE
 
 

@@ -6,6 +6,7 @@ Nothing here prints; progress goes to a `progress.Progress`, results are returne
 from clip_har.commands.compare import Comparison, compare
 from clip_har.commands.evaluate import evaluate
 from clip_har.commands.explain import explain
+from clip_har.commands.export import Exported, export
 from clip_har.commands.fetch import Fetched, fetch
 from clip_har.commands.import_checkpoint import import_checkpoint, import_folder
 from clip_har.commands.prompts import try_prompts
@@ -15,11 +16,13 @@ from clip_har.commands.train import train
 
 __all__ = [
     "Comparison",
+    "Exported",
     "Fetched",
     "Splitting",
     "compare",
     "evaluate",
     "explain",
+    "export",
     "fetch",
     "import_checkpoint",
     "import_folder",

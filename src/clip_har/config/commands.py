@@ -13,6 +13,7 @@ from clip_har.config.converters import (
     AutoBudget,
     Budget,
     Corruptions,
+    ExportFormat,
     Features,
     MethodName,
     MethodNames,
@@ -336,3 +337,36 @@ class ModelsConfig:
     """Numerical precision of --probe. auto selects bfloat16 if the hardware supports it."""
     json: Annotated[bool, Parameter(negative="")] = False
     """Print JSON instead of tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """`clip-har export`: a finished run in the format of another tool, compared with the run on validation images."""
+
+    format: ExportFormat = "onnx"
+    """Format to write: onnx, onnx-int8 (quantised with training images), openclip (a folder for open_clip), peft (the
+    adapter files), or hub (onnx with a model card for the Hugging Face Hub)."""
+    out: Path
+    """Folder to write. An earlier export in it is replaced."""
+    data: Path | None = None
+    """Dataset whose validation images the export is compared on. Default: the dataset of the run."""
+    min_agreement: float | None = setting(None, within("[0, 1]"))
+    """Smallest fraction of validation images with the same label as the run; below it nothing is written and the exit
+    code is 3. Default: 0.999; for onnx-int8 0.99."""
+    certificate: bool = True
+    """Compare the export with the run on validation images and write certificate.json."""
+    calibration_images: WholeNumber = setting(256, at_least(1))
+    """Training images from which onnx-int8 takes the ranges of the activations."""
+    push: str | None = None
+    """Repository on the Hugging Face Hub to upload to with --format hub, as OWNER/NAME. It is created as private if it
+    does not exist."""
+    force: Annotated[bool, Parameter(negative="")] = False
+    """Also write into a folder that contains other files. Files of the same names are overwritten."""
+    json: Annotated[bool, Parameter(negative="")] = False
+    """Print the certificate as JSON instead of a table."""
+    model: str | None = None
+    """Path or name of the backbone, if it has moved since training."""
+    workers: WholeNumber = setting(-1, WORKERS)
+    """Number of worker processes that decode images. -1: one per core; 0: decode in the main process."""
+    cache: Path | None = None
+    """Directory of cached embeddings and splits. Default: $CLIP_HAR_CACHE, otherwise ~/.cache/clip-har."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
     from clip_har.evaluation.model_comparison import ModelTable
+    from clip_har.exporting.certificate import Certificate
     from clip_har.model_listing import ModelListing
     from clip_har.predict import Prediction, PredictionCounts
 
@@ -111,6 +112,14 @@ class Output:
             self._console.print(table)
         for line in model_tables.model_notes(listing):
             self.line(line)
+
+    def certificate(self, certificate: Certificate) -> None:
+        """An export and its run side by side."""
+        self._console.print(tables.certificate(certificate))
+        if certificate.fitted_on_images:
+            self.line(
+                "The run was also fitted on these images (--refit): on new ones, accuracy and agreement are lower."
+            )
 
     def audit(self, audit: Audit) -> None:
         """Images per class and split, then a row per check with an example."""

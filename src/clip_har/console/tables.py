@@ -12,6 +12,7 @@ from rich.text import Text
 from clip_har import wording
 from clip_har.console.table import ShownTable
 from clip_har.shown_text import shown
+from clip_har.wording import file_size
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.evaluation import ComparisonRow
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     )
     from clip_har.evaluation.model_comparison import ComparedModel, ModelTable
     from clip_har.evaluation.unknown import UnknownActions
+    from clip_har.exporting.certificate import Certificate
 
 
 def tables(findings: Findings) -> Iterator[Table]:
@@ -55,6 +57,26 @@ def unseen_columns(rows: Sequence[ComparisonRow]) -> Table | None:
     for row in rows:
         if row.unseen is not None:
             table.add_row(Text(row.name), *_base_novel(row.unseen), Text(row.note))
+    return table
+
+
+def certificate(found: Certificate) -> Table:
+    """An export compared with its run in torch."""
+    table = ShownTable(
+        title=f"{found.images:,} validation images: {found.agreement:.2%} same labels, largest difference of a "
+        f"probability {found.largest_probability_difference:.2g}, {file_size(found.bytes)}"
+    )
+    table.add_column("metric")
+    models = (found.original, found.export)
+    for name in ("run", "export"):
+        table.add_column(name, justify="right")
+    table.add_row("accuracy", *(f"{model.accuracy:.2%}" for model in models))
+    table.add_row("ECE", *(f"{model.ece:.4f}" for model in models))
+    for level in found.original.coverage or {}:
+        covered = [f"{(model.coverage or {})[level]:.2%}" for model in models]
+        table.add_row(f"coverage of {float(level):.0%} sets", *covered)
+    speeds = [model.images_per_second for model in models]
+    table.add_row("images/s", *("-" if speed is None else f"{speed:.1f}" for speed in speeds))
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -80,6 +80,8 @@ class EnsembleClassifier(Classifier):
         self._width = frame.prompts_CD.shape[1]
         self._frame = frame
         self._frozen: tuple[Backbone, ...] = ()  # in a tuple, so that nn.Module does not look into it
+        self.encode_frozen: Callable[[Tensor], Tensor] | None = None
+        """Images -> features of the kind "both" for the other members, in place of a copy of the frozen encoder."""
 
     @property
     def visual(self) -> nn.Module:
@@ -122,6 +124,8 @@ class EnsembleClassifier(Classifier):
     def _features(self, images_BCHW: Tensor) -> Tensor:
         if all(member.reads == "image" for member in self._classifiers()):
             return images_BCHW
+        if self.encode_frozen is not None:
+            return self.encode_frozen(images_BCHW)
         if not self._frozen:
             self._frozen = (self._frame.load_backbone(),)
         features = self._frozen[0].encode_images(images_BCHW.detach()).of_kind("both")

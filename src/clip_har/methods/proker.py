@@ -60,7 +60,8 @@ class KernelClassifier(Classifier):
 
     def forward(self, inputs: Tensor) -> Tensor:
         zero_shot_BC, compared_BZ = self.parts(inputs)
-        chunks = compared_BZ.split(CHUNK)
+        # a small batch is not split: an exported graph takes batches of any size
+        chunks = [compared_BZ] if len(compared_BZ) <= CHUNK else compared_BZ.split(CHUNK)
         residual_BC = torch.cat([kernel(part, self.landmarks_MZ, self.beta) @ self.coefficients_MC for part in chunks])
         return self.scale * (zero_shot_BC + residual_BC)
 

@@ -97,7 +97,9 @@ class CacheClassifier(Classifier):
 
     def cache_logits(self, queries_BD: Tensor) -> Tensor:
         """exp(-beta (1 - z K^T)) V: [B, C]."""
-        parts = [self.affinities(part @ self.keys_ND.T) @ self.values_NC for part in queries_BD.split(CHUNK)]
+        # a small batch is not split: an exported graph takes batches of any size
+        chunks = [queries_BD] if len(queries_BD) <= CHUNK else queries_BD.split(CHUNK)
+        parts = [self.affinities(part @ self.keys_ND.T) @ self.values_NC for part in chunks]
         return torch.cat(parts)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -1,0 +1,176 @@
+"""ONNX: a module as a graph with its description in the file, its int8 form, and running it in onnxruntime.
+
+What the module computes is in image_model.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip_har.errors import ConfigError, first_line
+from clip_har.exporting.image_model import ImageClassifier
+from clip_har.wording import file_size
+
+MODEL_FILE = "model.onnx"
+INPUT, OUTPUTS = "images", ("logits", "probabilities")
+OPSET = 17
+"""Of ONNX's operators: the first with LayerNormalization, and what onnxruntime reads since 1.12."""
+ONE_FILE = 1_900_000_000
+"""Bytes of weights from which they are a file of their own: protobuf ends at 2 GB."""
+_QUANTISED = ("Conv", "MatMul", "Gemm")
+FLOAT_LAYERS = 6
+"""First layers of the encoder that int8 leaves in float32: they are small, and their ranges the hardest to quantise
+(docs/export.md has the measurement)."""
+_ENCODER = "/visual/"
+"""In the names of the image encoder's nodes; what follows it stays in float32."""
+
+
+def require_onnx() -> None:
+    """Refuse early where the packages are missing.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "ONNX export requires onnx and onnxruntime", remedy='pip install "clip-har[export]"'
+        ) from error
+
+
+def write_onnx(model: ImageClassifier, image_size: tuple[int, int], folder: Path) -> Path:
+    """Write a module as model.onnx, for batches of any size; above `ONE_FILE` with its weights next to it.
+
+    torch's exporter by tracing writes all encoders that open_clip has, ten times faster than the one by torch.export;
+    it cannot write more than 2 GB.
+    """
+    example_BCHW = torch.rand(2, 3, *image_size, generator=torch.Generator().manual_seed(0))
+    path = folder / MODEL_FILE
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    given: dict[str, Any] = {"input_names": [INPUT], "output_names": list(OUTPUTS), "opset_version": OPSET}
+    if size < ONE_FILE:
+        given |= {"dynamo": False, "dynamic_axes": {name: {0: "batch"} for name in (INPUT, *OUTPUTS)}}
+    else:
+        shapes = {"images_BCHW": {0: torch.export.Dim("batch", min=1)}}
+        given |= {"dynamo": True, "dynamic_shapes": shapes, "external_data": True, "verbose": False}
+        given["opset_version"] = 18  # its own
+    try:
+        with _traceable(), torch.no_grad():
+            torch.onnx.export(model, (example_BCHW,), str(path), **given)
+    except torch.onnx.OnnxExporterError as error:
+        raise ConfigError(
+            f"torch cannot write this run as ONNX ({file_size(size)} of weights): {first_line(error)}",
+            remedy="Use --format openclip or a smaller model." if given["dynamo"] else "Use another --format.",
+        ) from error
+    return path
+
+
+def add_description(path: Path, description: Mapping[str, Any]) -> None:
+    """Put a description into the metadata of a model: each key with its value as JSON."""
+    import onnx
+
+    content = onnx.load(str(path), load_external_data=False)
+    content.producer_name, content.producer_version = "clip-har", str(description["clip_har_version"])
+    onnx.helper.set_model_props(content, {key: json.dumps(value) for key, value in description.items()})
+    onnx.save(content, str(path))
+
+
+def quantise(path: Path, examples: Iterable[Tensor]) -> None:
+    """Replace a model by its int8 form: static quantisation of the image encoder, per channel of the weights.
+
+    Weights use 7 bits: with 8, sums saturate on CPUs without VNNI instructions (onnxruntime's page on quantisation).
+    Products of two activations, as in attention, stay in float32.
+
+    Args:
+        examples: batches of preprocessed images [B, 3, H, W], from whose activations the ranges are taken.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared, quantised = path.with_suffix(".prepared.onnx"), path.with_suffix(".int8.onnx")
+    with _quiet():
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        nodes = [node for node in onnx.load(str(prepared)).graph.node if node.op_type in _QUANTISED]
+        encoder = [node.name for node in nodes if _ENCODER in node.name]
+        kept = {node.name for node in nodes} - set(encoder[FLOAT_LAYERS:])
+        quantize_static(
+            str(prepared),
+            str(quantised),
+            _Examples(examples),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTISED),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
+            nodes_to_exclude=sorted(kept),
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    quantised.replace(path)
+    prepared.unlink()
+
+
+class _Examples:
+    """Batches in the form in which onnxruntime's calibration asks for them."""
+
+    def __init__(self, batches: Iterable[Tensor]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> dict[str, Any] | None:
+        images_BCHW = next(self._batches, None)
+        return None if images_BCHW is None else {INPUT: images_BCHW.numpy()}
+
+
+class OnnxAnswers:
+    """A written model, run on the CPU: images [B, 3, H, W] -> calibrated probabilities [B, C]."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        inputs = {INPUT: np.ascontiguousarray(images_BCHW.numpy(), dtype=np.float32)}
+        (probabilities_BC,) = self._session.run(["probabilities"], inputs)
+        return torch.from_numpy(probabilities_BC)
+
+
+@contextlib.contextmanager
+def _traceable() -> Iterator[None]:
+    """Without torch's fused attention layer, which has no counterpart in ONNX; and without the exporter's warnings."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with _quiet():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
