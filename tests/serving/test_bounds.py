@@ -73,7 +73,8 @@ def test_requests_that_are_too_large_are_refused(serve: Serve, pictures: list[Pa
     with serve(runs=("lora",), max_bytes=40_000, max_images=2, max_pixels=1000) as running:
         said = "The request has more than 40,000 bytes. Send smaller or fewer images."
         assert problem(running.predict(large), 413) == said
-        chunks = (bytes(10_000) for _ in range(10))  # without a length, it is counted as it comes
+        part = b'--a\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+        chunks = (part if index == 0 else bytes(10_000) for index in range(11))  # no length: counted as it comes
         headers = {"content-type": "multipart/form-data; boundary=a"}
         assert problem(running.client.post("/v1/predict", content=chunks, headers=headers), 413) == said
         too_many = "images, more than 2. Send several requests."
