@@ -15,7 +15,7 @@ import torch
 from clip_har import pretrained
 from clip_har.backbone import load_backbone
 from clip_har.errors import ModelError
-from clip_har.pretrained import opening
+from clip_har.pretrained import names, opening
 from samples import MODEL_CONFIG, write_model
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "running"]
@@ -178,3 +178,17 @@ def test_another_repository_is_only_read_for_a_model_that_the_user_named(hub: Pa
         load_backbone("hf-hub:someone/model", device="cpu", local_only=True)
     with pytest.raises(AssertionError, match="other/tokenizer"):
         opening._open_repository("hf-hub:someone/model", local_only=False, expected_files=None)
+
+
+@pytest.mark.parametrize("name", ["siglip", "ViT-B", "demo", "RN50"])
+def test_a_models_name_is_not_that_of_a_folder_called_so(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name == "ViT-B":
+        (tmp_path / name / "32").mkdir(parents=True)
+        name = "ViT-B/32"
+    else:
+        folder.rename(tmp_path / name)
+    assert pretrained.absolute(name) == name
+    assert not names.parse(name)[0].startswith(f"local-dir:{tmp_path}")

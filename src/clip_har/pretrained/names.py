@@ -137,7 +137,7 @@ def _is_folder(name: str) -> bool:
     """Whether a name is a folder's path, and not one of a model, of which a folder may have the name by chance."""
     if name == "demo" or not Path(name).is_dir():
         return False
-    architecture = HISTORIC_NAMES.get(name, name).partition(":")[0].replace("/", "-")
+    architecture = meaning(name).partition(":")[0].replace("/", "-")
     return architecture not in import_open_clip().list_models()
 
 
