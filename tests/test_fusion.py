@@ -14,7 +14,15 @@ from PIL import Image
 
 from clip_har import Predictor, commands
 from clip_har.backbone import Backbone, load_backbone
-from clip_har.config import BackboneConfig, CompareConfig, DataConfig, OptimizerConfig, TrainConfig
+from clip_har.config import (
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    ExplainConfig,
+    OptimizerConfig,
+    RunModelConfig,
+    TrainConfig,
+)
 from clip_har.errors import ConfigError, ModelError
 from clip_har.fusion import FusedBackbone, part_names
 from clip_har.images import FusedPreprocessing, preprocessing_from_json
@@ -151,3 +159,13 @@ def test_methods_inside_an_encoder_refuse_several_before_anything_is_read(method
     with pytest.raises(ModelError, match="combines several models") as caught:
         commands.train(config(["demo", "RN50"], tmp_path / "missing", tmp_path / "run", method=method))
     assert "--model" in caught.value.remedy
+
+
+def test_a_combined_run_has_no_maps_but_all_else(names: list[str], photos: Path, tmp_path: Path) -> None:
+    run = commands.train(config(names, photos, tmp_path / "run", method="ridge"))
+    photo = next((photos / "test").rglob("*.jpg"))
+    asked = ExplainConfig(model=RunModelConfig(precision="float32"), workers=0, embedding_map="pca", out=tmp_path / "e")
+    result, _ = commands.explain(run.folder, asked, [photo])
+    assert result.map_method is None and result.explanations[0].overlay is None
+    predictor = Predictor(run.folder, device="cpu", precision="float32")
+    assert predictor.model.relevance(predictor.model.preprocessing.transform()(picture()), None, 0) is None

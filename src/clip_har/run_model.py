@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from clip_har.backbone import Backbone, ImageFeatures
+from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run
 from clip_har.errors import ConfigError, RunError
 from clip_har.explain.relevance import relevance_maps
+from clip_har.explain.through_encoder import through_encoder
 from clip_har.methods.base import Classifier, ClassifierContext
 from clip_har.methods.towers import Towers
-from clip_har.projection import capture_hidden
 from clip_har.prompts import class_phrase, filled
 from clip_har.text_tower import mean_prompts
 
@@ -127,12 +125,21 @@ class RunModel:
     def relevance(self, image_CHW: Tensor, classes: tuple[str, ...] | None, answer: int) -> tuple[str, Tensor] | None:
         """Which places of one preprocessed image speak for a class: the method's name and a map [h, w] in [0, 1].
 
-        None for an image encoder with neither attention over the image nor feature maps.
+        None for an image encoder with neither attention over the image nor feature maps, and for combined models.
         """
         with _ONE_AT_A_TIME:
-            logits_of, visual, device = self._differentiable(self._classifier(classes))
-            found = relevance_maps(logits_of, visual, image_CHW[None].to(device), torch.tensor([answer], device=device))
+            through = through_encoder(self._classifier(classes), self._exact_backbone)
+            if through is None:
+                return None
+            image_1CHW, answer_1 = image_CHW[None].to(through.device), torch.tensor([answer], device=through.device)
+            found = relevance_maps(through.logits_of, through.visual, image_1CHW, answer_1)
         return None if found is None else (found[0], found[1][0])
+
+    def _exact_backbone(self) -> Backbone:
+        """The backbone in float32, loaded when it is first needed."""
+        if self._exact is None:
+            self._exact = self._frame.load_backbone()
+        return self._exact
 
     def _encoded(self, images_BCHW: Tensor, *, embed: bool) -> tuple[Tensor, Tensor | None]:
         """What classifiers of any names read of the images, and the images' embeddings if asked for or at hand."""
@@ -206,24 +213,6 @@ class RunModel:
         with torch.no_grad():
             classifier.prepare()
         return classifier
-
-    def _differentiable(self, classifier: Classifier) -> tuple[Callable[[Tensor], Tensor], nn.Module, torch.device]:
-        """Preprocessed images -> logits with gradients, and the image encoder that they go through."""
-        if classifier.reads == "image":
-            holder = getattr(classifier, "model", classifier)
-            return classifier, cast(nn.Module, holder.visual), classifier.device
-        if self._exact is None:
-            self._exact = self._frame.load_backbone()
-        backbone = self._exact
-        visual = cast(nn.Module, backbone.model.visual)
-
-        def logits_of(images_BCHW: Tensor) -> Tensor:
-            with capture_hidden(visual) as captured:
-                embedding_BD = F.normalize(backbone.model.encode_image(images_BCHW).float(), dim=-1)  # type: ignore[operator]
-            features = ImageFeatures(embedding_BD=embedding_BD, hidden_BH=captured.get("hidden"))
-            return classifier(features.of_kind(classifier.reads).float())  # type: ignore[no-any-return]
-
-        return logits_of, visual, backbone.device
 
 
 @torch.no_grad()

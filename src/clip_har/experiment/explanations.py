@@ -6,16 +6,14 @@ How each thing is found is in explain/; this reads, ties together and writes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip_har import checkpoint, distributed
-from clip_har.backbone import ImageFeatures
 from clip_har.config import ExplainConfig
 from clip_har.config.converters import PlaneMethod
 from clip_har.csv_cells import csv_text
@@ -29,11 +27,11 @@ from clip_har.experiment.setup import Experiment, scored_split
 from clip_har.explain import image_selection, neighbours
 from clip_har.explain.overlay import overlay, png, shown_image
 from clip_har.explain.relevance import relevance_maps
+from clip_har.explain.through_encoder import through_encoder
 from clip_har.files import write_atomically
 from clip_har.images import decode
 from clip_har.methods import Classifier, LabelledImages
 from clip_har.progress import Progress
-from clip_har.projection import capture_hidden
 
 SHOWN_PROMPTS = 5
 SHOWN_CLASSES = 5
@@ -210,7 +208,12 @@ class Explainer:
                 stale.unlink()
         if not self._config.maps:
             return names
-        logits_of, visual, device = self._differentiable()
+        classifier = self._classifier.eval()
+        classifier.prepare()
+        through = through_encoder(classifier, self._experiment.model.load_backbone)
+        if through is None:
+            self._progress.warn("Several combined models have no saliency map: no overlays")
+            return names
         preprocessing = self._experiment.model.backbone.info.preprocessing
         transform = preprocessing.transform()
         with self._progress.bar("Drawing maps", total=len(records), unit="images") as bar:
@@ -219,8 +222,10 @@ class Explainer:
                 images_BCHW = torch.stack([transform(decode(records[index].path)) for index in part])
                 maps = []
                 for classes_N in (predicted_N, images.labels_N):
-                    answers_B = classes_N[list(part)].to(device)
-                    maps.append(relevance_maps(logits_of, visual, images_BCHW.to(device), answers_B))
+                    answers_B = classes_N[list(part)].to(through.device)
+                    maps.append(
+                        relevance_maps(through.logits_of, through.visual, images_BCHW.to(through.device), answers_B)
+                    )
                 if maps[0] is None or maps[1] is None:
                     self._progress.warn("This image encoder has neither attention nor feature maps: no overlays")
                     return names
@@ -244,25 +249,6 @@ class Explainer:
         if distributed.is_main():
             write_atomically(self._out / name, png(picture))
         return name
-
-    def _differentiable(self) -> tuple[Callable[[Tensor], Tensor], nn.Module, torch.device]:
-        """Preprocessed images -> logits with gradients, and the tower they go through."""
-        classifier = self._classifier.eval()
-        classifier.prepare()
-        if classifier.reads == "image":
-            holder = getattr(classifier, "model", classifier)
-            return classifier, cast(nn.Module, holder.visual), classifier.device
-        backbone = self._experiment.model.load_backbone()
-        visual = cast(nn.Module, backbone.model.visual)
-        classifier.to(backbone.device)
-
-        def logits_of(images_BCHW: Tensor) -> Tensor:
-            with capture_hidden(visual) as captured:
-                embedding_BD = F.normalize(backbone.model.encode_image(images_BCHW).float(), dim=-1)  # type: ignore[operator]
-            features = ImageFeatures(embedding_BD=embedding_BD, hidden_BH=captured.get("hidden"))
-            return classifier(features.of_kind(classifier.reads).float())  # type: ignore[no-any-return]
-
-        return logits_of, visual, backbone.device
 
 
 def _hash(path: Path) -> str:

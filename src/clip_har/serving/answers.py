@@ -112,7 +112,11 @@ class Answers:
             answer = names.index(asked.label)
         picture = await model.explain(image_CHW, judge, answer)
         if picture is None:
-            raise ProblemError(422, "The image encoder of this run has neither attention nor feature maps to explain.")
+            raise ProblemError(
+                422,
+                "This run has no saliency maps: its image encoder has neither attention nor feature maps, or it "
+                "combines several models.",
+            )
         return picture
 
     async def _read(self, request: Request, deadline: float) -> tuple[Asked, ServedModel]:
