@@ -74,6 +74,16 @@ def test_a_run_starts_from_a_run_and_its_card_names_the_chain(
     assert answer == named and answer.error is None
 
 
+def test_a_models_name_does_not_mean_a_run_of_that_name(
+    tuned: checkpoint.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "siglip", "own"):
+        shutil.copytree(tuned.folder, tmp_path / name)
+    assert [model_of(name) for name in ("demo", "siglip")] == ["demo", "siglip"]
+    assert model_of("own") == model_of("local-dir:own") == f"local-dir:{tmp_path / 'own' / FOLDER}"
+
+
 def test_a_run_that_changes_no_encoder_is_refused_with_its_model(tiny_model: str, photos: Path, tmp_path: Path) -> None:
     run = train(tiny_model, "ridge", photos, tmp_path / "run")
     with pytest.raises(RunError, match="is a run of ridge, which cannot serve as a model") as caught:

@@ -12,6 +12,7 @@ from clip_har.errors import RunError
 from clip_har.fusion import SEPARATOR, part_names
 from clip_har.integrity import DamagedError, file_sha256, read_sealed_json, write_sealed_json
 from clip_har.known_models import load_named
+from clip_har.pretrained import absolute
 from clip_har.pretrained.tuned import DESCRIPTION, WEIGHTS, Base, write_tuned
 
 FOLDER = "tuned_model"
@@ -36,10 +37,11 @@ def model_of(name: str) -> str:
     Raises:
         RunError: as for `load_given`.
     """
-    folder = Path(name.removeprefix("local-dir:"))
-    if not (folder / "card.json").is_file():
+    kind, _, place = absolute(name).partition(":")
+    folder = Path(place)
+    if kind != "local-dir" or not (folder / "card.json").is_file():
         return name
-    run = load_run(folder.resolve())
+    run = load_run(folder)
     place = run.folder / FOLDER
     if not _is_of(place, run):
         _write(place, run)
