@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -163,3 +164,15 @@ def test_threads_get_the_same_answers_as_one_after_the_other(
     expected = [answer(of) for of in asked]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(answer, asked)) == expected
+
+
+def test_a_loaded_backbone_is_shared_if_weights_and_activation_are_those_of_the_run(folders: dict[str, Path]) -> None:
+    first = Predictor(folders["lora"], device="cpu", precision="float32")
+    loaded = first.backbone
+    shared = Predictor(folders["zero-shot"], device="cpu", precision="float32", backbones=[loaded])
+    assert shared.backbone is loaded
+    for change in ({"activation": "QuickGELU"}, {"weights_hash": "other"}):
+        other = copy.copy(loaded)
+        other.info = dataclasses.replace(loaded.info, **change)  # type: ignore[arg-type]
+        own = Predictor(folders["zero-shot"], device="cpu", precision="float32", backbones=[other])
+        assert own.backbone is not other and own.backbone.info == loaded.info

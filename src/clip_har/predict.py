@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clip_har.backbone import Backbone
+from clip_har.backbone import Backbone, BackboneInfo
 from clip_har.checkpoint import Run, load_run
 from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError
 from clip_har.images.lenient_batches import ImageInput, ReadImage, read_batches, read_stream
 from clip_har.known_models import load_for_run
 from clip_har.protocol import Protocol, new_features, require_same
+from clip_har.run_card import ModelOfRun
 from clip_har.run_model import RunModel, Scores
 from clip_har.tuned_models import load_given, model_of
 
@@ -146,8 +147,7 @@ class Predictor:
         self.run = load_run(Path(run))
         model = None if model is None else model_of(model)
         self.classes = self.run.classes
-        same = [each for each in backbones if each.info.weights_hash == self.run.card.backbone.weights_hash]
-        backbone = (same or [load_run_backbone(self.run, model=model, device=device, precision=precision)])[0]
+        backbone = load_run_backbone(self.run, model=model, device=device, precision=precision, loaded=backbones)
         self.backbone = backbone
         self.notes = backbone.notes
         """What was assumed on loading the backbone; a line each."""
@@ -359,15 +359,25 @@ def recorded_calibration(run: Run) -> Calibration | None:
         ) from error
 
 
-def load_run_backbone(run: Run, *, model: str | None, device: str, precision: Precision) -> Backbone:
-    """The backbone that a run was trained on, from where the card or `model` says.
+def _is_of(trained: ModelOfRun, loaded: BackboneInfo) -> bool:
+    """Whether a loaded model has the weights and the activation that a run was trained on."""
+    return (loaded.weights_hash, loaded.activation) == (trained.weights_hash, trained.activation)
+
+
+def load_run_backbone(
+    run: Run, *, model: str | None, device: str, precision: Precision, loaded: Sequence[Backbone] = ()
+) -> Backbone:
+    """The backbone that a run was trained on, from where the card or `model` says; one of `loaded`, if it is that.
 
     Raises:
         RunError: other weights are there now.
     """
     trained = run.card.backbone
     _ = run.preprocessing  # refused before anything slow if it cannot be used
-    if model is not None:
+    same = [each for each in loaded if _is_of(trained, each.info)]
+    if same:
+        backbone = same[0]
+    elif model is not None:
         backbone = load_given(model, device=device, precision=precision)
     else:
         backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
