@@ -213,13 +213,3 @@ class RunModel:
         with torch.no_grad():
             classifier.prepare()
         return classifier
-
-
-@torch.no_grad()
-def answers_to(backbone: Backbone, classifier: Classifier, images_BCHW: Tensor) -> Tensor:
-    """Class probabilities of preprocessed images, float32 [B, C] on the CPU, before calibration."""
-    inputs = images_BCHW
-    if classifier.reads != "image":
-        inputs = backbone.encode_images(images_BCHW).of_kind(classifier.reads)
-    logits_BC: Tensor = classifier(inputs.to(backbone.device))
-    return logits_BC.float().softmax(dim=-1).cpu()

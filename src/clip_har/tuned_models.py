@@ -37,8 +37,8 @@ def model_of(name: str) -> str:
     Raises:
         RunError: as for `load_given`.
     """
-    kind, _, place = absolute(name).partition(":")
-    folder = Path(place)
+    kind, _, path = absolute(name).partition(":")
+    folder = Path(path)
     if kind != "local-dir" or not (folder / "card.json").is_file():
         return name
     run = load_run(folder)

@@ -32,7 +32,7 @@ from clip_har.images.batches import decode_batches
 from clip_har.methods import LabelledImages
 from clip_har.predict import load_run_backbone, recorded_calibration
 from clip_har.progress import SILENT, Progress
-from clip_har.run_model import answers_to
+from clip_har.run_model import RunModel
 
 BATCH_SIZE = 16
 
@@ -195,12 +195,11 @@ def _certificate(
     job: Job, answers: Any, experiment: Experiment, calibration: Calibration | None, minimum: float, size: int
 ) -> Certificate:
     images = experiment.images("val")
-    classifier = job.run.classifier(model=job.model)
-    classifier.prepare()
+    model = RunModel(job.run, job.backbone, model=job.model)
     fitted = job.run.out_of_fold()  # of the images that a run was fitted on after cross-validation
 
     def original(images_BCHW: Tensor) -> Tensor:
-        probabilities_BC = answers_to(job.backbone, classifier, images_BCHW)
+        probabilities_BC = torch.stack([scores.probabilities_C for scores in model.scores(images_BCHW)])
         if calibration is None:
             return probabilities_BC
         return torch.from_numpy(calibration.confidence(probabilities_BC.numpy()))

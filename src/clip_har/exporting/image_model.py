@@ -1,6 +1,6 @@
 """A run as one module from preprocessed images to logits and calibrated probabilities, as a graph can hold it.
 
-Writing the graph is in onnx_file.py. What the run itself answers is `run_model.answers_to`.
+Writing the graph is in onnx_file.py. What the run itself answers is for run_model.py.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from clip_har.serving.batcher import Batcher
 from clip_har.serving.drift import DriftWatch, Expected
 from clip_har.serving.problems import ProblemError
 
+T = TypeVar("T")
 DEFAULT_LEVEL = 0.9
 """Coverage of the prediction sets, and accuracy of the labels, where nothing is asked and the card allows it."""
 
@@ -79,9 +80,8 @@ class ServedModel:
         """
         if classes is None:
             return self.judge
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._slow, self.predictor.judge, None, classes)
+            return await self._slowly(self.predictor.judge, None, classes)
         except ConfigError as error:
             raise ProblemError(422, str(error)) from error
 
@@ -97,8 +97,10 @@ class ServedModel:
 
     async def explain(self, pixels_CHW: Tensor, judge: Judge, answer: int) -> bytes | None:
         """The pixels that support a class, as a PNG over the image; None for an encoder that has no such map."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._slow, self._explain, pixels_CHW, judge, answer)
+        return await self._slowly(self._explain, pixels_CHW, judge, answer)
+
+    async def _slowly(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._slow, work, *arguments)
 
     def _explain(self, pixels_CHW: Tensor, judge: Judge, answer: int) -> bytes | None:
         preprocessing = self.predictor.model.preprocessing
