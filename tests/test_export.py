@@ -31,6 +31,7 @@ from clip_har.known_models import load_named
 from clip_har.methods.towers import Towers
 from clip_har.predict import Predictor, recorded_calibration
 from families import write_family
+from foreign_weights import clip_model, write_clip
 from samples import CLASSES, HUES, write_colours, write_image
 
 METHODS = ("ridge", "linear-probe", "lora", "tip-adapter", "lora-attention", "full")
@@ -351,6 +352,24 @@ def test_an_open_clip_folder_is_the_model_as_fine_tuned(method: str, train: Trai
     assert open_clip.get_tokenizer(f"local-dir:{tmp_path / 'out'}")(["a person"]).shape == (1, 16)
     again = load_backbone(f"local-dir:{tmp_path / 'out'}", device="cpu", precision="float32")
     torch.testing.assert_close(again.encode_images(images_BCHW).embedding_BD, embedding_BD, rtol=1e-4, atol=1e-5)
+
+
+def test_an_open_clip_folder_of_a_transformers_model_has_its_tokenizer(train: Train, tmp_path: Path) -> None:
+    run = train("zero-shot", write_clip(tmp_path / "model", clip_model()))
+    exported = export(run, tmp_path / "out", "openclip")
+    assert exported.certificate is not None and exported.certificate.agreement == 1.0
+    own = load_backbone(f"local-dir:{tmp_path / 'model'}", device="cpu", precision="float32")
+    again = load_backbone(f"local-dir:{tmp_path / 'out'}", device="cpu", precision="float32")
+    sentences = ["a person", "someone running"]
+    assert torch.equal(again.tokenizer(sentences), own.tokenizer(sentences))
+    torch.testing.assert_close(again.encode_text(sentences), own.encode_text(sentences))
+
+
+def test_encoders_that_open_clip_cannot_express_are_refused(train: Train, tmp_path: Path) -> None:
+    run = train("zero-shot", write_clip(tmp_path / "model", clip_model(image="quick_gelu", text="gelu")))
+    with pytest.raises(ConfigError, match=r"has an image encoder that open_clip.*\(activations: QuickGELU, text.*onnx"):
+        export(run, tmp_path / "out", "openclip")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,19 @@ from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run
 from clip_har.errors import ConfigError
 from clip_har.exporting.certificate import Answers
+from clip_har.exporting.description import public_name
 from clip_har.images import Preprocessing
 from clip_har.light_imports import complete, import_open_clip
-from clip_har.methods import Method
+from clip_har.methods import Classifier, Method
 from clip_har.methods.towers import Towers
 from clip_har.pretrained.architecture import Architecture, architecture_of
+from clip_har.prompts import filled
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 CLASSES = "class_weights.safetensors"
 """class_weights_CD, unit-length, and the factor logit_scale: logits = logit_scale * embedding @ class_weights_CD.T."""
+TOLERANCE = 1e-4
+"""Largest difference of a unit-length embedding, in any component."""
 
 
 def require_model(run: Run) -> None:
@@ -50,7 +54,7 @@ def write(run: Run, backbone: Backbone, model: str | None, temperature: float, f
     state = run.method.model_state(classifier) if run.method.has_weights else backbone.model.state_dict()
     if state is None:
         raise _no_model(run)
-    architecture = architecture_of(model or run.card.backbone.name)
+    architecture = architecture_of(model or run.card.backbone.name, backbone.info.files_sha256)
     content = _config(architecture, backbone, run.preprocessing)
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(architecture, backbone, folder)
@@ -61,7 +65,35 @@ def write(run: Run, backbone: Backbone, model: str | None, temperature: float, f
             class_CD, scale = classifier.class_embeddings().float(), classifier.scale().float()
     tensors = {"class_weights_CD": class_CD.contiguous().clone(), "logit_scale": scale.reshape(1).clone()}
     save_file(tensors, folder / CLASSES, {"classes": json.dumps(run.classes)})
-    return OpenClipAnswers(folder, temperature)
+    answers = OpenClipAnswers(folder, temperature)
+    with torch.no_grad():
+        _require_same_encoders(run, classifier, backbone, answers)
+    return answers
+
+
+def _require_same_encoders(run: Run, classifier: Classifier, backbone: Backbone, answers: OpenClipAnswers) -> None:
+    """Refuse what open_clip's configuration cannot express, such as two activations: labels may agree all the same.
+
+    Raises:
+        ConfigError: the written model embeds an image or a sentence differently.
+    """
+    image_1CHW = torch.randn(1, 3, *run.preprocessing.image_size, generator=torch.Generator().manual_seed(0))
+    (sentence, *_) = filled(run.phrasing[run.classes[0]], run.card.templates)
+    if isinstance(classifier, Towers):
+        first = torch.zeros(1, dtype=torch.int64)
+        own = (classifier.encode_images(image_1CHW), classifier.encode_captions(first, first))
+    else:
+        own = (backbone.encode_images(image_1CHW).embedding_BD, backbone.encode_text([sentence]))
+    with torch.inference_mode():
+        text_1D = F.normalize(cast(Any, answers.model).encode_text(backbone.tokenizer([sentence])).float(), dim=-1)
+    pairs = zip(("an image", "a text"), own, (answers.embed(image_1CHW), text_1D), strict=True)
+    for kind, own_1D, written_1D in pairs:
+        if not torch.allclose(own_1D, written_1D, atol=TOLERANCE):
+            raise ConfigError(
+                f"{public_name(backbone.info.name)} has {kind} encoder that open_clip's configuration cannot express "
+                f"(activations: {backbone.info.activation})",
+                remedy="Use --format onnx.",
+            )
 
 
 class OpenClipAnswers:

@@ -13,7 +13,8 @@ from clip_har.errors import ModelError
 from clip_har.light_imports import import_open_clip
 from clip_har.pretrained import files as model_files
 from clip_har.pretrained.configs import read_json
-from clip_har.pretrained.names import absolute, parse
+from clip_har.pretrained.converted import MANIFEST, conversion_folder
+from clip_har.pretrained.names import absolute, is_open_clip, parse
 from clip_har.pretrained.tuned import is_tuned, read_base
 
 
@@ -29,28 +30,39 @@ class Architecture:
     """Relative to the folder."""
 
 
-def architecture_of(name: str) -> Architecture:
+def architecture_of(name: str, files_sha256: str) -> Architecture:
     """The configuration of a model that has been loaded on this machine.
 
+    Args:
+        files_sha256: its fingerprint, by which the conversion of another library's model is found.
+
     Raises:
-        ModelError: a weight file alone, which has none.
+        ModelError: there is none: a weight file alone, or the conversion was not cached.
     """
     architecture, _ = parse(absolute(name))
     kind, _, rest = architecture.partition(":")
     if kind == "local-dir" and is_tuned(Path(rest)):
-        return architecture_of(read_base(Path(rest)).name)
+        base = read_base(Path(rest))
+        return architecture_of(base.name, base.files_sha256)
+    if files_sha256 and (converted := conversion_folder(files_sha256)) is not None:
+        return _of_folder(converted, from_hub=False)
     if kind in ("local-dir", "hf-hub"):
         folder = Path(rest) if kind == "local-dir" else _snapshot(rest)
-        content = read_json(folder / model_files.CONFIG, str(folder / model_files.CONFIG))
-        files = model_files.text_files(folder, from_hub=kind == "hf-hub")
-        kept = tuple(path for path in files if path.name not in (model_files.CONFIG, "config.json"))
-        return Architecture(model_config=content["model_cfg"], folder=folder, tokenizer_files=kept)
-    if not architecture:
-        raise ModelError(
-            f"{name} is a weight file without a configuration for open_clip",
-            remedy="Pass the model as NAME:FILE, such as ViT-B-32:FILE, and train again.",
-        )
-    return Architecture(model_config=import_open_clip().get_model_config(architecture))
+        if is_open_clip(folder):
+            return _of_folder(folder, from_hub=kind == "hf-hub")
+    elif architecture:
+        return Architecture(model_config=import_open_clip().get_model_config(architecture))
+    raise ModelError(
+        f"{name} has no configuration for open_clip",
+        remedy="Pass the model as NAME:FILE, such as ViT-B-32:FILE, and train again; or use --format onnx.",
+    )
+
+
+def _of_folder(folder: Path, *, from_hub: bool) -> Architecture:
+    content = read_json(folder / model_files.CONFIG, str(folder / model_files.CONFIG))
+    files = model_files.text_files(folder, from_hub=from_hub)
+    kept = tuple(path for path in files if path.name not in (model_files.CONFIG, "config.json", MANIFEST))
+    return Architecture(model_config=content["model_cfg"], folder=folder, tokenizer_files=kept)
 
 
 def _snapshot(repository: str) -> Path:

@@ -65,6 +65,17 @@ def converted(origin: str, source_sha256: str, convert: Callable[[], Conversion]
     return _read(Path(temporary.name), source_sha256, temporary)
 
 
+def conversion_folder(source_sha256: str) -> Path | None:
+    """The folder of a model that was converted before; None without one, or if it is damaged.
+
+    Args:
+        source_sha256: fingerprint of the source files.
+    """
+    with contextlib.suppress(DamagedError, OSError):
+        return _read(cache_folder(None) / "converted" / source_sha256, source_sha256).folder
+    return None
+
+
 def _read(folder: Path, source_sha256: str, temporary: Any = None) -> Converted:
     """A conversion whose every file has the SHA-256 that was recorded when it was written.
 

@@ -29,7 +29,7 @@ from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
 from clip_har.pretrained.names import HISTORIC_NAMES, absolute, is_open_clip, parse
 from clip_har.pretrained.tuned import is_tuned, read_base, set_weights
-from clip_har.pretrained.unnamed import architecture_of
+from clip_har.pretrained.unnamed import matching_architecture
 
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -306,7 +306,7 @@ def _open_unnamed(path: Path, files_sha256: str, *, local_only: bool) -> Opened:
     """A weight file of one of open_clip's architectures, found by the shapes of its tensors."""
     complete()
     with quiet(), no_code(), offline() if local_only else contextlib.nullcontext():
-        architecture = architecture_of(path, openai_weights.read_weights(path))
+        architecture = matching_architecture(path, openai_weights.read_weights(path))
         named = f"{architecture}:{path}"
         try:
             opened = _open_file(named, architecture, path, files_sha256)

@@ -18,7 +18,7 @@ from clip_har.pretrained.conversion import shapes_of
 _MOST_LISTED = 6
 
 
-def architecture_of(path: Path, weights: Mapping[str, Tensor]) -> str:
+def matching_architecture(path: Path, weights: Mapping[str, Tensor]) -> str:
     """The one architecture of open_clip with exactly these tensors.
 
     Raises:
