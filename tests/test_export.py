@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -482,3 +483,21 @@ def test_a_large_model_keeps_its_weights_in_a_file_of_their_own(
     exported = export(run, tmp_path / "out")
     assert exported.files == ("certificate.json", "export.json", "model.onnx", "model.onnx.data")
     assert_same_as_the_run(run, tmp_path / "out", images)
+
+
+@pytest.mark.parametrize(
+    ("model", "licence"),
+    [
+        ("demo", "MIT"),
+        ("ViT-B/32", "MIT"),
+        ("siglip2", "Apache-2.0"),
+        ("ViT-B-32:laion2b_s34b_b79k", "MIT"),
+        ("local-dir:/nowhere", ""),
+    ],
+)
+def test_a_model_card_has_the_licence_of_the_catalogue(model: str, licence: str, train: Train) -> None:
+    run = checkpoint.load_run(train("zero-shot"))
+    card = dataclasses.replace(run.card, backbone=dataclasses.replace(run.card.backbone, name=model))
+    text = model_card.model_card(dataclasses.replace(run, card=card), None, None)
+    assert f"license: {json.dumps({'MIT': 'mit', 'Apache-2.0': 'apache-2.0'}.get(licence, 'other'))}\n" in text
+    assert (f"under this licence: {licence}." in text) == bool(licence)

@@ -14,9 +14,11 @@ from clip_har.checkpoint import Run
 from clip_har.errors import ConfigError, first_line
 from clip_har.exporting.certificate import Certificate
 from clip_har.exporting.description import public_name
+from clip_har.pretrained.architectures import DEMO
+from clip_har.pretrained.catalogue import describe, listed_name
 
-_MIT = ("ViT-B/32", "ViT-B/16", "ViT-L/14", "RN50", "RN101", "demo")
-"""Models whose weights are published under the MIT licence: OpenAI's and the bundled one."""
+_HUB_NAMES = {"MIT": "mit", "Apache-2.0": "apache-2.0"}
+"""Licences of the catalogue of models -> their names on the hub; for others it has "other" and a text."""
 
 
 def model_card(run: Run, certificate: Certificate | None, test: Mapping[str, Any] | None) -> str:
@@ -25,10 +27,9 @@ def model_card(run: Run, certificate: Certificate | None, test: Mapping[str, Any
     Args:
         test: what `test_metrics` found; None without an evaluation.
     """
-    name = run.card.backbone.name
-    licence = "mit" if name in _MIT or name.endswith(":openai") else "other"
+    licence = _licence(run.card.backbone.name)
     front: dict[str, Any] = {
-        "license": licence,
+        "license": _HUB_NAMES.get(licence, "other"),
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
         "tags": ["clip", "human-action-recognition", "clip-har", run.card.method],
@@ -77,6 +78,14 @@ def push(folder: Path, files: Sequence[str], repository: str) -> str:
     return str(address)
 
 
+def _licence(model: str) -> str:
+    """What the catalogue knows of a pretrained model's licence; "" for one of the user's own files."""
+    if model != DEMO and listed_name(model) is None:
+        return ""
+    facts = describe(model)
+    return "" if facts is None else facts.licence
+
+
 def _body(run: Run, licence: str, certificate: Certificate | None, test: Mapping[str, Any] | None) -> str:
     card = run.card
     kinds = {"train": "training", "val": "validation"}
@@ -101,8 +110,8 @@ def _body(run: Run, licence: str, certificate: Certificate | None, test: Mapping
         "Training data": f"{trained or 'Unknown'} images of a labelled dataset. Its content hash is "
         f"`{card.manifest_sha256 or 'unknown'}`.",
         "Licence": (
-            "The weights of the pretrained model are published under the MIT licence."
-            if licence == "mit"
+            f"The weights of the pretrained model are published under this licence: {licence}."
+            if licence
             else f"The licence of the pretrained model {public_name(card.backbone.name)} is not known to clip-har. "
             "Check it before you publish or use this model."
         )
