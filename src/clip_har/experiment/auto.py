@@ -241,9 +241,11 @@ class _Evidence:
         for _ in range(RESAMPLES):
             taken = draw.integers(0, count, count)
             left_out = np.setdiff1d(np.arange(count), taken)
+            if not len(left_out):  # of a handful of images
+                continue
             best = int(correct_KN[:, taken].mean(axis=1).argmax())
             gaps.append(correct_KN[best, taken].mean() - correct_KN[best, left_out].mean())
-        return max(0.0, float(np.mean(gaps)))
+        return max(0.0, float(np.mean(gaps))) if gaps else 0.0
 
     def _calibrated(self, name: str) -> torch.Tensor:
         answers = self._sources[name].answers
