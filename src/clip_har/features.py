@@ -155,9 +155,12 @@ class FeatureStore:
 
     def of_view(self, view: View | Corruption) -> FeatureStore:
         """The store of the same backbone for an augmented or corrupted view of each image."""
+        return self._sibling(self._backbone, view)
+
+    def _sibling(self, backbone: Backbone, view: View | Corruption | None) -> FeatureStore:
         return FeatureStore(
             self.cache,
-            self._backbone,
+            backbone,
             view=view,
             batch_size=self._batch_size,
             workers=self.workers,
@@ -173,14 +176,15 @@ class FeatureStore:
         missing = [r for sha256, r in wanted.items() if sha256 not in self._index and sha256 not in self._unreadable]
         missing = distributed.gather_objects(missing)[0]  # another process may have looked later, and found more
         started = time.perf_counter()
+        joined = None  # of several models: how many images were not only put together from their stores
         if isinstance(self._backbone, FusedBackbone):
-            self._fuse_missing(missing, self._backbone)
+            joined = self._fuse_missing(missing, self._backbone)
         elif own := missing[distributed.rank() :: distributed.world_size()]:
             self._encode_missing(own)
         self._share()
         return Encoding(
-            encoded=sum(record.sha256 in self._index for record in missing),
-            reused=len(wanted) - len(missing),
+            encoded=sum(record.sha256 in self._index for record in missing) if joined is None else joined,
+            reused=len(wanted) - (len(missing) if joined is None else joined),
             seconds=time.perf_counter() - started if missing else 0.0,
             unreadable={sha256: self._unreadable[sha256] for sha256 in wanted if sha256 in self._unreadable},
         )
@@ -234,38 +238,31 @@ class FeatureStore:
             if pending.hashes:  # also when interrupted: what is encoded is kept
                 self._take_in(pending)
 
-    def _fuse_missing(self, missing: Sequence[ImageRecord], backbone: FusedBackbone) -> None:
-        """Join the features that each model has of the images, encoding what it lacks."""
+    def _fuse_missing(self, missing: Sequence[ImageRecord], backbone: FusedBackbone) -> int:
+        """Join the features that each model has of the images; returns how many images at least one had to encode."""
         if not missing:
-            return
-        stores = [self._of_part(part) for part in backbone.parts]
+            return 0
+        stores = [self._sibling(part, self._view) for part in backbone.parts]  # where the models' own runs look too
+        encoded = 0
         for store in stores:  # together with the other processes, if there are any
-            for sha256, reason in store.encode(missing).unreadable.items():
+            encoding = store.encode(missing)
+            encoded = max(encoded, encoding.encoded)
+            for sha256, reason in encoding.unreadable.items():
                 self._remember_unreadable(sha256, reason)
         if not distributed.is_main():
-            return
+            return encoded
         hashes = [record.sha256 for record in missing if record.sha256 not in self._unreadable]
         for start in range(0, len(hashes), FUSED_TOGETHER):
             some = hashes[start : start + FUSED_TOGETHER]
             pending = PendingShard()
             pending.add(some, backbone.fuse_images([store.features(some) for store in stores]))
             self._take_in(pending)
+        return encoded
 
     def features(self, hashes: Sequence[str]) -> ImageFeatures:
         """All features of some encoded images."""
         hidden = self.rows(hashes, "hidden") if self.has_hidden else None
         return ImageFeatures(embedding_BD=self.rows(hashes, "embedding"), hidden_BH=hidden)
-
-    def _of_part(self, backbone: Backbone) -> FeatureStore:
-        """The store of one of several models, where its own runs look for its features too."""
-        return FeatureStore(
-            self.cache,
-            backbone,
-            view=self._view,
-            batch_size=self._batch_size,
-            workers=self.workers,
-            progress=self._progress,
-        )
 
     def _take_in(self, pending: PendingShard) -> None:
         """Write the rows and read them from disk; from memory if the cache is read-only, or was deleted just now."""
