@@ -159,6 +159,14 @@ def test_methods_inside_an_encoder_refuse_several_before_anything_is_read(method
     with pytest.raises(ModelError, match="combines several models") as caught:
         commands.train(config(["demo", "RN50"], tmp_path / "missing", tmp_path / "run", method=method))
     assert "--model" in caught.value.remedy
+    asked = CompareConfig(
+        data=DataConfig(data=tmp_path / "missing"),
+        backbone=BackboneConfig(model="demo+RN50"),
+        methods=("ridge", method),
+        out=tmp_path / "out",
+    )
+    with pytest.raises(ModelError, match="combines several models"):
+        commands.compare(asked)
 
 
 def test_a_combined_run_has_no_maps_but_all_else(names: list[str], photos: Path, tmp_path: Path) -> None:

@@ -86,10 +86,7 @@ def compare(config: CompareConfig, *, progress: Progress = SILENT, command: str 
 def compare_locked(config: CompareConfig, progress: Progress, command: str) -> Comparison:
     if config.models is not None:
         return _compare_models(config, progress, command)
-    for name in config.methods:
-        method_config = apply_preset(TrainConfig(data=config.data, method=name, lora=config.lora))
-        if method_class(method_config.method, method_config).works_inside(method_config):
-            require_single_model(config.backbone.model)
+    _check_methods(config)
     experiment = prepare(config.data, config.backbone, out=config.out, progress=progress, hold_out=config.hold_out)
     if len(config.shots_compared) < 2:
         return _compare_prepared(config, experiment, progress, command)
@@ -103,9 +100,19 @@ def compare_locked(config: CompareConfig, progress: Progress, command: str) -> C
     return dataclasses.replace(found[-1], out=config.out, few_shot=table)
 
 
+def _check_methods(config: CompareConfig) -> None:
+    """Refuse methods with wrong settings, or that cannot use the model, before it is loaded."""
+    if config.budget == "small":  # which depends on the model
+        config = dataclasses.replace(config, budget="full")
+    for name in config.methods:
+        method_config = _train_config(config, name, config.seeds[0])
+        validate(method_config)
+        if method_class(method_config.method, method_config).works_inside(method_config):
+            require_single_model(config.backbone.model)
+
+
 def _compare_models(config: CompareConfig, progress: Progress, command: str) -> Comparison:
-    for name in config.methods:  # before the first model is loaded
-        validate(_train_config(dataclasses.replace(config, budget="full"), name, config.seeds[0]))
+    _check_methods(config)
 
     def compare_one(one: CompareConfig, experiment: Experiment) -> Compared:
         found = _compare_prepared(one, experiment, progress, command, tolerated=TOLERATED)
@@ -135,8 +142,6 @@ def _compare_prepared(
     Args:
         tolerated: errors of one method after which the others are still compared.
     """
-    for name in config.methods:
-        validate(_train_config(config, name, config.seeds[0], experiment))
     seeds = {name: _seeds(config, name, experiment) for name in config.methods}
     entries = [(name, seed) for name in config.methods for seed in seeds[name]]
     results: dict[str, dict[int, EvalResult]] = {}

@@ -128,6 +128,19 @@ def move_blocks(renaming: Renaming, target: str, source: str, layers: int) -> No
         renaming.move_linear(f"{block}.mlp.c_proj", f"{old}.mlp.fc2")
 
 
+def text_sizes(text: Any) -> dict[str, Any]:
+    """The part of open_clip's `text_cfg` that every text encoder of transformers has, from its configuration."""
+    return {
+        "context_length": text.max_position_embeddings,
+        "vocab_size": text.vocab_size,
+        "width": text.hidden_size,
+        "heads": text.num_attention_heads,
+        "layers": text.num_hidden_layers,
+        "mlp_ratio": text.intermediate_size / text.hidden_size,
+        "norm_kwargs": {"eps": text.layer_norm_eps},
+    }
+
+
 def check_shapes(origin: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Compare tensors with what open_clip builds for a configuration, without allocating it.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from clip_har.errors import ModelError, first_line
 from clip_har.pretrained import openai, siglip
 from clip_har.pretrained.configs import read_json, without_paths
-from clip_har.pretrained.conversion import Conversion, Renaming, move_blocks
+from clip_har.pretrained.conversion import Conversion, Renaming, move_blocks, text_sizes
 from clip_har.pretrained.files import check_link, is_torchscript, text_files, weight_files
 from clip_har.pretrained.hugging_face_files import preprocessing, tokenizer_files
 
@@ -200,13 +200,7 @@ def _convert_clip(renaming: Renaming, config: Any) -> dict[str, Any]:
             "norm_kwargs": {"eps": vision.layer_norm_eps},
         },
         "text_cfg": {
-            "context_length": text.max_position_embeddings,
-            "vocab_size": text.vocab_size,
-            "width": text.hidden_size,
-            "heads": text.num_attention_heads,
-            "layers": text.num_hidden_layers,
-            "mlp_ratio": text.intermediate_size / text.hidden_size,
-            "norm_kwargs": {"eps": text.layer_norm_eps},
+            **text_sizes(text),
             **_pooling(text),
         },
     }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from clip_har.errors import ModelError
-from clip_har.pretrained.conversion import Renaming, move_blocks
+from clip_har.pretrained.conversion import Renaming, move_blocks, text_sizes
 
 _NAME = re.compile(r"vit_.*_patch(?P<patch>\d+)_siglip_(?P<size>\d+)")
 
@@ -45,16 +45,10 @@ def convert(renaming: Renaming, config: Any) -> dict[str, Any]:
             "timm_proj": "none",
         },
         "text_cfg": {
-            "context_length": text.max_position_embeddings,
-            "vocab_size": text.vocab_size,
-            "width": text.hidden_size,
-            "heads": text.num_attention_heads,
-            "layers": text.num_hidden_layers,
-            "mlp_ratio": text.intermediate_size / text.hidden_size,
+            **text_sizes(text),
             "no_causal_mask": True,
             "proj_bias": True,
             "pool_type": "last",
-            "norm_kwargs": {"eps": text.layer_norm_eps},
         },
     }
 
