@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 
@@ -94,6 +96,29 @@ def test_a_refused_upload_of_many_megabytes_gets_its_answer(serve: Serve, pictur
         for _ in range(3):
             assert running.predict(large).status_code == 413
         assert running.predict(pictures[0]).status_code == 200
+
+
+@pytest.mark.parametrize("expects", [False, True])
+def test_a_refusal_is_not_lost_when_the_body_comes_after_it(serve: Serve, expects: bool) -> None:
+    """A connection closed with bytes unread is reset, which can destroy the answer before the client has read it."""
+    body = bytes(300_000)
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: multipart/form-data; boundary=a\r\n" + "Expect: 100-continue\r\n" * expects + "\r\n"
+    with serve(key=KEY, runs=("lora",)) as running:
+        url = httpx.URL(running.url)
+        with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+            connection.sendall(head.encode())
+            begun = time.monotonic()
+            if not expects:  # who expects a 100 Continue, and gets a refusal, sends nothing more
+                for start in range(0, len(body), 100_000):
+                    time.sleep(0.1)
+                    connection.sendall(body[start : start + 100_000])
+                time.sleep(0.1)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in answer.lower()
+    assert b"The API key is missing or wrong." in answer
+    assert time.monotonic() - begun < 1.5
 
 
 def test_what_does_not_fit_the_queue_is_told_when_to_come_back(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import logging
 import time
@@ -29,6 +31,10 @@ HEADERS = {
 }
 DISCONNECTED = 499
 """Logged where the client has gone before it was answered."""
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 64 * 2**20
+"""What is still read of an upload after its refusal. A connection that is closed with bytes unread is reset, and the
+reset can overtake the answer."""
 
 
 class Gate:
@@ -61,7 +67,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send, self._limits)
+        exchange = _Exchange(receive, send, self._limits, waits="expect" in Headers(scope=scope))
         scope.setdefault("state", {})["facts"] = exchange.facts
         try:
             self._admit(scope)
@@ -90,7 +96,7 @@ class Gate:
             self._limits.check_length(int(length))
 
     def _note(self, scope: Scope, exchange: _Exchange) -> None:
-        seconds = time.monotonic() - exchange.begun
+        seconds = (exchange.answered or time.monotonic()) - exchange.begun
         path = scope["path"] if scope["path"] in self._known() else "other"
         status = exchange.status or DISCONNECTED
         self._observed(path, status, seconds)
@@ -101,20 +107,28 @@ class Gate:
 
 
 class _Exchange:
-    """One request and its answer."""
+    """One request and its answer.
 
-    def __init__(self, receive: Receive, send: Send, limits: Limits) -> None:
+    Args:
+        waits: the client sends its body only after a 100 Continue, which the first call of `receive` makes.
+    """
+
+    def __init__(self, receive: Receive, send: Send, limits: Limits, *, waits: bool = False) -> None:
         self._receive, self._send = receive, send
         self._limits = limits
+        self._waits = waits
         self.begun = time.monotonic()
+        self.answered: float | None = None
         self.identity = uuid.uuid4().hex[:16]
         self.received = 0
         self.status = 0
         self.facts: dict[str, object] = {}
         """What the answering code adds to the log: counts and names of models, nothing of the images."""
         self._complete = False
+        self._closes = False
 
     async def receive(self) -> Message:
+        self._waits = False
         message = await self._receive()
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
@@ -131,7 +145,27 @@ class _Exchange:
             headers["X-Request-ID"] = self.identity
             if not self._complete and self.status in (401, 408, 413, 429):
                 headers["Connection"] = "close"
+                self._closes = not self._waits
+        elif self._closes and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            self.answered = time.monotonic()
+            await self._linger()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
+
+    async def _linger(self) -> None:
+        """Read and forget what is on its way of an upload that has its answer."""
+        most = self.received + LINGER_BYTES
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._forget(most), LINGER_SECONDS)
+
+    async def _forget(self, most: int) -> None:
+        while not self._complete and self.received < most:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return
+            self.received += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
 
     async def answer(self, problem: ProblemError, scope: Scope) -> None:
         """Send a problem, unless an answer has begun."""
