@@ -239,7 +239,7 @@ def test_health_readiness_and_description(running: Running) -> None:
     assert set(described["paths"]) == paths
     body = described["paths"]["/v1/classes"]["post"]["requestBody"]["content"]
     assert body["multipart/form-data"]["schema"]["required"] == ["file", "classes"]
-    assert "429" in described["paths"]["/v1/predict"]["post"]["responses"]
+    assert "application/problem+json" in described["paths"]["/v1/predict"]["post"]["responses"]["429"]["content"]
 
 
 def test_metrics_count_requests_images_and_outcomes(serve: Serve, pictures: list[Path], tmp_path: Path) -> None:

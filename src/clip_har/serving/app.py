@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from clip_har import __version__
 from clip_har.serving import page, schemas
@@ -115,14 +115,15 @@ def _add_problems(app: FastAPI) -> None:
 
 
 def _add_api(app: FastAPI, answers: Answers, service: Service) -> None:
-    problems = schemas.PROBLEMS
+    problems = schemas.problems()
+    limits, names = service.limits, tuple(service.models)
 
     @app.post(
         "/v1/predict",
         summary="Predict the action in images",
         response_model=schemas.PredictAnswer,
         responses=problems,
-        openapi_extra=schemas.body(),
+        openapi_extra=schemas.body(limits, names),
     )
     async def predict(request: Request) -> Response:
         return JSONResponse(await answers.predict(request))
@@ -132,7 +133,7 @@ def _add_api(app: FastAPI, answers: Answers, service: Service) -> None:
         summary="Predict among class names given with the request",
         response_model=schemas.PredictAnswer,
         responses=problems,
-        openapi_extra=schemas.body(classes=True),
+        openapi_extra=schemas.body(limits, names, classes=True),
     )
     async def classes(request: Request) -> Response:
         return JSONResponse(await answers.predict(request, needs_classes=True))
@@ -142,7 +143,7 @@ def _add_api(app: FastAPI, answers: Answers, service: Service) -> None:
         summary="Embed images",
         response_model=schemas.EmbedAnswer,
         responses=problems,
-        openapi_extra=schemas.body(),
+        openapi_extra=schemas.body(limits, names),
     )
     async def embed(request: Request) -> Response:
         return JSONResponse(await answers.embed(request))
@@ -151,15 +152,19 @@ def _add_api(app: FastAPI, answers: Answers, service: Service) -> None:
         "/v1/explain",
         summary="Show which pixels support a prediction",
         responses={200: {"content": {"image/png": {}}, "description": "The image with its saliency map."}, **problems},
-        openapi_extra=schemas.body(classes=True, label=True),
+        openapi_extra=schemas.body(limits, names, classes=True, label=True),
         response_class=Response,
     )
     async def explain(request: Request) -> Response:
         return Response(await answers.explain(request), media_type="image/png")
 
-    @app.get("/v1/models", summary="List the runs that are served", response_model=schemas.ModelsAnswer)
+    @app.get(
+        "/v1/models",
+        summary="List the runs that are served",
+        response_model=schemas.ModelsAnswer,
+        responses=schemas.problems(401),
+    )
     async def models() -> Response:
-        limits = service.limits
         content: dict[str, Any] = {
             "default": next(iter(service.models)),
             "models": [model.describe() for model in service.models.values()],
@@ -169,13 +174,13 @@ def _add_api(app: FastAPI, answers: Answers, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
-    @app.get("/healthz", summary="Whether the process works")
+    @app.get("/healthz", summary="Whether the process works", responses=schemas.problems(503))
     async def healthz() -> Response:
         if not all(model.batcher.is_alive() for model in service.models.values()):
             raise ProblemError(503, "A thread that computes has ended. Restart the service.")
         return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", summary="Whether requests are answered")
+    @app.get("/readyz", summary="Whether requests are answered", responses=schemas.problems(503))
     async def readyz() -> Response:
         if not all(model.batcher.is_alive() for model in service.models.values()):
             raise ProblemError(503, "A thread that computes has ended. Restart the service.")
@@ -183,6 +188,11 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
             raise ProblemError(503, "No decoding process is running.")
         return JSONResponse({"status": "ready", "models": list(service.models)})
 
-    @app.get("/metrics", summary="Metrics in Prometheus's text format")
+    @app.get(
+        "/metrics",
+        summary="Metrics in Prometheus's text format",
+        response_class=PlainTextResponse,
+        responses=schemas.problems(401),
+    )
     async def metrics_text() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

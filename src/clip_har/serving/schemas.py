@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-_OPTIONS: dict[str, Any] = {
-    "model": {"type": "string", "description": "Name of a run of /v1/models. Default: the first."},
-    "top": {"type": "integer", "minimum": 1, "maximum": 1000, "description": "Number of classes to return."},
-    "embed": {"type": "boolean", "description": "Also return the image embeddings."},
-}
-_CLASSES = {
-    "type": "array",
-    "items": {"type": "string"},
-    "minItems": 2,
-    "description": "Class names to choose from instead of the run's own.",
-}
+from clip_har.serving.limits import LONGEST_NAME, Limits
 
 
 class Ranked(BaseModel):
@@ -82,34 +73,59 @@ class ProblemAnswer(BaseModel):
     detail: str
 
 
-def body(*, classes: bool = False, label: bool = False) -> dict[str, Any]:
+def body(limits: Limits, models: Sequence[str], *, classes: bool = False, label: bool = False) -> dict[str, Any]:
     """The description of a request body: the same fields in a form and in JSON."""
-    options = dict(_OPTIONS)
+    options: dict[str, Any] = {
+        "model": {"type": "string", "enum": list(models), "description": "Name of a run. Default: the first."},
+        "top": {"type": "integer", "minimum": 1, "maximum": 1000, "description": "Number of classes to return."},
+        "embed": {"type": "boolean", "description": "Also return the image embeddings."},
+    }
     if classes:
-        options["classes"] = _CLASSES
+        options["classes"] = {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME},
+            "minItems": 2,
+            "maxItems": limits.classes,
+            "description": "Class names to choose from instead of the run's own.",
+        }
     if label:
         options["label"] = {"type": "string", "description": "Class to explain. Default: the most likely one."}
-    files = {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}}
-    encoded = {"images": {"type": "array", "items": {"type": "string", "contentEncoding": "base64"}}}
+    images = {"type": "array", "minItems": 1, "maxItems": 1 if label else limits.images}
+    files = {"file": {**images, "items": {"type": "string", "format": "binary"}}}
+    encoded = {"images": {**images, "items": {"type": "string", "contentEncoding": "base64"}}}
     needed = ["classes"] if classes and not label else []
-    form = {"type": "object", "properties": {**files, **options}, "required": ["file", *needed]}
+    as_text = dict(options)  # an empty field of a form is one that is not given
+    as_text["model"] = {**options["model"], "enum": [*models, ""]}
+    as_text["embed"] = {**options["embed"], "type": "string", "enum": ["true", "false", "1", "0", ""]}
+    as_text["top"] = {"anyOf": [options["top"], {"const": ""}]}
+    form = {"type": "object", "properties": {**files, **as_text}, "required": ["file", *needed]}
     plain = {"type": "object", "properties": {**encoded, **options}, "required": ["images", *needed]}
-    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": plain}}
+    content = {
+        "multipart/form-data": {"schema": {**form, "additionalProperties": False}},
+        "application/json": {"schema": {**plain, "additionalProperties": False}},
+    }
     return {"requestBody": {"required": True, "content": content}}
 
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemAnswer, "description": text}
-    for status, text in {
-        400: "The body is malformed.",
-        401: "The API key is missing or wrong.",
-        404: "There is no such model.",
-        408: "The upload took too long.",
-        413: "The body is too large, or has too many images.",
-        415: "The body is neither a form nor JSON.",
-        422: "The images or options cannot be used.",
-        429: "The queue is full; see Retry-After.",
-        503: "A decoding process died, or the service is ending.",
-        504: "The time limit has passed.",
-    }.items()
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The descriptions of refusals: those named, or all."""
+    content = {"application/problem+json": {"schema": ProblemAnswer.model_json_schema()}}
+    return {
+        status: {"description": text, "content": content}
+        for status, text in _PROBLEMS.items()
+        if not statuses or status in statuses
+    }
+
+
+_PROBLEMS = {
+    400: "The body is malformed.",
+    401: "The API key is missing or wrong.",
+    404: "There is no such model.",
+    408: "The upload took too long.",
+    413: "The body is too large, or has too many images.",
+    415: "The body is neither a form nor JSON.",
+    422: "The images or options cannot be used.",
+    429: "The queue is full; see Retry-After.",
+    503: "A decoding process died, or the service is ending.",
+    504: "The time limit has passed.",
 }
