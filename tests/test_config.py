@@ -73,6 +73,7 @@ BACKBONE = BackboneConfig(
     encode_batch_size=7,
     workers=0,
     cache=Path("a cache"),
+    offline=True,
 )
 LORA = LoraConfig(
     placement="attention",

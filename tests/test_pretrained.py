@@ -12,8 +12,9 @@ import open_clip
 import pytest
 import torch
 
-from clip_har import pretrained
+from clip_har import commands, pretrained
 from clip_har.backbone import load_backbone
+from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig
 from clip_har.errors import ModelError
 from clip_har.pretrained import names, opening
 from samples import MODEL_CONFIG, write_model
@@ -119,7 +120,7 @@ def test_changed_files_are_refused_before_they_are_read(folder: Path, monkeypatc
         load_backbone(name, device="cpu", expected_files=card.files_sha256)
 
 
-def test_local_only_never_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_only_never_asks_the_network(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*_arguments: Any) -> NoReturn:
         pytest.fail("the network was asked")
 
@@ -127,8 +128,12 @@ def test_local_only_never_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("socket.getaddrinfo", connect)
     assert load_backbone("demo", device="cpu", precision="float32", local_only=True).info.files_sha256 == ""
     for name in ("ViT-B/32", "ViT-B-16-SigLIP", "RN50-quickgelu:cc12m", "hf-hub:someone/something"):
-        with pytest.raises(ModelError, match=rf"weights of {name} are not on this machine\. Pass --model {name} to"):
+        with pytest.raises(ModelError, match=rf"weights of {name} are not on this machine\. .* pass --model {name}"):
             load_backbone(name, device="cpu", local_only=True)
+    backbone = BackboneConfig(model="demo+RN50", device="cpu", precision="float32", workers=0, offline=True)
+    asked = EvaluateConfig(data=DataConfig(data=photos), backbone=backbone, out=tmp_path / "out")
+    with pytest.raises(ModelError, match=r"^The weights of RN50 are not on this machine\."):
+        commands.evaluate(asked)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 from clip_har.pretrained import is_built_in
 
 
-def load_named(name: str, *, device: str, precision: Precision) -> Backbone:
+def load_named(name: str, *, device: str, precision: Precision, local_only: bool = False) -> Backbone:
     """Load a model that the user has named, and remember that.
 
     Raises:
@@ -27,8 +27,10 @@ def load_named(name: str, *, device: str, precision: Precision) -> Backbone:
     """
     names = part_names(name)
     if len(names) > 1:
-        return FusedBackbone([load_named(part, device=device, precision=precision) for part in names])
-    backbone = load_backbone(name, device=device, precision=precision)
+        return FusedBackbone(
+            [load_named(part, device=device, precision=precision, local_only=local_only) for part in names]
+        )
+    backbone = load_backbone(name, device=device, precision=precision, local_only=local_only)
     if backbone.info.files_sha256:
         with suppress(OSError):  # then --model is needed again
             entry = {"name": backbone.info.name, "files_sha256": backbone.info.files_sha256}

@@ -365,7 +365,13 @@ def _is_of(trained: ModelOfRun, loaded: BackboneInfo) -> bool:
 
 
 def load_run_backbone(
-    run: Run, *, model: str | None, device: str, precision: Precision, loaded: Sequence[Backbone] = ()
+    run: Run,
+    *,
+    model: str | None,
+    device: str,
+    precision: Precision,
+    local_only: bool = False,
+    loaded: Sequence[Backbone] = (),
 ) -> Backbone:
     """The backbone that a run was trained on, from where the card or `model` says; one of `loaded`, if it is that.
 
@@ -378,7 +384,7 @@ def load_run_backbone(
     if same:
         backbone = same[0]
     elif model is not None:
-        backbone = load_given(model, device=device, precision=precision)
+        backbone = load_given(model, device=device, precision=precision, local_only=local_only)
     else:
         backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
     here = Protocol(

@@ -21,14 +21,15 @@ _SEAL = "of_run.json"
 """Which weights of the run the folder was made of, and the checksums of what was made."""
 
 
-def load_given(name: str, *, device: str, precision: Precision) -> Backbone:
+def load_given(name: str, *, device: str, precision: Precision, local_only: bool = False) -> Backbone:
     """Load a model that the user has named: as `known_models.load_named`, or the encoders of a finished run.
 
     Raises:
         ModelError: as for `load_named`.
         RunError: a run that has changed no encoder, or is damaged.
     """
-    return load_named(SEPARATOR.join(map(model_of, part_names(name))), device=device, precision=precision)
+    models = SEPARATOR.join(map(model_of, part_names(name)))
+    return load_named(models, device=device, precision=precision, local_only=local_only)
 
 
 def model_of(name: str) -> str:

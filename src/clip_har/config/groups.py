@@ -88,6 +88,8 @@ class BackboneConfig:
     """Number of worker processes that decode images. -1: one per core; 0: decode in the main process."""
     cache: Path | None = None
     """Directory of cached embeddings and splits. Default: $CLIP_HAR_CACHE, otherwise ~/.cache/clip-har."""
+    offline: bool = False
+    """Never download pretrained weights; use only those on this machine."""
 
 
 @Parameter(name="*", group=MODEL)

@@ -225,7 +225,19 @@ def _filled(given: object, defaults: Group) -> Group:
 
 # What does not decide what comes out of a training: where it runs, and how fast.
 _FREE = frozenset(
-    {"out", "resume", "data", "device", "workers", "encode_batch_size", "cache", "save_steps", "tensorboard", "wandb"}
+    {
+        "out",
+        "resume",
+        "data",
+        "device",
+        "workers",
+        "encode_batch_size",
+        "cache",
+        "offline",
+        "save_steps",
+        "tensorboard",
+        "wandb",
+    }
 )
 
 

@@ -274,9 +274,10 @@ def _given_manifest(data: DataConfig, run: checkpoint.Run | None, needed: Sequen
 
 
 def _load_model(backbone: BackboneConfig, run: checkpoint.Run | None) -> Backbone:
+    device, precision, local_only = backbone.device, backbone.precision, backbone.offline
     if run:
-        return load_run_backbone(run, model=backbone.model, device=backbone.device, precision=backbone.precision)
-    return load_given(backbone.model or DEFAULT_MODEL, device=backbone.device, precision=backbone.precision)
+        return load_run_backbone(run, model=backbone.model, device=device, precision=precision, local_only=local_only)
+    return load_given(backbone.model or DEFAULT_MODEL, device=device, precision=precision, local_only=local_only)
 
 
 def _say_encoding(encoding: Encoding, progress: Progress) -> None:

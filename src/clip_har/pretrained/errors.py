@@ -38,7 +38,8 @@ def explained(name: str, architecture: str, error: Exception, *, local_only: boo
         return ModelError(f"The model {name} cannot be loaded: {reason}", remedy="Check that its files are complete.")
     if local_only:
         return ModelError(
-            f"The weights of {name} are not on this machine", remedy=f"Pass --model {name} to download them."
+            f"The weights of {name} are not on this machine",
+            remedy=f"To download them, pass --model {name} without --offline.",
         )
     return ModelError(
         f"The weights of {name} could not be downloaded ({reason})",
