@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,36 +59,76 @@ class PendingShard:
 class RowsInMemory:
     """What a shard is without files."""
 
-    hashes: list[str]
     arrays: dict[str, np.ndarray]
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset(self.arrays)
 
 
 class DamagedShardError(Exception):
-    """A shard that is incomplete, or whose bytes are not those that were written."""
+    """A shard that is incomplete, or whose bytes are not those that were written.
+
+    Args:
+        path: of its .json.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
 
 
 class Shard:
     """Some images' features: one memory-mapped .npy per kind, and a .json with their content hashes.
 
     The .json is written last, sealed, and holds the checksums of the whole files: a shard without it, or not matching
-    it, does not count.
+    it, does not count. The checksums are compared when the arrays are first asked for.
+
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checksums: Mapping[str, str], rows: int) -> None:
+        self.path = path
+        self._checksums = checksums
+        self._rows = rows
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[Shard, list[str]]:
+        """The shard of a .json, and its images' content hashes.
+
+        Raises:
+            DamagedShardError: the .json is missing or damaged.
+        """
         try:
             index = read_sealed_json(path)
-            self.hashes: list[str] = index["sha256"]
-            self.arrays: dict[str, np.ndarray] = {}
-            for kind, checksum in index["checksums"].items():
-                file = _array_path(path, kind)
-                if file_sha256(file) != checksum:
-                    raise DamagedError(file)
-                array = np.load(file, mmap_mode="r", allow_pickle=False)
-                if len(array) != len(self.hashes):
-                    raise DamagedError(file)
-                self.arrays[kind] = array
+            hashes: list[str] = index["sha256"]
+            return cls(path, dict(index["checksums"]), len(hashes)), hashes
         except (DamagedError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedShardError(path) from error
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Which features it has."""
+        return frozenset(self._checksums)
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The features by kind, [rows, width].
+
+        Raises:
+            DamagedShardError: a file is missing, or its bytes are not those that were written.
+        """
+        found = {}
+        try:
+            for kind, checksum in self._checksums.items():
+                file = _array_path(self.path, kind)
+                if file_sha256(file) != checksum:
+                    raise DamagedError(file)
+                found[kind] = np.load(file, mmap_mode="r", allow_pickle=False)
+                if len(found[kind]) != self._rows:
+                    raise DamagedError(file)
+        except (DamagedError, OSError, ValueError) as error:
+            raise DamagedShardError(self.path) from error
+        return found
 
 
 def write_shard(path: Path, arrays: Mapping[str, np.ndarray], hashes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from clip_har import distributed
 from clip_har.backbone import Backbone, ImageFeatures
 from clip_har.config import Augment
 from clip_har.dataset import ImageRecord
-from clip_har.errors import MachineError
+from clip_har.feature_rows import CachedRows, changed
 from clip_har.feature_shards import DamagedShardError, PendingShard, RowsInMemory, Shard, write_shard
 from clip_har.files import remove_stray_temporaries, unless_unwritable
 from clip_har.fusion import FusedBackbone
@@ -138,20 +138,17 @@ class FeatureStore:
         self._view = view
         self._progress = progress
         self.folder = folder / "features" / store_key(backbone, view)
-        self._shards: list[Shard | RowsInMemory] = []
-        self._index: dict[str, tuple[int, int]] = {}
         self._unreadable: dict[str, str] = {}
         self._warned = False
         if distributed.is_main():
             remove_stray_temporaries(self.folder, self.folder / "text")
-        for path in sorted(self.folder.glob("*-*.json")):
-            self._open_shard(path)
+        self._rows = CachedRows(self.folder, self._say_damaged)
         self._read_unreadable()
 
     @property
     def has_hidden(self) -> bool:
         """Whether the tower has features before its projection."""
-        return bool(self._shards) and "hidden" in self._shards[0].arrays
+        return self._rows.has("hidden")
 
     def of_view(self, view: View | Corruption) -> FeatureStore:
         """The store of the same backbone for an augmented or corrupted view of each image."""
@@ -173,7 +170,9 @@ class FeatureStore:
         Images that cannot be decoded are remembered, so that they are not tried again either.
         """
         wanted = {record.sha256: record for record in records}
-        missing = [r for sha256, r in wanted.items() if sha256 not in self._index and sha256 not in self._unreadable]
+        known = self._rows.known(list(wanted))
+        missing = [r for (sha256, r), here in zip(wanted.items(), known, strict=True) if not here]
+        missing = [record for record in missing if record.sha256 not in self._unreadable]
         missing = distributed.gather_objects(missing)[0]  # another process may have looked later, and found more
         started = time.perf_counter()
         joined = None  # of several models: how many images were not only put together from their stores
@@ -182,8 +181,11 @@ class FeatureStore:
         elif own := missing[distributed.rank() :: distributed.world_size()]:
             self._encode_missing(own)
         self._share()
+        encoded = joined
+        if encoded is None:
+            encoded = int(self._rows.known([record.sha256 for record in missing]).sum())
         return Encoding(
-            encoded=sum(record.sha256 in self._index for record in missing) if joined is None else joined,
+            encoded=encoded,
             reused=len(wanted) - (len(missing) if joined is None else joined),
             seconds=time.perf_counter() - started if missing else 0.0,
             unreadable={sha256: self._unreadable[sha256] for sha256 in wanted if sha256 in self._unreadable},
@@ -197,13 +199,7 @@ class FeatureStore:
         """Gather rows of one kind ("embedding" or "hidden") from the shards: float32 [N, width]."""
         if not hashes:
             return torch.zeros(0, self._backbone.info.embed_dim)
-        places = np.array([self._index[sha256] for sha256 in hashes])
-        width = self._shards[places[0, 0]].arrays[kind].shape[1]
-        out = np.empty((len(hashes), width), dtype=np.float32)
-        for number in np.unique(places[:, 0]):
-            of_shard = places[:, 0] == number
-            out[of_shard] = self._shards[number].arrays[kind][places[of_shard, 1]]
-        return torch.from_numpy(out)
+        return torch.from_numpy(self._rows.rows(hashes, kind))
 
     def text(self, sentences: Sequence[str]) -> Tensor:
         """Unit-length float32 embeddings [T, D] of sentences, computed once per sentence list."""
@@ -211,7 +207,7 @@ class FeatureStore:
         path = self.folder / "text" / f"{key}.json"
         if path.is_file():
             try:
-                return torch.from_numpy(np.array(Shard(path).arrays["embedding"]))
+                return torch.from_numpy(np.array(Shard.open(path)[0].arrays["embedding"]))
             except DamagedShardError:
                 self._say_damaged(path)
         embedding = self._backbone.encode_text(sentences)
@@ -270,12 +266,15 @@ class FeatureStore:
         path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
         with self._allowing_read_only():
             write_shard(path, arrays, hashes)
-            with suppress(DamagedShardError):
-                self._add(Shard(path))
+            try:
+                shard = Shard.open(path)[0]
+                _ = shard.arrays
+                self._rows.add(shard, hashes)
                 return
-            if distributed.world_size() > 1:  # the others read it from there
-                raise MachineError(f"{path} was deleted or changed just now", remedy="Run the same command again.")
-        self._add(RowsInMemory(hashes, arrays))
+            except DamagedShardError as error:
+                if distributed.world_size() > 1:  # the others read it from there
+                    raise changed(error) from error
+        self._rows.add(RowsInMemory(arrays), hashes)
 
     @contextmanager
     def _allowing_read_only(self) -> Iterator[None]:
@@ -300,9 +299,7 @@ class FeatureStore:
         if distributed.is_main():
             write_sealed_json(self._unreadable_path, self._unreadable)
         distributed.barrier()
-        self._shards, self._index = [], {}
-        for path in sorted(self.folder.glob("*-*.json")):
-            self._open_shard(path)
+        self._rows = CachedRows(self.folder, self._say_damaged)
 
     def _decoded(self, records: Sequence[ImageRecord]) -> Iterator[DecodedBatch]:
         preprocessing, paths = self._backbone.info.preprocessing, [record.path for record in records]
@@ -314,21 +311,6 @@ class FeatureStore:
             return decoded(corrupted, seeds=[self._view.image_seed(record.sha256) for record in records])
         transform = PixelView(preprocessing=preprocessing, augment=self._view.augment)
         return decoded(transform, seeds=[view_seed(record.sha256, self._view.number) for record in records])
-
-    def _open_shard(self, path: Path) -> None:
-        try:
-            shard = Shard(path)
-        except DamagedShardError:
-            self._say_damaged(path)
-            with suppress(OSError):  # its images are simply encoded again
-                path.unlink(missing_ok=True)
-            return
-        self._add(shard)
-
-    def _add(self, shard: Shard | RowsInMemory) -> None:
-        for row, sha256 in enumerate(shard.hashes):
-            self._index[sha256] = (len(self._shards), row)
-        self._shards.append(shard)
 
     def _say_damaged(self, path: Path) -> None:
         self._progress.warn(f"Cached embeddings in {path} are damaged or have no checksums: they are computed again")
