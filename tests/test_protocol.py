@@ -13,6 +13,7 @@ from clip_har.protocol import ASPECTS, Protocol, differing, hash_prompts, requir
 THEN = Protocol(
     model="a" * 64,
     model_name="demo",
+    activation="QuickGELU",
     features="",
     images="b" * 64,
     classes=("running", "sitting"),
@@ -26,6 +27,11 @@ THEN = Protocol(
         (
             {"model": "c" * 64, "model_name": "RN50"},
             "run was trained on demo (weights aaaaaaaaaaaa), but RN50 has weights cccccccccccc",
+            "--model",
+        ),
+        (
+            {"activation": "GELU", "model_name": "RN50:file.pt"},
+            "run was trained on demo with QuickGELU, but RN50:file.pt has GELU",
             "--model",
         ),
         ({"features": "attnpool.c_proj"}, "run was trained by an earlier version", "Train it again"),

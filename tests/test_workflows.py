@@ -435,6 +435,21 @@ def test_a_run_of_another_model_is_refused(photos: Path, tiny_model: str, tmp_pa
         commands.evaluate(config)
 
 
+def test_the_same_weights_with_another_activation_are_another_model(
+    photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    run = commands.train(train_config(photos, tiny_model, tmp_path / "run"))
+    (tmp_path / "other").mkdir()
+    (weights,) = Path(tiny_model.partition(":")[2]).glob("*.safetensors")
+    shutil.copy(weights, tmp_path / "other")
+    described = {**MODEL_CONFIG, "model_cfg": {**MODEL_CONFIG["model_cfg"], "quick_gelu": True}}
+    (tmp_path / "other" / "open_clip_config.json").write_text(json.dumps(described))
+    backbone = BackboneConfig(model=f"local-dir:{tmp_path / 'other'}", precision="float32", workers=0)
+    config = EvaluateConfig(data=DataConfig(data=photos), backbone=backbone, checkpoint=run.folder)
+    with pytest.raises(RunError, match=r"was trained on local-dir:\S+ with GELU, but local-dir:\S+ has QuickGELU\."):
+        commands.evaluate(config)
+
+
 def test_a_solvers_candidates_are_no_epochs(
     photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ from clip_har.legacy_checkpoint import is_checkpoint_file
 from clip_har.methods import METHODS, Classifier, ClassifierContext, Method, OutOfFold, Source, create_method
 from clip_har.out_of_fold import OUT_OF_FOLD_FILE, load_out_of_fold
 from clip_har.prompts import class_phrase
-from clip_har.protocol import Protocol, hash_prompts
+from clip_har.protocol import Protocol, hash_prompts, known_activation
 from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
@@ -68,6 +68,7 @@ class Run:
         return Protocol(
             model=self.card.backbone.weights_hash,
             model_name=self.card.backbone.name,
+            activation=known_activation(self.card.backbone.activation),
             features=(self.card.backbone.projection or "") if reads_hidden else None,
             images=self.card.manifest_sha256,
             classes=self.classes,

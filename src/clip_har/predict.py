@@ -19,7 +19,7 @@ from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError
 from clip_har.images.lenient_batches import ImageInput, ReadImage, read_batches, read_stream
 from clip_har.known_models import load_for_run
-from clip_har.protocol import Protocol, new_features, require_same
+from clip_har.protocol import Protocol, known_activation, new_features, require_same
 from clip_har.run_card import ModelOfRun
 from clip_har.run_model import RunModel, Scores
 from clip_har.tuned_models import load_given, model_of
@@ -388,7 +388,10 @@ def load_run_backbone(
     else:
         backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
     here = Protocol(
-        model=backbone.info.weights_hash, model_name=backbone.info.name, features=new_features(backbone.info.projection)
+        model=backbone.info.weights_hash,
+        model_name=backbone.info.name,
+        activation=known_activation(backbone.info.activation),
+        features=new_features(backbone.info.projection),
     )
     require_same(run.folder, run.protocol, here)
     return backbone

@@ -14,8 +14,8 @@ from typing import Literal
 from clip_har.errors import RunError
 from clip_har.projection import NEW_PROJECTIONS
 
-Aspect = Literal["model", "features", "images", "classes", "prompts"]
-ASPECTS: tuple[Aspect, ...] = ("model", "features", "images", "classes", "prompts")
+Aspect = Literal["model", "activation", "features", "images", "classes", "prompts"]
+ASPECTS: tuple[Aspect, ...] = ("model", "activation", "features", "images", "classes", "prompts")
 
 _TRAINED: Mapping[Aspect, str] = {
     "features": "was trained by an earlier version, which did not know this model's features before the projection",
@@ -25,6 +25,7 @@ _TRAINED: Mapping[Aspect, str] = {
 }
 _REMEDIES: Mapping[Aspect, str] = {
     "model": "Pass the model the run was trained on with --model, or train a run on this one.",
+    "activation": "Pass the model the run was trained on with --model, or train a run on this one.",
     "features": "Train it again.",
     "images": "Pass the --data and split it was trained on.",
     "classes": "Pass the --data and --hold-out it was trained with.",
@@ -40,6 +41,8 @@ class Protocol:
     """Hash of the pretrained model's weights."""
     model_name: str = ""
     """For messages."""
+    activation: str | None = None
+    """QuickGELU or GELU; the same weights answer otherwise with the other. None where it is neither, or not known."""
     features: str | None = None
     """Where the features before the projection come from (`projection.NEW_PROJECTIONS`), for a method that reads them.
     None where every version knew them."""
@@ -53,6 +56,11 @@ class Protocol:
 def new_features(projection: str) -> str | None:
     """`Protocol.features` of a model whose projection is there."""
     return projection if projection in NEW_PROJECTIONS else None
+
+
+def known_activation(name: str) -> str | None:
+    """`Protocol.activation` of a model whose card or description says this."""
+    return name if name in ("QuickGELU", "GELU") else None
 
 
 def hash_prompts(templates: Sequence[str], phrasing: Mapping[str, str]) -> str:
@@ -85,6 +93,10 @@ def require_same(run: object, then: Protocol, now: Protocol, *, remedy: str | No
     if aspect == "model":
         was, here = (str(protocol.model)[:12] for protocol in (then, now))
         what = f"{run} was trained on {then.model_name} (weights {was}), but {now.model_name} has weights {here}"
+    elif aspect == "activation":
+        what = (
+            f"{run} was trained on {then.model_name} with {then.activation}, but {now.model_name} has {now.activation}"
+        )
     else:
         what = f"{run} {_TRAINED[aspect]}"
     raise RunError(what, remedy=remedy or _REMEDIES[aspect])

@@ -36,7 +36,7 @@ from clip_har.methods import LabelledImages, Source, Task
 from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
-from clip_har.protocol import Protocol, hash_prompts, new_features
+from clip_har.protocol import Protocol, hash_prompts, known_activation, new_features
 from clip_har.tuned_models import load_given
 
 FEW_SHOT_VAL = 4
@@ -63,6 +63,7 @@ class Experiment:
         return Protocol(
             model=self.model.backbone.info.weights_hash,
             model_name=self.model.backbone.info.name,
+            activation=known_activation(self.model.backbone.info.activation),
             features=new_features(self.model.backbone.info.projection),
             images=self.whole.manifest_hash(),
             classes=self.dataset.classes,
