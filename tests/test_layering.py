@@ -62,6 +62,7 @@ LAYERS = (
     "explain",
     "report",
     "run_model",
+    "video",
     "predict",
     "serving",
     "exporting",

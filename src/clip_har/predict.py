@@ -23,9 +23,11 @@ from clip_har.protocol import Protocol, new_features, require_same
 from clip_har.run_card import ModelOfRun
 from clip_har.run_model import RunModel, Scores
 from clip_har.tuned_models import load_given, model_of
+from clip_har.video import PredictsVideo
 
 if TYPE_CHECKING:
     from clip_har.evaluation.confidence import Calibration
+    from clip_har.evaluation.records import FloatArray
 
 BATCH_SIZE = 16
 _ONE_IMAGE = (str, os.PathLike, bytes, Image.Image)
@@ -120,7 +122,7 @@ class AbstentionPolicy:
         return any(value is not None for value in (self.coverage, self.accuracy, self.abstain_below))
 
 
-class Predictor:
+class Predictor(PredictsVideo[AbstentionPolicy]):
     """A finished run, ready to answer; any number of threads may ask at once.
 
     Args:
@@ -263,7 +265,7 @@ class Judge:
                 f"{run.folder} has no calibration data",
                 remedy=f"Run: clip-har evaluate --checkpoint {run.folder} --data DATA (the data it was trained on).",
             )
-        self._known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
+        self.known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
         self._sets_up_to: float | None = None
         self.answers_from = caution.abstain_below or 0.0
         """Least confidence of an answer."""
@@ -287,10 +289,14 @@ class Judge:
         )
         return self._judged(answer, scores)
 
+    def calibrated(self, probabilities_NC: FloatArray) -> FloatArray:
+        """Probabilities after temperature scaling; unchanged where the card has none."""
+        return probabilities_NC if self._calibration is None else self._calibration.confidence(probabilities_NC)
+
     def _judged(self, answer: Prediction, scores: Scores) -> Prediction:
         """The answer with its confidence, the possible classes if asked for, and no label where it is withheld."""
-        if answer.probability is not None and answer.probability < self._known_from:
-            reason = f"probability {answer.probability:.2f} is below {self._known_from:.2f}: likely none of the classes"
+        if answer.probability is not None and answer.probability < self.known_from:
+            reason = f"probability {answer.probability:.2f} is below {self.known_from:.2f}: likely none of the classes"
             answer = dataclasses.replace(answer, label=None, unknown=True, reason=reason)
         if self._calibration is None:
             return answer
