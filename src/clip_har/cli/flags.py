@@ -27,6 +27,7 @@ from clip_har.config import (
     SplitConfig,
     TrainConfig,
     VerifyConfig,
+    VideoConfig,
     flat_fields,
 )
 from clip_har.errors import UserError
@@ -41,6 +42,7 @@ CONFIG_TYPES: Mapping[tuple[str, ...], type] = {
     ("models",): ModelsConfig,
     ("explain",): ExplainConfig,
     ("predict",): PredictConfig,
+    ("video",): VideoConfig,
     ("serve",): ServeConfig,
     ("import",): ImportConfig,
     ("export",): ExportConfig,

@@ -9,7 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ _SECONDS_TO_END = 2.0
 _INPUTS = {"Linux": ("v4l2", "/dev/video{}"), "Darwin": ("avfoundation", "{}"), "Windows": ("dshow", "video={}")}
 
 
-@contextmanager
-def open_camera(source: str) -> Iterator[Iterator[Any]]:
-    """Frames of a camera, as PyAV gives them.
+def open_camera(source: str) -> Iterator[Any]:
+    """Frames of a camera, as PyAV gives them. It is closed when the iterator ends or is closed.
 
     Args:
         source: the number of a camera, a device such as /dev/video0, or an address such as rtsp://HOST/PATH.
@@ -43,10 +42,10 @@ def open_camera(source: str) -> Iterator[Iterator[Any]]:
             f"Cannot open the camera {source}: {first_line(error, longest=100)}",
             remedy="Check that it is connected and that no other program uses it.",
         ) from error
-    with container:
-        if not container.streams.video:
-            raise DataError(f"{source} has no video", remedy="Pass the number of a camera, or an address.")
-        yield _until_lost(container)
+    if not container.streams.video:
+        container.close()
+        raise DataError(f"{source} has no video", remedy="Pass the number of a camera, or an address.")
+    return _until_lost(container)
 
 
 def latest_images(
@@ -55,7 +54,7 @@ def latest_images(
     """The newest image each time it is asked for, at most `rate` per second; images meanwhile are dropped.
 
     Args:
-        frames: PyAV's, as they come; read in a thread.
+        frames: PyAV's, as they come; read, and closed if that is possible, in a thread.
         seconds: when to end, from the first image.
         clock: seconds.
     """
@@ -98,6 +97,8 @@ class _Newest(threading.Thread):
         except BaseException as error:
             self._error = error
         finally:
+            with suppress(Exception):  # here and not by who asks: no other thread may be reading meanwhile
+                getattr(self._frames, "close", lambda: None)()
             with self._changed:
                 self._ended = True
                 self._changed.notify()
@@ -119,7 +120,7 @@ class _Newest(threading.Thread):
             return taken
 
     def stop(self) -> None:
-        """Let the thread end, and wait for it for a moment: the container is closed after that."""
+        """Let the thread end, and wait for it for a moment; a stream that sends nothing may keep it for longer."""
         with self._changed:
             self._ended = True
         with suppress(RuntimeError):
@@ -139,7 +140,7 @@ def _input(source: str) -> tuple[str, str | None]:
 def _until_lost(container: Any) -> Iterator[Any]:
     """The frames until the connection ends."""
     av = library()
-    with suppress(av.EOFError, av.ExitError):
+    with container, suppress(av.EOFError, av.ExitError):
         for packet in container.demux(container.streams.video[0]):
             with suppress(av.InvalidDataError):
                 yield from packet.decode()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,7 +28,8 @@ COLOURS = (
     *("#6a51a3", "#8c6d31", "#17807e", "#e377c2"),
 )
 LABEL_LENGTH = 24
-_LABEL_INCHES = 0.075  # per character of a label in the strip
+_CHARACTER, _LINE = 0.07, 0.14  # inches of a label in the strip
+_STRIP = 0.9  # inches, its height
 
 
 def timeline_png(prediction: VideoPrediction) -> bytes:
@@ -45,7 +46,7 @@ def timeline_png(prediction: VideoPrediction) -> bytes:
 
 def _draw(prediction: VideoPrediction) -> Figure:
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1.6))
     colours = dict(zip(_longest(prediction), COLOURS, strict=False))
     _draw_probabilities(above, prediction, colours)
     _draw_spans(below, prediction, colours)
@@ -100,7 +101,9 @@ def _draw_spans(axes: Any, prediction: VideoPrediction, colours: dict[str, str])
 def _label(axes: Any, span: Span, inches: float, *, on_colour: bool) -> None:
     """The action's name in its bar, if it fits; upright or turned."""
     text = shortened(span.shown_label, LABEL_LENGTH)
-    if inches < len(text) * _LABEL_INCHES:
+    length = len(text) * _CHARACTER
+    turned = inches < length + _CHARACTER
+    if turned and (inches < _LINE or length > _STRIP):
         return
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if span.label is None else None
     axes.text(
@@ -110,6 +113,7 @@ def _label(axes: Any, span: Span, inches: float, *, on_colour: bool) -> None:
         ha="center",
         va="center",
         fontsize=7.5,
+        rotation=90 if turned else 0,
         color="white" if on_colour else INK,
         bbox=box,
     )

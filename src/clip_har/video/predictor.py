@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -125,7 +125,7 @@ class PredictsVideo(ABC, Generic[Policy]):
 
     def predict_camera(
         self, images: Iterable[Sample], *, mean_span: float = MEAN_SPAN, caution: Policy | None = None
-    ) -> Iterator[LivePrediction]:
+    ) -> Generator[LivePrediction, None, None]:
         """Answer for each image of a camera at once, smoothed over the images before it.
 
         Args:
@@ -151,15 +151,31 @@ class PredictsVideo(ABC, Generic[Policy]):
             )
 
     def live_timeline(
-        self, name: str, answers: Sequence[LivePrediction], *, rate: float, mean_span: float, caution: Policy | None
+        self,
+        camera: str,
+        times: Sequence[float],
+        scores: Sequence[FloatArray],
+        *,
+        rate: float = RATE,
+        mean_span: float = MEAN_SPAN,
+        caution: Policy | None = None,
     ) -> VideoPrediction:
-        """What was seen of a camera as a whole, smoothed with what came later; at least one answer."""
-        times_T = np.array([answer.time for answer in answers])
-        end = float(times_T[-1] + 1 / rate)
-        scores_TC = np.stack([answer.raw_C for answer in answers])
-        judge = self.judge(caution)
+        """All that a camera showed as one timeline, smoothed with what came later too.
+
+        Args:
+            camera: its name.
+            times: of the answers, at least one.
+            scores: their `raw_C`.
+        """
         return _prediction(
-            name, times_T, scores_TC, judge, classes=self.classes, end=end, rate=rate, mean_span=mean_span
+            camera,
+            np.array(times),
+            np.stack(scores),
+            self.judge(caution),
+            classes=self.classes,
+            end=float(times[-1] + 1 / rate),
+            rate=rate,
+            mean_span=mean_span,
         )
 
     def _scored(

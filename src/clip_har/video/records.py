@@ -22,7 +22,10 @@ class Span:
     label: str | None
     """The action; None where the run is unsure, or where the frames are likely to show none of the classes."""
     confidence: float
-    """Mean probability of the most likely action in the span's frames, in [0, 1]; calibrated where the card allows."""
+    """Mean probability of the most likely action in the span's frames, each alone, in [0, 1]; calibrated where the card
+    allows. It is what a policy withholds labels by."""
+    smoothed: float
+    """Mean smoothed probability of the span's action, in [0, 1]; overconfident if a scene repeats one mistake."""
     top: tuple[tuple[str, float], ...]
     """The most likely classes with their mean probabilities, the span's action first."""
     unsure: bool = False
@@ -39,7 +42,7 @@ class Span:
         """The fields; `unsure` and `unknown` only where they hold."""
         top = [{"label": label, "probability": round(probability, 4)} for label, probability in self.top]
         content: dict[str, Any] = {"start": round(self.start, 3), "end": round(self.end, 3), "label": self.label}
-        content |= {"confidence": round(self.confidence, 4), "top": top}
+        content |= {"confidence": round(self.confidence, 4), "smoothed": round(self.smoothed, 4), "top": top}
         marks = {"unsure": self.unsure, "unknown": self.unknown}
         return content | {mark: True for mark, holds in marks.items() if holds}
 

@@ -5,10 +5,13 @@ Which frames there are is in sampling.py; what spans they make is in spans.py.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.floating[Any]]
 
 EVIDENCE_SECONDS = 2.0
 """Seconds of video that count as one independent image: neighbouring frames show nearly the same picture.
@@ -72,7 +75,7 @@ def smooth(probabilities_TC: npt.ArrayLike, times_T: npt.ArrayLike, *, mean_span
     forward = ForwardFilter(mean_span)
     smoothed_TC = np.stack([forward.update(row_C, time) for row_C, time in zip(scores_TC, seconds_T, strict=True)])
     steps_T = np.diff(seconds_T)
-    after_C = np.ones(scores_TC.shape[1])
+    after_C: FloatArray = np.ones(scores_TC.shape[1])
     for place in range(len(steps_T) - 1, -1, -1):
         # b_t(c) = sum over c' of P(c' | c) p_{t+1}(c')^w b_{t+1}(c'); the chain is symmetric.
         ahead_C = after_C * _evidence(scores_TC[place + 1], steps_T[place])
@@ -84,7 +87,7 @@ def smooth(probabilities_TC: npt.ArrayLike, times_T: npt.ArrayLike, *, mean_span
 
 def _moved(state_C: FloatArray, step: float, mean_span: float) -> FloatArray:
     """One step of the chain, for a state whose sum is 1."""
-    change = -np.expm1(-step / mean_span)
+    change = -math.expm1(-step / mean_span)
     return (1 - change) * state_C + change / max(1, len(state_C) - 1) * (1 - state_C)
 
 

@@ -64,14 +64,22 @@ def spans_of(
     starts = _run_starts(groups_T)
     bounds = [times_T[0], *((times_T[start - 1] + times_T[start]) / 2 for start in starts[1:]), end]
     stops = [*starts[1:], len(groups_T)]
+    smoothed_T = smoothed_TC.max(axis=1)
     return tuple(
-        _span(calibrated_TC[start:stop], int(groups_T[start]), classes, (float(bounds[i]), float(bounds[i + 1])))
-        for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
+        _span(
+            calibrated_TC[start:stop].mean(axis=0),
+            float(smoothed_T[start:stop].mean()),
+            int(groups_T[start]),
+            classes,
+            (float(bounds[place]), float(bounds[place + 1])),
+        )
+        for place, (start, stop) in enumerate(zip(starts, stops, strict=True))
     )
 
 
-def _span(calibrated_NC: FloatArray, group: int, classes: tuple[str, ...], bounds: tuple[float, float]) -> Span:
-    mean_C = calibrated_NC.mean(axis=0)
+def _span(
+    mean_C: FloatArray, smoothed: float, group: int, classes: tuple[str, ...], bounds: tuple[float, float]
+) -> Span:
     ranked = (-mean_C).argsort(kind="stable").tolist()
     if group >= 0:
         ranked = [group, *(place for place in ranked if place != group)]
@@ -80,6 +88,7 @@ def _span(calibrated_NC: FloatArray, group: int, classes: tuple[str, ...], bound
         end=bounds[1],
         label=classes[group] if group >= 0 else None,
         confidence=float(mean_C[ranked[0]]),
+        smoothed=smoothed,
         top=tuple((classes[place], float(mean_C[place])) for place in ranked[:SHOWN]),
         unsure=group == -_UNSURE,
         unknown=group == -_UNKNOWN,

@@ -11,7 +11,7 @@ from clip_har.csv_cells import csv_text
 from clip_har.video.records import Span, VideoPrediction
 from clip_har.wording import number, one_line
 
-COLUMNS = ("start", "end", "label", "confidence", "unsure", "unknown", "label_1", "probability_1")
+COLUMNS = ("start", "end", "label", "confidence", "smoothed", "unsure", "unknown", "label_1", "probability_1")
 _SHORTEST_CUE = 1  # milliseconds
 
 
@@ -54,12 +54,12 @@ WRITERS = {".json": as_json, ".csv": as_csv, ".srt": as_srt, ".vtt": as_webvtt}
 
 def _row(span: Span) -> tuple[object, ...]:
     label, probability = span.top[0]
-    confidence = number(round(span.confidence, 4))
     return (
         f"{span.start:.3f}",
         f"{span.end:.3f}",
         span.label or "",
-        confidence,
+        number(round(span.confidence, 4)),
+        number(round(span.smoothed, 4)),
         str(span.unsure).lower(),
         str(span.unknown).lower(),
         label,
