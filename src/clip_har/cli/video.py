@@ -115,13 +115,12 @@ def _print_live(session: CameraSession, config: VideoConfig, output: Output) -> 
     last: str | None = None
     with closing(session.answers()) as answers:
         for answer in answers:
-            shown = answer.label or "unsure"
             if config.json:
                 sys.stdout.write(shown_json(json.dumps(answer.to_json(), ensure_ascii=False)) + "\n")
-            elif shown != last:
+            elif answer.shown_label != last:
                 output.live(answer)
             sys.stdout.flush()
-            last = shown
+            last = answer.shown_label
 
 
 def _kind(file: Path) -> str:

@@ -207,7 +207,10 @@ class Output:
 
     def live(self, answer: LivePrediction) -> None:
         """What a camera shows now."""
-        self.line(video_tables.live_line(answer, for_person=self.is_terminal))
+        if self.is_terminal:
+            self.line(video_tables.live_line(answer))
+        else:
+            sys.stdout.write(video_tables.live_fields(answer))
 
     def files(self, *entries: tuple[str, Path | str]) -> None:
         """What to look at or type next."""

@@ -49,12 +49,14 @@ def timeline_lines(prediction: VideoPrediction) -> str:
     return "".join("\t".join(map(shown, row)) + "\n" for row in rows)
 
 
-def live_line(answer: LivePrediction, *, for_person: bool) -> str:
+def live_line(answer: LivePrediction) -> str:
     """What a camera shows now."""
-    label = answer.label or "unsure"
-    if for_person:
-        return f"{clock(answer.time)}  {label}  {answer.confidence:.0%}"
-    return "\t".join((f"{answer.time:.3f}", shown(label), f"{answer.confidence:.4f}"))
+    return f"{clock(answer.time)}  {answer.shown_label}  {answer.confidence:.0%}"
+
+
+def live_fields(answer: LivePrediction) -> str:
+    """The same as a line of tab-separated fields: time in seconds, action, confidence."""
+    return "\t".join((f"{answer.time:.3f}", shown(answer.shown_label), f"{answer.confidence:.4f}")) + "\n"
 
 
 def clock(seconds: float) -> str:

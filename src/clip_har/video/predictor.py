@@ -31,8 +31,6 @@ RATE = 2.0
 """Samples per second by default."""
 MEAN_SPAN = 10.0
 """Expected length of an action by default, in seconds."""
-WINDOW = 0.5
-"""Part of the expected length over which a frame's confidence is averaged."""
 BATCH_SIZE = 16
 Policy = TypeVar("Policy", contravariant=True)
 
@@ -61,13 +59,22 @@ class LivePrediction:
     """The most likely classes with their smoothed probabilities."""
     raw_C: FloatArray
     """Probabilities of this image alone."""
+    unsure: bool = False
+    """Whether the confidence is below what was asked."""
+    unknown: bool = False
+    """Whether the image is likely to show none of the classes; False unless that was asked for."""
+
+    @property
+    def shown_label(self) -> str:
+        """The action, or what is written in its place."""
+        return "none of these" if self.unknown else "unsure" if self.unsure else self.label or ""
 
     def to_json(self) -> dict[str, Any]:
         """Without the image's own probabilities."""
         top = [{"label": label, "probability": round(probability, 4)} for label, probability in self.top]
-        unsure = {"unsure": True} if self.label is None else {}
+        marks = {"unsure": self.unsure, "unknown": self.unknown}
         answer = {"time": round(self.time, 3), "label": self.label, "confidence": round(self.confidence, 4)}
-        return {**answer, "top": top, **unsure}
+        return {**answer, "top": top} | {mark: True for mark, holds in marks.items() if holds}
 
 
 class PredictsVideo(ABC, Generic[Policy]):
@@ -141,13 +148,16 @@ class PredictsVideo(ABC, Generic[Policy]):
             smoothed_C = past.update(judge.calibrated(raw_1C)[0], sample.time)
             ranked = (-smoothed_C).argsort(kind="stable").tolist()[:3]
             confidence = float(smoothed_C[ranked[0]])
-            known = raw_1C.max() >= judge.known_from and confidence >= judge.answers_from
+            unknown = bool(raw_1C.max() < judge.known_from)
+            unsure = not unknown and confidence < judge.answers_from
             yield LivePrediction(
                 time=sample.time,
-                label=self.classes[ranked[0]] if known else None,
+                label=None if unsure or unknown else self.classes[ranked[0]],
                 confidence=confidence,
                 top=tuple((self.classes[place], float(smoothed_C[place])) for place in ranked),
                 raw_C=raw_1C[0],
+                unsure=unsure,
+                unknown=unknown,
             )
 
     def live_timeline(
@@ -255,7 +265,7 @@ def _prediction(
         times_T,
         classes=classes,
         end=end,
-        window=WINDOW * mean_span,
+        window=mean_span,
         thresholds=Thresholds(answers_from=judge.answers_from, known_from=judge.known_from),
     )
     return VideoPrediction(

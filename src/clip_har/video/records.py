@@ -22,8 +22,8 @@ class Span:
     label: str | None
     """The action; None where the run is unsure, or where the frames are likely to show none of the classes."""
     confidence: float
-    """Mean probability of the most likely action in the span's frames, each alone, in [0, 1]; calibrated where the card
-    allows. It is what a policy withholds labels by."""
+    """Mean probability of the action in the span's frames and those around it, each alone, in [0, 1]; calibrated where
+    the card allows. A policy withholds the label where it is too low."""
     smoothed: float
     """Mean smoothed probability of the span's action, in [0, 1]; overconfident if a scene repeats one mistake."""
     top: tuple[tuple[str, float], ...]

@@ -5,6 +5,7 @@ Smoothing is in smoothing.py.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from clip_har.video.smoothing import FloatArray
 
 SHOWN = 3
 """Classes that a span lists."""
+SHORTEST = 0.25
+"""Part of the window below which a piece that is answered, or withheld, joins its neighbour of the same action."""
 _SURE, _UNSURE, _UNKNOWN = 0, 1, 2
 
 # Shapes: T samples, C classes.
@@ -45,21 +48,23 @@ def spans_of(
 
     How far a span can be trusted is told from the frames' own probabilities, averaged over `window` seconds around each
     frame and inside the span: smoothed ones are overconfident, since frames of one scene repeat the same mistake.
-    A span begins in the middle between its first sample and the one before.
+    Short pieces join their neighbour. A span begins in the middle between its first sample and the one before.
 
     Args:
         smoothed_TC: from `smoothing.smooth`.
         calibrated_TC: the frames' own, calibrated; compared with `answers_from`.
         raw_TC: the frames' own; compared with `known_from`.
-        times_T: seconds, ascending.
+        times_T: seconds, ascending; at least one.
         end: when the last frame ends, in seconds.
         window: seconds.
     """
     labels_T = smoothed_TC.argmax(axis=1)
     near_TC = _averaged(calibrated_TC, labels_T, times_T, window)
     known_T = _averaged(raw_TC, labels_T, times_T, window).max(axis=1) >= thresholds.known_from
-    sure_T = near_TC[np.arange(len(labels_T)), labels_T] >= thresholds.answers_from
+    confidence_T = near_TC[np.arange(len(labels_T)), labels_T]
+    sure_T = confidence_T >= thresholds.answers_from
     states_T = np.where(known_T, np.where(sure_T, _SURE, _UNSURE), _UNKNOWN)
+    _merge_short(states_T, labels_T, times_T, SHORTEST * window)
     groups_T = np.where(states_T == _SURE, labels_T, -states_T)  # neighbours that are both unsure are one span
     starts = _run_starts(groups_T)
     bounds = [times_T[0], *((times_T[start - 1] + times_T[start]) / 2 for start in starts[1:]), end]
@@ -68,6 +73,7 @@ def spans_of(
     return tuple(
         _span(
             calibrated_TC[start:stop].mean(axis=0),
+            float(confidence_T[start:stop].mean()),
             float(smoothed_T[start:stop].mean()),
             int(groups_T[start]),
             classes,
@@ -78,7 +84,12 @@ def spans_of(
 
 
 def _span(
-    mean_C: FloatArray, smoothed: float, group: int, classes: tuple[str, ...], bounds: tuple[float, float]
+    mean_C: FloatArray,
+    confidence: float,
+    smoothed: float,
+    group: int,
+    classes: tuple[str, ...],
+    bounds: tuple[float, float],
 ) -> Span:
     ranked = (-mean_C).argsort(kind="stable").tolist()
     if group >= 0:
@@ -87,7 +98,7 @@ def _span(
         start=bounds[0],
         end=bounds[1],
         label=classes[group] if group >= 0 else None,
-        confidence=float(mean_C[ranked[0]]),
+        confidence=confidence,
         smoothed=smoothed,
         top=tuple((classes[place], float(mean_C[place])) for place in ranked[:SHOWN]),
         unsure=group == -_UNSURE,
@@ -98,6 +109,23 @@ def _span(
 def _run_starts(values_T: npt.NDArray[np.int64]) -> list[int]:
     """Places at which another value begins, the first place included."""
     return [0, *(np.flatnonzero(np.diff(values_T)) + 1).tolist()]
+
+
+def _merge_short(
+    states_T: npt.NDArray[np.int64], labels_T: npt.NDArray[np.int64], times_T: FloatArray, shortest: float
+) -> None:
+    """Give pieces of a run of labels that are shorter than this the state of their longer neighbour, shortest first."""
+    for start, stop in itertools.pairwise([*_run_starts(labels_T), len(labels_T)]):
+        seconds_N = np.gradient(times_T[start:stop]) if stop - start > 1 else np.zeros(1)
+        while True:
+            pieces = [*_run_starts(states_T[start:stop]), stop - start]
+            lengths = [float(seconds_N[first:last].sum()) for first, last in itertools.pairwise(pieces)]
+            place = int(np.argmin(lengths))
+            if len(lengths) == 1 or lengths[place] >= shortest:
+                break
+            around = [near for near in (place - 1, place + 1) if 0 <= near < len(lengths)]
+            longer = max(around, key=lambda near: lengths[near])
+            states_T[start + pieces[place] : start + pieces[place + 1]] = states_T[start + pieces[longer]]
 
 
 def _averaged(scores_TC: FloatArray, labels_T: npt.NDArray[np.int64], times_T: FloatArray, window: float) -> FloatArray:
