@@ -164,6 +164,9 @@ def _video_stream(container: Any) -> Any:
     if context is None:
         raise UnreadableImageError("its codec is not supported by the installed PyAV")
     check_frame(context.width, context.height)
+    if context.width * context.height == 0:  # so FFmpeg leaves it where "max_pixels" stopped the probing
+        raise UnreadableImageError(f"no frame can be decoded, or frames have more than {MAX_FRAME_PIXELS:,} pixels")
+    context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     stream.thread_type = "AUTO"
     return stream
 
