@@ -22,7 +22,7 @@ from clip_har.console import Output
 from permissions import permissions_hold
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
-COMMANDS = ("quickstart", "train", "evaluate", "compare", "predict")
+COMMANDS = ("quickstart", "train", "evaluate", "compare", "predict", "video")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -295,7 +295,9 @@ def test_an_interrupted_training_exits_130_and_its_printed_command_finishes_it(
     assert not (out / "card.json").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "compare", "evaluate", "predict", "data split", "data audit", "import"])
+@pytest.mark.parametrize(
+    "command", ["train", "compare", "evaluate", "predict", "video", "data split", "data audit", "import"]
+)
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_help_fills_the_width_in_groups(command: str, columns: int) -> None:
     written = io.StringIO()

@@ -84,6 +84,18 @@ def test_every_output_is_written_into_a_folder(command: Command, clip: Path, tmp
     assert json.loads((folder / "clip.json").read_text())["seconds"] == 18.0
 
 
+def test_the_videos_of_a_folder_are_found(command: Command, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    (tmp_path / "in" / "below" / "b.mp4").write_bytes(clip.read_bytes())
+    plain(RED).save(tmp_path / "in" / "photo.png")
+    code, out, _ = command(tmp_path / "in")
+    assert code == 0 and {line.split("\t")[0] for line in out.splitlines()} == {f"{tmp_path}/in/below/b.mp4"}
+    code, _, err = command(tmp_path / "in", name="predict")
+    assert code == 0 and err[-1].endswith("b.mp4: not an image but a video")
+    (tmp_path / "empty").mkdir()
+    assert command(tmp_path / "empty")[2][0].startswith(f"clip-har: There is no video in {tmp_path}/empty. Pass")
+
+
 def test_several_files_by_their_suffix(command: Command, clip: Path, tmp_path: Path) -> None:
     code, _, _ = command(clip, "--out", tmp_path / "a.vtt", "--out", tmp_path / "b.CSV", "--rate", 1, "--mean-span", 0)
     assert code == 0 and {path.name for path in tmp_path.iterdir()} == {"a.vtt", "b.CSV"}

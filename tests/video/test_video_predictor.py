@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from clips import BLUE, RED, colours, is_near, plain, write_clip
 from PIL import Image
+from torch import Tensor
 
 from clip_har import commands
 from clip_har.config import BackboneConfig, DataConfig, TrainConfig
 from clip_har.errors import DataError
 from clip_har.predict import AbstentionPolicy, Predictor
-from clip_har.video import UnreadableVideoError
+from clip_har.run_model import Scores
+from clip_har.video import LivePrediction, UnreadableVideoError
 from clip_har.video.annotating import write_annotated
 from clip_har.video.camera import latest_images, open_camera
 from clip_har.video.sampling import Sample
@@ -77,7 +79,12 @@ def test_a_frame_that_stays_is_classified_once(
     path = write_clip(tmp_path / "still.mp4", frames, times=[0, 4000, 4500])
     passes: list[int] = []
     scores = predictor.model.scores
-    monkeypatch.setattr(predictor.model, "scores", lambda images: passes.append(len(images)) or scores(images))
+
+    def counted(images_BCHW: Tensor) -> list[Scores]:
+        passes.append(len(images_BCHW))
+        return scores(images_BCHW)
+
+    monkeypatch.setattr(predictor.model, "scores", counted)
     found = predictor.predict_video(path, batch_size=2)
     assert passes == [2, 1]
     assert found.times_T[:10] == pytest.approx(np.arange(10) / 2)
@@ -192,8 +199,8 @@ def test_a_slow_model_gets_the_newest_image(tmp_path: Path) -> None:
     second = next(images)
     assert (first.time, first.image) == (0.0, pictures[0])
     assert (second.time, second.image) == (0.3, pictures[3])
-    images.close()
     more.release(10)
+    images.close()
 
 
 def test_images_come_at_most_at_the_rate_and_until_the_time_is_over() -> None:
@@ -239,7 +246,7 @@ def test_a_camera_is_answered_at_once_and_in_the_end_as_a_whole(predictor: Predi
             read.append(sample.time)
             yield sample
 
-    answers = []
+    answers: list[LivePrediction] = []
     for answer in predictor.predict_camera(seen(), mean_span=5):
         assert len(read) == len(answers) + 1  # nothing is read ahead
         answers.append(answer)

@@ -26,7 +26,8 @@ def naive(scores_TC: FloatArray, times_T: FloatArray, place: int) -> FloatArray:
             probability *= stay if sequence[t] == sequence[t - 1] else (1 - stay) / (classes - 1)
             probability *= scores_TC[t, sequence[t]] ** min(1.0, step / EVIDENCE_SECONDS)
         total_C[sequence[place]] += probability
-    return total_C / total_C.sum()
+    posterior_C: FloatArray = total_C / total_C.sum()
+    return posterior_C
 
 
 @pytest.fixture

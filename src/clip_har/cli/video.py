@@ -37,7 +37,7 @@ def video(
 
     Args:
         run: Run folder.
-        videos: Video files.
+        videos: Video files, or folders that are searched for videos.
 
     In a pipe a line per span is printed: video, start, end (in seconds), action, confidence, and smoothed probability,
     separated by tabs.
@@ -67,7 +67,7 @@ def show_videos(run: Path, videos: Sequence[Path], config: VideoConfig) -> int:
     from clip_har.console import Output
     from clip_har.experiment import predict_video
 
-    output, found, answered = Output(), [], 0
+    output, found, answered, videos = Output(), [], 0, predict_video.listed_videos(videos)
     try:
         for outcome in predict_video.predict_videos(run, videos, config, progress=shown_progress()):
             if outcome.prediction is None:

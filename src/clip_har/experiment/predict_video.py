@@ -44,6 +44,21 @@ def videos_among(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if not path.is_dir() and is_video(path)]
 
 
+def listed_videos(paths: Sequence[Path]) -> list[Path]:
+    """The paths, and for a folder the videos in it and below that are not hidden."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        videos = videos_among(inside)
+        if not videos:
+            raise ConfigError(f"There is no video in {path}", remedy="Pass a video file, such as an .mp4 or .mov.")
+        found += videos
+    return found
+
+
 def config_for_videos(run: Path, paths: Sequence[Path], config: PredictConfig) -> VideoConfig:
     """The options of `predict` as those of `video`.
 
@@ -69,6 +84,9 @@ def predict_videos(
     run: Path, videos: Sequence[Path], config: VideoConfig, *, progress: Progress = SILENT
 ) -> Iterator[VideoOutcome]:
     """Answer for each video, in order, and write its files; unreadable ones have `error` set.
+
+    Args:
+        videos: from `listed_videos`.
 
     Raises:
         UserError: settings, run or model cannot be used, PyAV is missing, or no video is given.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def open_camera(source: str) -> Iterator[Any]:
 
 def latest_images(
     frames: Iterable[Any], *, rate: float, seconds: float | None = None, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Sample]:
+) -> Generator[Sample, None, None]:
     """The newest image each time it is asked for, at most `rate` per second; images meanwhile are dropped.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from clip_har.errors import ConfigError, DataError, UnreadableImageError
-from clip_har.images.formats import describe, open_source, read_head, sniff_head
+from clip_har.images.formats import IMAGE_SUFFIXES, describe, open_source, read_head, sniff_head
 from clip_har.images.limits import check_size
 
 VIDEO_SUFFIXES = frozenset(
@@ -73,7 +73,12 @@ def library() -> Any:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video by its first bytes, or claims to be one by its suffix and is no image."""
+    """Whether a file is a video by its first bytes, or claims to be one by its suffix and is no image.
+
+    Of files with an image's suffix nothing is read: there may be very many.
+    """
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return False
     claims = path.suffix.lower() in VIDEO_SUFFIXES
     try:
         with open_source(path) as stream:
