@@ -100,6 +100,10 @@ def test_several_files_by_their_suffix(command: Command, clip: Path, tmp_path: P
     code, _, _ = command(clip, "--out", tmp_path / "a.vtt", "--out", tmp_path / "b.CSV", "--rate", 1, "--mean-span", 0)
     assert code == 0 and {path.name for path in tmp_path.iterdir()} == {"a.vtt", "b.CSV"}
     assert (tmp_path / "a.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> ")
+    folder = tmp_path / "Smith, John"
+    code, _, _ = command(clip, "--out", f"{folder}/a.srt", "--out", f"{tmp_path}/c.json,{tmp_path}/d.srt")
+    assert code == 0 and [path.name for path in folder.iterdir()] == ["a.srt"]
+    assert (tmp_path / "c.json").exists() and (tmp_path / "d.srt").exists()
 
 
 def test_json_lists_the_videos_that_could_be_read(command: Command, clip: Path, tmp_path: Path) -> None:

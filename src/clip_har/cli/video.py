@@ -33,7 +33,7 @@ def video(
 ) -> int:
     """Find the actions in videos or in front of a camera: who does what from when to when.
 
-    Example: clip-har video runs/lora clip.mp4 --out clip.srt --out clip.png
+    Example: clip-har video runs/lora clip.mp4 --out clip.srt,clip.png
 
     Args:
         run: Run folder.

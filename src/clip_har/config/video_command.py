@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from clip_har.config.converters import WholeNumber
 from clip_har.config.groups import RunModelConfig
 from clip_har.config.ranges import BATCH, NOT_NEGATIVE, POSITIVE, setting, within
+
+OUTPUT_SUFFIXES = (".json", ".csv", ".srt", ".vtt", ".png")
+"""Files that `--out` writes."""
+
+
+def _files(_type: object, tokens: Sequence[Any]) -> tuple[Path, ...]:
+    """ "a.srt,b.png" or several values -> files. Commas in other paths are part of them."""
+    found: list[Path] = []
+    for token in tokens:
+        text = str(token.value)
+        parts = [Path(part.strip()) for part in text.split(",")]
+        known = all(part.suffix.lower() in OUTPUT_SUFFIXES for part in parts)
+        found += parts if known else [Path(text)]
+    return tuple(found)
+
+
+Files = Annotated[tuple[Path, ...], Parameter(converter=_files)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +44,8 @@ class VideoConfig:
     """Frames to classify per second of video."""
     mean_span: float = setting(10.0, NOT_NEGATIVE)
     """Expected length of an action in seconds, for the smoothing of the probabilities over time. 0: no smoothing."""
-    out: tuple[Path, ...] = ()
-    """File to write: .json, .csv, .srt or .vtt (subtitles), or .png (plot). Repeat it for several files. A folder gets
+    out: Files = ()
+    """Files to write, comma-separated or repeated: .json, .csv, .srt or .vtt (subtitles), .png (plot). A folder gets
     all five for each video."""
     annotated: Path | None = None
     """MP4 file to write: a copy of the video, without sound, with the action on each frame. With several videos, a

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_har.config import PredictConfig, VideoConfig, validate
+from clip_har.config.video_command import OUTPUT_SUFFIXES
 from clip_har.errors import ConfigError
 from clip_har.files import write_atomically
 from clip_har.predict import AbstentionPolicy, Predictor
@@ -22,7 +23,6 @@ from clip_har.video.opening import library
 from clip_har.video.smoothing import FloatArray
 from clip_har.video.writing import WRITERS
 
-SUFFIXES = (*WRITERS, ".png")
 _UNUSED_FOR_VIDEOS = frozenset({"workers"})
 """Options of `predict` that change nothing for a video."""
 
@@ -174,16 +174,16 @@ def _files(video: Path, config: VideoConfig, *, alone: bool) -> tuple[Path, ...]
     """The files to write for a video, the annotated copy last."""
     files: list[Path] = []
     for path in config.out:
-        if path.suffix.lower() in SUFFIXES and not path.is_dir():
+        if path.suffix.lower() in OUTPUT_SUFFIXES and not path.is_dir():
             if not alone:
                 raise ConfigError(f"--out {path} is one file for several videos", remedy="Pass a folder.")
             files.append(path)
         elif path.suffix and not path.is_dir():
             raise ConfigError(
-                f"--out {path} has an unknown suffix", remedy=f"Use {', '.join(SUFFIXES)}, or pass a folder."
+                f"--out {path} has an unknown suffix", remedy=f"Use {', '.join(OUTPUT_SUFFIXES)}, or pass a folder."
             )
         else:
-            files += [path / f"{video.stem}{suffix}" for suffix in SUFFIXES]
+            files += [path / f"{video.stem}{suffix}" for suffix in OUTPUT_SUFFIXES]
     if config.annotated is not None:
         copy = config.annotated
         if copy.suffix.lower() == ".mp4" and not copy.is_dir():

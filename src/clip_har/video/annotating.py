@@ -23,8 +23,8 @@ from clip_har.video.sampling import Decoding, TimedFrame, pixel_aspect, timed_fr
 from clip_har.video.writing import caption
 from clip_har.wording import shortened
 
-ENCODERS = ("libx264", "mpeg4")
-"""H.264 if this build of FFmpeg encodes it, else MPEG-4 part 2."""
+ENCODERS: dict[str, dict[str, str]] = {"libx264": {"preset": "veryfast"}, "mpeg4": {"qscale": "4", "flags": "+qscale"}}
+"""H.264 if this build of FFmpeg encodes it, else MPEG-4 part 2; and their options."""
 TIME_BASE = Fraction(1, 90_000)
 """Ticks of the copy's times in seconds, as MPEG uses them."""
 BAR = 0.09
@@ -73,7 +73,9 @@ class _Encoder:
         self._av = library()
         self._container = container
         self._size = (max(2, size[0] - size[0] % 2), max(2, size[1] - size[1] % 2))  # 4:2:0 needs even sides
-        self._stream = self._container.add_stream(_encoder_name(), rate=_rate(rate))
+        name = _encoder_name()
+        self._stream = self._container.add_stream(name, rate=_rate(rate), options=ENCODERS[name])
+        self._stream.thread_type, self._stream.codec_context.thread_count = "AUTO", 0  # one per core
         self._stream.width, self._stream.height = self._size
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = TIME_BASE

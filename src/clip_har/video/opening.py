@@ -162,7 +162,7 @@ def _video_stream(container: Any) -> Any:
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
-        sound = "only sound" if container.streams.audio else "no frames"
+        sound = "only sound" if container.streams.audio else "no video"
         raise UnreadableImageError(f"it contains {sound}")
     stream = streams[0]
     context = stream.codec_context
