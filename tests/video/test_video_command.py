@@ -205,6 +205,12 @@ def test_predict_says_which_command_to_type(command: Command, run: Path, clip: P
     assert err == [f"clip-har: --coverage is for images, and {clip} is a video. Run: clip-har video {run} {clip}"]
 
 
+def test_predict_refers_flags_of_videos_to_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert cli.main(["predict", str(run), "--camera", "0"]) == 2
+    assert capsys.readouterr().err == f"clip-har: --camera is for videos. Run: clip-har video {run} --camera 0\n"
+
+
 # --- cameras --------------------------------------------------------------------------------------------
 
 
