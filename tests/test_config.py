@@ -609,6 +609,7 @@ def test_methods_are_separated_by_commas(parse: Callable[..., CompareConfig], wr
 POSITIONAL = {
     "explain": ["run"],
     "predict": ["run", "a.jpg"],
+    "video": ["run", "a.mp4"],
     "serve": ["run"],
     "import": ["a.pt"],
     "export": ["run"],
@@ -623,6 +624,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "models": {"model": ["siglip", "ViT-B/32"], "batch_size": 8, "probe": True},
     "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},
     "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32"},
+    "video": {"rate": 1.5, "out": ["a.srt", "b.png"], "mean_span": 5.0, "json": True, "device": "cpu"},
     "serve": {"port": 0, "api_key_file": "key", "batch_wait": 0.01, "max_images": 2, "device": "cpu"},
     "import": {"data": "photos", "split_seed": 3, "classes": ["a", "b"], "alpha": 2.0, "model": "demo"},
     "export": {"format": "hub", "out": "o", "min_agreement": 0.9, "certificate": False, "push": "a/b", "json": True},

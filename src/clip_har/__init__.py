@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, TrainConfig
     from clip_har.errors import UserError
     from clip_har.predict import Prediction, Predictor
+    from clip_har.video import VideoPrediction
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "Predictor",
     "TrainConfig",
     "UserError",
+    "VideoPrediction",
     "compare",
     "evaluate",
     "train",
@@ -36,6 +38,7 @@ _HOMES = {
     "config": ("BackboneConfig", "CompareConfig", "DataConfig", "EvaluateConfig", "TrainConfig"),
     "errors": ("UserError",),
     "predict": ("Prediction", "Predictor"),
+    "video": ("VideoPrediction",),
     "commands": ("compare", "evaluate", "train"),
 }
 

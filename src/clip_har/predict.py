@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clip_har.backbone import Backbone, BackboneInfo
+from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run, load_run
 from clip_har.config import Precision
 from clip_har.errors import ConfigError, RunError
 from clip_har.images.lenient_batches import ImageInput, ReadImage, read_batches, read_stream
-from clip_har.known_models import load_for_run
-from clip_har.protocol import Protocol, known_activation, new_features, require_same
-from clip_har.run_card import ModelOfRun
+from clip_har.run_backbone import load_run_backbone
 from clip_har.run_model import RunModel, Scores
-from clip_har.tuned_models import load_given, model_of
+from clip_har.tuned_models import model_of
+from clip_har.video import PredictsVideo
 
 if TYPE_CHECKING:
     from clip_har.evaluation.confidence import Calibration
+    from clip_har.evaluation.records import FloatArray
 
 BATCH_SIZE = 16
 _ONE_IMAGE = (str, os.PathLike, bytes, Image.Image)
@@ -120,7 +120,7 @@ class AbstentionPolicy:
         return any(value is not None for value in (self.coverage, self.accuracy, self.abstain_below))
 
 
-class Predictor:
+class Predictor(PredictsVideo[AbstentionPolicy]):
     """A finished run, ready to answer; any number of threads may ask at once.
 
     Args:
@@ -263,7 +263,7 @@ class Judge:
                 f"{run.folder} has no calibration data",
                 remedy=f"Run: clip-har evaluate --checkpoint {run.folder} --data DATA (the data it was trained on).",
             )
-        self._known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
+        self.known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
         self._sets_up_to: float | None = None
         self.answers_from = caution.abstain_below or 0.0
         """Least confidence of an answer."""
@@ -287,10 +287,14 @@ class Judge:
         )
         return self._judged(answer, scores)
 
+    def calibrated(self, probabilities_NC: FloatArray) -> FloatArray:
+        """Probabilities after temperature scaling; unchanged where the card has none."""
+        return probabilities_NC if self._calibration is None else self._calibration.confidence(probabilities_NC)
+
     def _judged(self, answer: Prediction, scores: Scores) -> Prediction:
         """The answer with its confidence, the possible classes if asked for, and no label where it is withheld."""
-        if answer.probability is not None and answer.probability < self._known_from:
-            reason = f"probability {answer.probability:.2f} is below {self._known_from:.2f}: likely none of the classes"
+        if answer.probability is not None and answer.probability < self.known_from:
+            reason = f"probability {answer.probability:.2f} is below {self.known_from:.2f}: likely none of the classes"
             answer = dataclasses.replace(answer, label=None, unknown=True, reason=reason)
         if self._calibration is None:
             return answer
@@ -357,41 +361,3 @@ def recorded_calibration(run: Run) -> Calibration | None:
             f'"confidence" in {run.folder / "card.json"} is not what clip-har writes',
             remedy="Remove it there and run clip-har evaluate again.",
         ) from error
-
-
-def _is_of(trained: ModelOfRun, loaded: BackboneInfo) -> bool:
-    """Whether a loaded model has the weights and the activation that a run was trained on."""
-    return (loaded.weights_hash, loaded.activation) == (trained.weights_hash, trained.activation)
-
-
-def load_run_backbone(
-    run: Run,
-    *,
-    model: str | None,
-    device: str,
-    precision: Precision,
-    local_only: bool = False,
-    loaded: Sequence[Backbone] = (),
-) -> Backbone:
-    """The backbone that a run was trained on, from where the card or `model` says; one of `loaded`, if it is that.
-
-    Raises:
-        RunError: other weights are there now.
-    """
-    trained = run.card.backbone
-    _ = run.preprocessing  # refused before anything slow if it cannot be used
-    same = [each for each in loaded if _is_of(trained, each.info)]
-    if same:
-        backbone = same[0]
-    elif model is not None:
-        backbone = load_given(model, device=device, precision=precision, local_only=local_only)
-    else:
-        backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
-    here = Protocol(
-        model=backbone.info.weights_hash,
-        model_name=backbone.info.name,
-        activation=known_activation(backbone.info.activation),
-        features=new_features(backbone.info.projection),
-    )
-    require_same(run.folder, run.protocol, here)
-    return backbone

@@ -27,6 +27,7 @@ from clip_har.cli.shared import (
     shown_progress,
     speaks,
 )
+from clip_har.cli.video import video, videos_of_predict
 from clip_har.config import (
     CompareConfig,
     EvaluateConfig,
@@ -256,6 +257,8 @@ def predict(
 
     del config_file
     config, output = config or PredictConfig(), Output()
+    if (code := videos_of_predict(run, images, config)) is not None:
+        return code
     if config.out is not None:
         counts = predict_files.predict_into_file(run, _image_files(images), config, progress=shown_progress())
         output.predicted(counts)
@@ -278,6 +281,9 @@ def predict(
         if item.error or item.warning:
             say(f"{'cannot read' if item.error else 'warning:'} {item.image}: {item.error or item.warning}")
     return EXIT_DONE if answered else EXIT_USER_INPUT
+
+
+app.command(video)
 
 
 @app.command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -27,6 +28,7 @@ from clip_har.config import (
     SplitConfig,
     TrainConfig,
     VerifyConfig,
+    VideoConfig,
     flat_fields,
 )
 from clip_har.errors import UserError
@@ -41,6 +43,7 @@ CONFIG_TYPES: Mapping[tuple[str, ...], type] = {
     ("models",): ModelsConfig,
     ("explain",): ExplainConfig,
     ("predict",): PredictConfig,
+    ("video",): VideoConfig,
     ("serve",): ServeConfig,
     ("import",): ImportConfig,
     ("export",): ExportConfig,
@@ -75,6 +78,8 @@ def flag_problem(error: cyclopts.CycloptsError, tokens: Sequence[str], app: App)
     """What cyclopts found wrong, as one line; a misspelt flag before the required one it hides."""
     words = command_words(tokens, app)
     command = " ".join(words)
+    if isinstance(error, cyclopts.UnknownOptionError) and words == ("predict",) and (flag := _flag_of_videos(tokens)):
+        return f"{flag} is for videos. Run: {shlex.join([*app.name, 'video', *tokens[1:]])}"
     what = textwrap.shorten(str(error), MESSAGE_LENGTH, placeholder=" ...").rstrip(".")
     if isinstance(error, cyclopts.UnknownCommandError) and error.unused_tokens:
         what = _unknown_command(error.unused_tokens[0], app[words[0]] if words else app)
@@ -98,6 +103,13 @@ def command_words(tokens: Sequence[str], app: App) -> tuple[str, ...]:
 
 def _needs_data(config_type: type) -> bool:
     return any(str(item.type) == "DataConfig" for item in dataclasses.fields(config_type))
+
+
+def _flag_of_videos(tokens: Sequence[str]) -> str | None:
+    """The first flag that `video` has and `predict` has not."""
+    own, other = ({field.name for field in flat_fields(kind)} for kind in (VideoConfig, PredictConfig))
+    flags = [token.partition("=")[0] for token in tokens if token.startswith("--")]
+    return next((flag for flag in flags if flag[2:].replace("-", "_") in own - other), None)
 
 
 def _unknown_command(token: str, app: App) -> str:

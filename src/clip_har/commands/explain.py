@@ -16,8 +16,8 @@ from clip_har.experiment.setup import Experiment, feature_store, prepare, withou
 from clip_har.experiment.thumbnails import thumbnail_loader
 from clip_har.experiment.zero_shot_model import zero_shot_model
 from clip_har.files import write_atomically
-from clip_har.predict import load_run_backbone
 from clip_har.progress import SILENT, Progress
+from clip_har.run_backbone import load_run_backbone
 
 
 def explain(

@@ -30,8 +30,9 @@ from clip_har.exporting.model_card import model_card, push, test_metrics
 from clip_har.exporting.placing import DESCRIPTION, place, require_free, staged
 from clip_har.images.batches import decode_batches
 from clip_har.methods import LabelledImages
-from clip_har.predict import load_run_backbone, recorded_calibration
+from clip_har.predict import recorded_calibration
 from clip_har.progress import SILENT, Progress
+from clip_har.run_backbone import load_run_backbone
 from clip_har.run_model import RunModel
 
 BATCH_SIZE = 16

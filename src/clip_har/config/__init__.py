@@ -49,6 +49,7 @@ from clip_har.config.settings import (
     differing_settings,
     resolve,
 )
+from clip_har.config.video_command import VideoConfig
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -90,6 +91,7 @@ __all__ = [
     "SplitConfig",
     "TrainConfig",
     "VerifyConfig",
+    "VideoConfig",
     "apply_preset",
     "differing_settings",
     "flat_fields",

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from clip_har import wording
-from clip_har.console import model_tables, tables
+from clip_har.console import model_tables, tables, video_tables
 from clip_har.console.table import ShownTable
 from clip_har.shown_text import shown
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.exporting.certificate import Certificate
     from clip_har.model_listing import ModelListing
     from clip_har.predict import Prediction, PredictionCounts
+    from clip_har.video import LivePrediction, VideoPrediction
 
 PIPED_WIDTH = 120
 
@@ -196,6 +197,20 @@ class Output:
         said += [f"{counts.unreadable:,} unreadable"] if counts.unreadable else []
         said += [f"{counts.before:,} of them by an earlier command"] if counts.before else []
         self.line(f"{counts.answered + counts.unreadable:,} images: {', '.join(said)}")
+
+    def timeline(self, prediction: VideoPrediction) -> None:
+        """A row per span of a video; in a pipe, a line."""
+        if self.is_terminal:
+            self._console.print(video_tables.timeline_table(prediction))
+        else:
+            sys.stdout.write(video_tables.timeline_lines(prediction))
+
+    def live(self, answer: LivePrediction) -> None:
+        """What a camera shows now."""
+        if self.is_terminal:
+            self.line(video_tables.live_line(answer))
+        else:
+            sys.stdout.write(video_tables.live_fields(answer))
 
     def files(self, *entries: tuple[str, Path | str]) -> None:
         """What to look at or type next."""

@@ -33,10 +33,10 @@ from clip_har.features import Encoding, FeatureStore, FeatureTable, View
 from clip_har.files import cache_folder
 from clip_har.images.workers import worker_count
 from clip_har.methods import LabelledImages, Source, Task
-from clip_har.predict import load_run_backbone
 from clip_har.progress import Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.protocol import Protocol, hash_prompts, known_activation, new_features
+from clip_har.run_backbone import load_run_backbone
 from clip_har.tuned_models import load_given
 
 FEW_SHOT_VAL = 4
