@@ -172,7 +172,11 @@ def test_another_run_or_other_options_do_not_continue_a_file(
         predict_into_file(runs[0], images[:2], config)
     before = (tmp_path / "out.csv").read_bytes()
     for run, other, said in (
-        (runs[1], config, "with a run of linear-probe, not with a run of zero-shot. Pass --overwrite to start it again"),
+        (
+            runs[1],
+            config,
+            "with a run of linear-probe, not with a run of zero-shot. Pass --overwrite to start it again",
+        ),
         (runs[0], replace(config, top=2), "with --top 3, not with --top 2"),
         (runs[0], replace(config, coverage=None, accuracy=0.1), "with --coverage 0.9 and no --accuracy, not"),
     ):
@@ -337,7 +341,7 @@ def test_a_process_that_is_killed_at_any_moment_is_continued(
     suffix: str, runs: tuple[Path, Path], images: list[Path], tmp_path: Path
 ) -> None:
     listed, whole, out = tmp_path / "list", tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
-    named = [images[number % len(images)] for number in range(3_000)]
+    named = [images[number % len(images)] for number in range(2_000)]
     listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in named))
     rows = out if suffix != ".parquet" else prediction_file.state_of(out) / "rows.jsonl"
     size = 0

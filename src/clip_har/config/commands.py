@@ -237,8 +237,8 @@ class PredictConfig:
     """What is printed without --out: table, text (a line per image, tab-separated), jsonl (an object per line) or csv.
     Default: table in a terminal, otherwise text."""
     sort_into: Path | None = None
-    """Directory in which to link the images in one subdirectory per predicted class, and one each for "unsure" and "none
-    of these". Nothing is overwritten. Links are hard links, or symbolic links if the directory is on another disk."""
+    """Directory in which to link the images: one subdirectory per predicted class, and one each for "unsure" and
+    "none of these". Nothing is overwritten. Links are hard links, or symbolic links if it is on another disk."""
     copy: Annotated[bool, Parameter(negative="")] = False
     """Copy the images for --sort-into instead of linking them."""
     null: Annotated[bool, Parameter(alias="-0", negative="")] = False

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-PART = 16_384
+PART = 8192
 """Rows of a row group."""
 _TEXTS = ("image", "label", "possible", "warning", "error")
 

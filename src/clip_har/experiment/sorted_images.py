@@ -45,7 +45,7 @@ class SortedImages:
         if row.unreadable:
             return
         name = self._unknown if row.unknown else self._unsure if row.unsure else self._of_class[row.label or ""]
-        source = os.path.realpath(row.image)  # a link to a link would break with the first
+        source = Path(row.image).resolve()  # a link to a link would break with the first
         target_folder = self._folder / name
         try:
             _make(target_folder)
@@ -56,23 +56,23 @@ class SortedImages:
                     self._put(source, target)
                     return
         except FileNotFoundError:
-            if os.path.exists(source):
+            if source.exists():
                 raise
             self.missing += 1
 
-    def _is_there(self, source: str, target: Path) -> bool:
+    def _is_there(self, source: Path, target: Path) -> bool:
         with suppress(FileNotFoundError):
-            return os.path.samefile(source, target) or (self._copies and filecmp.cmp(source, target, shallow=False))
+            return source.samefile(target) or (self._copies and filecmp.cmp(source, target, shallow=False))
         return False
 
-    def _put(self, source: str, target: Path) -> None:
+    def _put(self, source: Path, target: Path) -> None:
         if not self._copies:
             try:
                 os.link(source, target)
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
                 raise
             except OSError:  # another disk, a disk without hard links, or a file of another user
-                os.symlink(source, target)
+                target.symlink_to(source)
             return
         partial = target.with_name(temporary_name(target.name[:100]))
         try:
@@ -109,9 +109,9 @@ def folder_names(texts: Sequence[str]) -> list[str]:
     return list(names.values())
 
 
-def _candidates(folder: Path, name: str, source: str) -> Iterator[Path]:
+def _candidates(folder: Path, name: str, source: Path) -> Iterator[Path]:
     yield folder / name
-    stem, suffix = os.path.splitext(name)
+    stem, suffix = Path(name).stem, Path(name).suffix
     digits = hashlib.sha256(os.fsencode(source)).hexdigest()[:8]
     yield folder / f"{_cut(stem)}-{digits}{suffix}"
     for number in count(2):

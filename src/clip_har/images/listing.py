@@ -79,7 +79,7 @@ class ImageList:
 
     def _below(self, name: str) -> Iterator[str]:
         """The file itself, or the files of a folder; a folder that cannot be listed itself, which is unreadable."""
-        if not os.path.isdir(name):
+        if not Path(name).is_dir():
             yield name
             return
         open_folders = [(name, *self._listed(name))]
@@ -89,7 +89,7 @@ class ImageList:
                 open_folders.pop()
                 continue
             name = names.pop()
-            path = os.path.join(folder, name)
+            path = os.path.join(folder, name)  # noqa: PTH118 - of a million files, Paths are made one at a time
             if name not in folders:
                 yield path
                 continue
@@ -124,7 +124,9 @@ def read_names(stream: BinaryIO, *, null: bool) -> Iterator[str]:
     while block := _read_some(stream):
         *names, rest = (rest + block).split(end)
         if len(rest) > LONGEST_NAME or (not null and b"\0" in block):
-            remedy = "Pass one path a line." if null or b"\0" not in block else "Pass --null if NUL separates the paths."
+            remedy = (
+                "Pass one path a line." if null or b"\0" not in block else "Pass --null if NUL separates the paths."
+            )
             raise DataError("Standard input is not a list of paths", remedy=remedy)
         yield from (os.fsdecode(name) for name in (_path(name, null) for name in names) if name)
     if rest := _path(rest, null):
@@ -147,12 +149,12 @@ def _matches(path: Path) -> list[str] | None:
     pattern = str(path)
     if path == STANDARD_INPUT or not glob.has_magic(pattern) or os.path.lexists(path):
         return None
-    found = sorted(glob.iglob(pattern, recursive=True))
+    found = sorted(map(Path, glob.iglob(pattern, recursive=True)))  # noqa: PTH207 - Path.glob takes no absolute pattern
     if "**" in path.parts:  # it lists what is in the folders, too
-        found = [name for name in found if not os.path.isdir(name)]
+        found = [name for name in found if not name.is_dir()]
     if not found:
         raise ConfigError(f"No file matches {pattern}", remedy="Correct the pattern, or pass a folder.")
-    return found
+    return list(map(str, found))
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
