@@ -429,6 +429,14 @@ code = runner.main(["predict", *sys.argv[1:]])
 print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules} | {name for name in sys.modules})]))
 """
 NOT_NEEDED = ("transformers", "timm", "sklearn", "scipy", "wandb", "matplotlib", "pandas", "torch._dynamo", "peft")
+NOT_NEEDED += (
+    "huggingface_hub.file_download",
+    "huggingface_hub.hf_api",
+    "torchvision.models",
+    "torchvision.datasets",
+    "clip_har.commands",
+    "pyarrow",
+)
 
 
 def test_predict_imports_no_package_that_it_does_not_need(runs: tuple[Path, Path], images: list[Path]) -> None:
