@@ -263,12 +263,14 @@ class Judge:
                 f"{run.folder} has no calibration data",
                 remedy=f"Run: clip-har evaluate --checkpoint {run.folder} --data DATA (the data it was trained on).",
             )
-        self._known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
-        self._sets_up_to: float | None = None
+        self.known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
+        """Least probability, before calibration, of an image that shows one of the classes."""
+        self.sets_up_to: float | None = None
+        """Largest 1 minus calibrated probability of the classes in a prediction set; None without a coverage."""
         self.answers_from = caution.abstain_below or 0.0
         """Least confidence of an answer."""
         if self._calibration is not None and caution.coverage is not None:
-            self._sets_up_to = self._calibration.set_threshold(caution.coverage)
+            self.sets_up_to = self._calibration.set_threshold(caution.coverage)
         if self._calibration is not None and caution.accuracy is not None:
             self.answers_from = _promised(run, self._calibration, caution.accuracy)
 
@@ -289,17 +291,17 @@ class Judge:
 
     def _judged(self, answer: Prediction, scores: Scores) -> Prediction:
         """The answer with its confidence, the possible classes if asked for, and no label where it is withheld."""
-        if answer.probability is not None and answer.probability < self._known_from:
-            reason = f"probability {answer.probability:.2f} is below {self._known_from:.2f}: likely none of the classes"
+        if answer.probability is not None and answer.probability < self.known_from:
+            reason = f"probability {answer.probability:.2f} is below {self.known_from:.2f}: likely none of the classes"
             answer = dataclasses.replace(answer, label=None, unknown=True, reason=reason)
         if self._calibration is None:
             return answer
         calibrated_C = self._calibration.confidence(scores.probabilities_C.numpy()[None])[0]
         confidence = float(calibrated_C.max())
         possible = None
-        if self._sets_up_to is not None:
+        if self.sets_up_to is not None:
             ranked = (-calibrated_C).argsort(kind="stable")
-            possible = tuple(self._classes[i] for i in ranked if 1 - calibrated_C[i] <= self._sets_up_to)
+            possible = tuple(self._classes[i] for i in ranked if 1 - calibrated_C[i] <= self.sets_up_to)
         answer = dataclasses.replace(answer, confidence=confidence, possible=possible)
         if confidence < self.answers_from and not answer.unknown:
             reason = f"confidence {confidence:.2f} is below {self.answers_from:.2f}"
