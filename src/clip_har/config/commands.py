@@ -345,18 +345,32 @@ class ExportConfig:
 
     format: ExportFormat = "onnx"
     """Format to write: onnx, onnx-int8 (quantised with training images), openclip (a folder for open_clip), peft (the
-    adapter files), or hub (onnx with a model card for the Hugging Face Hub)."""
+    adapter files), hub (onnx with a model card for the Hugging Face Hub), web or web-int8 (static files: a page that
+    predicts photos in the browser)."""
     out: Path
     """Folder to write. An earlier export in it is replaced."""
     data: Path | None = None
     """Dataset whose validation images the export is compared on. Default: the dataset of the run."""
     min_agreement: float | None = setting(None, within("[0, 1]"))
     """Smallest fraction of validation images with the same label as the run; below it nothing is written and the exit
-    code is 3. Default: 0.999; for onnx-int8 0.99."""
+    code is 3. Default: 0.999; for onnx-int8 and web-int8 0.99."""
     certificate: bool = True
     """Compare the export with the run on validation images and write certificate.json."""
     calibration_images: WholeNumber = setting(256, at_least(1))
-    """Training images from which onnx-int8 takes the ranges of the activations."""
+    """Training images from which onnx-int8 and web-int8 take the ranges of the activations."""
+    coverage: float | None = None
+    """With --format web: coverage of the conformal prediction sets. Default: 0.9 if the run has calibration data."""
+    accuracy: float | None = None
+    """With --format web: show "unsure" for photos below the confidence at which this accuracy is guaranteed. Default:
+    0.9 if the validation images suffice to guarantee it."""
+    abstain_below: float | None = None
+    """With --format web: show "unsure" below this calibrated confidence, instead of --accuracy. 0: never."""
+    reject_unknown: float | None = None
+    """With --format web: show "none of these" for photos that are likely to show none of the classes. The value is the
+    fraction of images of the classes that may be rejected by mistake, e.g. 0.05."""
+    web_runtime: Path | None = None
+    """With --format web: folder or .tgz archive of onnxruntime-web 1.30.0, for machines without network access.
+    Default: downloaded once from npm's registry (33 MB), and cached."""
     push: str | None = None
     """Repository on the Hugging Face Hub to upload to with --format hub, as OWNER/NAME. It is created as private if it
     does not exist."""
