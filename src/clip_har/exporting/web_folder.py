@@ -105,9 +105,10 @@ def write(run: Run, parts: PageParts, folder: Path) -> None:
 
 def settings(run: Run, parts: PageParts, model: bytes) -> dict[str, Any]:
     """The content of model.json."""
-    backbone = public_name(run.card.backbone.name)
+    name = public_name(run.card.backbone.name)
+    backbone = "" if name.startswith("local-dir:") else f" on {name}"
     return {
-        "about": f"Model: {method_label(run.card.method)} on {backbone}, exported by clip-har {__version__}.",
+        "about": f"Model: {method_label(run.card.method)}{backbone}, exported by clip-har {__version__}.",
         "classes": list(run.classes),
         "top": TOP,
         "preprocessing": run.preprocessing.to_json(),

@@ -99,6 +99,7 @@ function thumbnail(photo) {
     picture.src = photo.url;
     picture.hidden = false;
   }
+  photo.button.classList.toggle("done", photo.done);
   if (photo.error) verdict.textContent = "Cannot be read";
   else if (photo.done) verdict.textContent = summary(photo.answer);
 }
@@ -111,7 +112,7 @@ function summary(found) {
 function told() {
   const all = [...state.photos.values()];
   const done = all.filter((photo) => photo.done).length;
-  $("several-heading").textContent = `${done} of ${all.length} photos predicted`;
+  $("several-heading").textContent = `${done} of ${all.length} photos done`;
   if (all.length > 1) $("several-status").textContent = $("several-heading").textContent;
 }
 
