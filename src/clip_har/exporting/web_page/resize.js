@@ -28,7 +28,7 @@ function torchBits(largest) {
 //   size: pixels of the input; start, stop: the part of it that is resampled; outputs: pixels of the output.
 //   arithmetic: "pillow" or "torch".
 export function coefficients(size, start, stop, outputs, filter, arithmetic) {
-  const scale = (stop - start) / outputs;
+  const scale = Math.fround(stop - start) / outputs; // Pillow's box is of 32-bit numbers
   const stretch = Math.max(scale, 1);
   const { weight, support } = FILTERS[filter];
   const reach = support * stretch;
