@@ -1,6 +1,7 @@
 """An exported page in headless Chromium: the same predictions as the run's, under its content security policy.
 
-What needs onnxruntime-web is skipped if it can neither be downloaded nor is in pytest's cache; so is what needs Chromium.
+What needs onnxruntime-web is skipped if it is not in pytest's cache and cannot be downloaded, and all
+of it without Chromium.
 """
 
 from __future__ import annotations
@@ -112,16 +113,25 @@ def opened(browser: Any) -> Iterator[Opened]:  # noqa: F811
     requests: list[str] = []
     closing: list[Callable[[], Any]] = []
 
-    def open_page(folder: Path, *scripts: str, ready: bool = True, expected: str = "", **options: Any) -> Any:
+    def open_page(
+        folder: Path,
+        *scripts: str,
+        ready: bool = True,
+        expected: str = "",
+        hold: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> Any:
         manager = served(folder.parent.parent)
         url = manager.__enter__()
         closing.append(lambda: manager.__exit__(None, None, None))
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         closing.append(context.close)
+        if hold is not None:
+            context.route("**/model.onnx*", lambda route: hold(route))
         page = context.new_page()
         for script in (LISTEN, *scripts):
             page.add_init_script(script)
-        page.on("console", lambda message: expected and expected in message.text or complaints.append(message.text))
+        page.on("console", lambda message: (expected and expected in message.text) or complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         context.on("request", lambda request: requests.append(request.url.removeprefix(f"{url}/some/sub-folder/")))
         page.goto(f"{url}/some/sub-folder/")
@@ -137,13 +147,13 @@ def opened(browser: Any) -> Iterator[Opened]:  # noqa: F811
 
 
 def predicted(page: Any, files: list[Path]) -> list[dict[str, Any]]:
-    """What the page's worker says of files."""
-    before = page.locator("#photos li").count()
+    """What the page's worker says of files, in their order."""
+    count = page.locator("#photos li").count() + len(files)
     page.set_input_files("#file", files)
-    count = before + len(files)
-    page.wait_for_selector(f"#photos li:nth-child({count}) .done", state="attached", timeout=120_000)
-    found: list[dict[str, Any]] = page.evaluate("window.answers")[-len(files) :]
-    return found
+    done = f"#photos:not(:has(button:not(.done))) li:nth-child({count})"
+    page.wait_for_selector(done, state="attached", timeout=120_000)
+    answers: list[dict[str, Any]] = page.evaluate("window.answers")
+    return sorted(answers, key=lambda answer: int(answer["id"]))[-len(files) :]
 
 
 def assert_same(found: list[dict[str, Any]], run: Path, files: list[Path], **policy: Any) -> None:
@@ -279,7 +289,7 @@ def kinds(tmp_path: Path) -> list[Path]:
         ("lossless.webp", image, {"lossless": True}),
         ("flat.png", image.resize((400, 12)), {}),
         ("large.jpg", image.resize((1900, 1300)), {}),
-        ("deep.png", Image.fromarray((pixels[:, :, 0].astype(np.uint16) * 257)), {}),
+        ("deep.png", Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257), {}),
     ]
     for name, content, options in saves:
         content.save(folder / name, **options)
@@ -412,6 +422,8 @@ def test_broken_and_huge_images_are_a_sentence_and_the_next_is_predicted(
     assert page.locator("#problem").get_attribute("role") == "alert"
     assert page.locator("#empty").text_content() == "Your browser cannot show this file."
     entries = page.locator("#photos button")
+    entries.nth(3).click()
+    assert page.locator("#empty").text_content() == "This file is not shown."
     assert entries.nth(3).locator("img").get_attribute("src") is None, "a huge image is not shown either"
     entries.nth(4).click()
     assert page.locator("#problem").is_hidden() and page.locator("#picture").is_visible()
@@ -445,6 +457,22 @@ def test_everything_is_reached_with_the_keyboard_and_has_a_name(
         assert page.locator(f"#{name}").get_attribute("aria-live") == "polite"
 
 
+def test_photos_are_shown_while_the_model_loads(opened: Opened, export: Export, pictures: list[Path]) -> None:
+    held: list[Any] = []
+    page = opened(export(), ready=False, hold=held.append)
+    page.wait_for_selector("html[data-started]")
+    page.set_input_files("#file", pictures[0])
+    page.wait_for_selector("#picture", state="visible")
+    assert page.locator("#waiting").text_content() == "Waiting for the model …"
+    assert page.locator("#result").get_attribute("aria-busy") is not None
+    for _ in range(500):  # what runs the model comes first
+        if not held:
+            page.wait_for_timeout(20)
+    held[0].continue_()
+    page.wait_for_selector("#answer:not([hidden])", timeout=60_000)
+    assert page.locator("#result").get_attribute("aria-busy") is None
+
+
 def test_progress_is_shown_in_bytes(opened: Opened, export: Export) -> None:
     record = """new MutationObserver(() => {
       const text = document.getElementById("loading-text");
@@ -465,7 +493,7 @@ def test_without_webassembly_the_page_says_so(opened: Opened, export: Export) ->
     page = opened(export(), "delete window.WebAssembly;", ready=False)
     page.wait_for_selector("#cannot-start.known")
     assert page.locator("#cannot-start").text_content().startswith("This browser has no WebAssembly")
-    assert page.locator("#file").is_disabled()
+    assert page.locator("#sides").is_hidden()
 
 
 def test_opened_as_a_file_the_page_says_so(browser: Any, run: Path, tmp_path: Path) -> None:  # noqa: F811

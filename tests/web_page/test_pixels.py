@@ -206,7 +206,15 @@ def test_sizes_are_read_from_headers(script: Script) -> None:
 
 
 CHECK = """const { checkSize } = await load("decode.js");
-return given.heads.map((head) => { try { checkSize(head, given.limits); return null; } catch (e) { return e.message; } });
+const refusal = (head) => {
+  try {
+    checkSize(head, given.limits);
+    return null;
+  } catch (error) {
+    return error.message;
+  }
+};
+return given.heads.map(refusal);
 """
 
 

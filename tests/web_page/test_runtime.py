@@ -111,9 +111,7 @@ def test_a_registry_that_refuses_is_one_line(registry: Service, tmp_path: Path) 
     assert_refused("cannot be downloaded: status 404", None, tmp_path)
 
 
-def test_without_a_network_the_remedy_is_named(
-    archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_network_the_remedy_is_named(archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://127.0.0.1:{port}")

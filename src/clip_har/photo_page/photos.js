@@ -29,7 +29,7 @@ export function listen(take) {
     $("frame").classList.remove("over");
     given(event.dataTransfer.files);
   });
-  $("picture").addEventListener("error", noPicture);
+  $("picture").addEventListener("error", () => noPicture("Your browser cannot show this file."));
 }
 
 export function showPicture(url, text) {
@@ -40,8 +40,8 @@ export function showPicture(url, text) {
   $("frame").classList.add("filled");
 }
 
-export function noPicture() {
+export function noPicture(text) {
   $("picture").hidden = true;
-  $("empty").textContent = "Your browser cannot show this file.";
+  $("empty").textContent = text;
   $("empty").hidden = false;
 }

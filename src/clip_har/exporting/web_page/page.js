@@ -29,14 +29,14 @@ const HEARD = {
   failed: ({ reason }) => fail(`The model could not be loaded: ${reason}.`),
   checked: ({ id }) => {
     const photo = state.photos.get(id);
-    if (!photo) return; // it was removed
+    if (!photo || state.failed) return; // it was removed
     photo.readable = true;
     thumbnail(photo);
     if (photo === state.shown) showPhoto();
   },
   answer: ({ id, answer, error, seconds }) => {
     const photo = state.photos.get(id);
-    if (!photo) return;
+    if (!photo || state.failed) return;
     Object.assign(photo, { done: true, answer, seconds, error: error && `The photo cannot be read: ${error}.` });
     thumbnail(photo);
     told();
@@ -126,7 +126,8 @@ function select(photo) {
 function showPhoto() {
   const { shown } = state;
   if (shown.readable) showPicture(shown.url, shown.file.name ? `Your photo ${shown.file.name}` : "Your photo");
-  else if (shown.done) noPicture();
+  else if (shown.done) noPicture("This file is not shown.");
+  else noPicture("…");
   $("result").toggleAttribute("aria-busy", !shown.done);
   show("problem", shown.error || "");
   if (shown.error) return showProblem(shown.error);

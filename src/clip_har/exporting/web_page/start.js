@@ -21,15 +21,12 @@
     return "";
   };
   const told = document.getElementById("cannot-start");
-  const reason = missing();
-  if (reason) {
-    told.textContent = reason;
+  const tell = (text) => {
+    told.textContent = text;
     told.classList.add("known");
-    for (const id of ["file", "camera"]) document.getElementById(id).disabled = true;
-  } else {
-    import("./page.js").catch((error) => {
-      told.textContent = `The page could not be started: ${error.message}`;
-      told.classList.add("known");
-    });
-  }
+    document.getElementById("sides").hidden = true;
+  };
+  const reason = missing();
+  if (reason) tell(reason);
+  else import("./page.js").catch((error) => tell(`The page could not be started: ${error.message}`));
 })();

@@ -8,6 +8,7 @@ import { framePixels, normalised } from "./preprocess.js";
 const MOST_THREADS = 4;
 let model = null;
 let session = null;
+let checking = Promise.resolve();
 let working = Promise.resolve();
 let wanted = 0; // ids from which photos have not been removed
 
@@ -30,8 +31,7 @@ async function fetched({ file, bytes, version }, advance) {
   return content;
 }
 
-async function load(settings) {
-  model = settings;
+async function load() {
   const total = model.runtime.bytes + model.model.bytes;
   let loaded = 0;
   const advance = (count) => {
@@ -48,11 +48,9 @@ async function load(settings) {
   postMessage({ type: "ready", threads: ort.env.wasm.numThreads });
 }
 
-async function predict({ id, file }) {
+async function predict({ id, file }, head) {
   if (!session) throw new Error("the model is not loaded");
   const start = performance.now();
-  const head = await check(file, model.limits);
-  postMessage({ type: "checked", id });
   const decoded = await decode(file, head, model.limits);
   let pixels;
   try {
@@ -69,26 +67,37 @@ async function predict({ id, file }) {
   return { type: "answer", id, answer, seconds };
 }
 
-async function answered(photo) {
-  if (photo.id < wanted) return;
-  try {
-    postMessage(await predict(photo));
-  } catch (error) {
-    const reason = error instanceof RangeError ? "too large for this browser's memory" : error.message || String(error);
-    postMessage({ type: "answer", id: photo.id, error: reason });
-  }
+function refuse({ id }, error) {
+  const reason = error instanceof RangeError ? "too large for this browser's memory" : error.message || String(error);
+  postMessage({ type: "answer", id, error: reason });
 }
 
-async function loaded(settings) {
-  try {
-    await load(settings);
-  } catch (error) {
-    postMessage({ type: "failed", reason: error.message || String(error) });
-  }
+// A photo's head is read at once, so that it can be shown while the model loads. Photos themselves are read one after
+// the other: several large ones would not fit into memory.
+function take(photo) {
+  const head = checking.then(() => check(photo.file, model.limits));
+  checking = head.then(
+    () => postMessage({ type: "checked", id: photo.id }),
+    (error) => refuse(photo, error),
+  );
+  working = working.then(async () => {
+    const found = await head.catch(() => null); // refused already
+    if (!found || photo.id < wanted) return;
+    try {
+      postMessage(await predict(photo, found));
+    } catch (error) {
+      refuse(photo, error);
+    }
+  });
 }
 
-// Photos are read one after the other: several large ones at once would not fit into memory.
+function start(settings) {
+  model = settings;
+  working = load().catch((error) => postMessage({ type: "failed", reason: error.message || String(error) }));
+}
+
 self.addEventListener("message", ({ data }) => {
-  if (data.type === "forget") wanted = data.before;
-  else working = working.then(() => (data.type === "load" ? loaded(data.model) : answered(data)));
+  if (data.type === "load") start(data.model);
+  else if (data.type === "forget") wanted = data.before;
+  else take(data);
 });
