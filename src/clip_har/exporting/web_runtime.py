@@ -146,10 +146,15 @@ def _downloaded(progress: Progress) -> bytes:
                     if len(content) > LARGEST:
                         raise ConfigError(f"{url} is larger than {file_size(LARGEST)}", remedy=_by_hand())
     except (OSError, HTTPException, ValueError) as error:  # URLError and time-outs are OSErrors
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        said = f"status {error.code}" if isinstance(error, urllib.error.HTTPError) else first_line(str(reason))
-        raise ConfigError(f"{url} cannot be downloaded: {said}", remedy=_by_hand()) from error
+        raise ConfigError(f"{url} cannot be downloaded: {_reason(error)}", remedy=_by_hand()) from error
     return bytes(content)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"status {error.code}"
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return first_line(cause) if isinstance(cause, BaseException) else str(cause)
 
 
 def _by_hand() -> str:
