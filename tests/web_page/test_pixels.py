@@ -220,7 +220,7 @@ return given.heads.map(refusal);
 
 def test_what_is_too_large_is_refused_in_the_words_of_python(script: Script) -> None:
     sizes = [(20_000, 10_000), (70_000, 5), (5, 70_000), (100, 100)]
-    expected = []
+    expected: list[str | None] = []
     for size in sizes:
         try:
             limits.check_size(size, limits.MAX_PIXELS)
