@@ -72,12 +72,13 @@ def run(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def runtime(pytestconfig: pytest.Config) -> dict[str, bytes]:
     """The real onnxruntime-web, from pytest's own cache or from npm's registry."""
-    if pytestconfig.cache is None:
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    if cache is None:
         pytest.skip("pytest has no cache for onnxruntime-web")
     patch = pytest.MonkeyPatch()
     patch.setattr(web_runtime, "TIMEOUT", 10.0)
     try:
-        return web_runtime.web_runtime(None, pytestconfig.cache.mkdir("web-runtime"), SILENT)
+        return web_runtime.web_runtime(None, cache.mkdir("web-runtime"), SILENT)
     except ConfigError as error:
         pytest.skip(error.what)
     finally:
@@ -117,7 +118,6 @@ def opened(browser: Any) -> Iterator[Opened]:  # noqa: F811
         folder: Path,
         *scripts: str,
         ready: bool = True,
-        expected: str = "",
         hold: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> Any:
@@ -131,7 +131,7 @@ def opened(browser: Any) -> Iterator[Opened]:  # noqa: F811
         page = context.new_page()
         for script in (LISTEN, *scripts):
             page.add_init_script(script)
-        page.on("console", lambda message: (expected and expected in message.text) or complaints.append(message.text))
+        page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         context.on("request", lambda request: requests.append(request.url.removeprefix(f"{url}/some/sub-folder/")))
         page.goto(f"{url}/some/sub-folder/")
@@ -142,7 +142,8 @@ def opened(browser: Any) -> Iterator[Opened]:  # noqa: F811
     yield open_page
     for close in reversed(closing):
         close()
-    assert complaints == []
+    missing = "Failed to load resource: the server responded with a status of 404"  # Chromium reports every one
+    assert [line for line in complaints if not line.startswith(missing)] == []
     assert [url for url in requests if url.startswith("http")] == []
 
 
@@ -220,10 +221,11 @@ def test_the_model_may_have_8_bits(run: Path, tmp_path: Path) -> None:
 
 
 def test_settings_of_pages_are_refused_for_other_formats(run: Path, tmp_path: Path) -> None:
-    for name, value in (("coverage", 0.9), ("web_runtime", tmp_path)):
-        flag = f"--{name.replace('_', '-')}"
-        with pytest.raises(ConfigError, match=f"{flag} requires --format web, not onnx"):
-            commands.export(run, ExportConfig(out=tmp_path / "out", **{name: value}))
+    changed: dict[str, Any]
+    for changed in ({"coverage": 0.9}, {"web_runtime": tmp_path}):
+        (name,) = changed
+        with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} requires --format web, not onnx"):
+            commands.export(run, ExportConfig(out=tmp_path / "out", **changed))
 
 
 def test_a_model_that_no_browser_can_load_is_refused(
@@ -516,7 +518,7 @@ def test_opened_as_a_file_the_page_says_so(browser: Any, run: Path, tmp_path: Pa
 def test_a_missing_file_is_a_sentence(opened: Opened, export: Export, tmp_path: Path, name: str, said: str) -> None:
     folder = shutil.copytree(export(), tmp_path / "some" / "sub-folder")
     (folder / name).unlink()
-    page = opened(folder, ready=False, expected="Failed to load resource")
+    page = opened(folder, ready=False)
     page.wait_for_selector("#problem:not([hidden])")
     assert page.locator("#problem").text_content() == said
     assert page.locator("#loading").is_hidden()
