@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from clip_har import cli, commands
 from clip_har.config import BackboneConfig, DataConfig, ExportConfig, OptimizerConfig, TrainConfig
@@ -265,9 +265,15 @@ def test_predictions_of_demo_photos_are_those_of_the_run(
     assert 0 < unsure < len(files), "the comparison needs both"
 
 
+def swapping_profile() -> bytes:
+    """A colour profile that exchanges red and blue where it is heeded; Python does not heed it."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile.replace(b"rXYZ", b"tmp ", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"tmp ", b"bXYZ", 1)
+
+
 @pytest.fixture
 def kinds(tmp_path: Path) -> list[Path]:
-    """Images of several kinds: upright by EXIF, grey, transparent, with a palette, large, tiny, flat."""
+    """Images of several kinds: upright by EXIF, grey, transparent, with a palette or a profile, large, tiny, flat."""
     folder = tmp_path / "kinds"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -291,6 +297,8 @@ def kinds(tmp_path: Path) -> list[Path]:
         ("lossless.webp", image, {"lossless": True}),
         ("flat.png", image.resize((400, 12)), {}),
         ("large.jpg", image.resize((1900, 1300)), {}),
+        ("profile.png", image, {"icc_profile": swapping_profile()}),
+        ("profile.jpg", image, {"icc_profile": swapping_profile()}),
         ("deep.png", Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257), {}),
     ]
     for name, content, options in saves:
