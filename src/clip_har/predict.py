@@ -264,11 +264,13 @@ class Judge:
                 remedy=f"Run: clip-har evaluate --checkpoint {run.folder} --data DATA (the data it was trained on).",
             )
         self.known_from = 0.0 if caution.reject_unknown is None else _known_from(run, caution.reject_unknown)
-        self._sets_up_to: float | None = None
+        """Least probability, before calibration, of an image that shows one of the classes."""
+        self.sets_up_to: float | None = None
+        """Largest 1 minus calibrated probability of the classes in a prediction set; None without a coverage."""
         self.answers_from = caution.abstain_below or 0.0
         """Least confidence of an answer."""
         if self._calibration is not None and caution.coverage is not None:
-            self._sets_up_to = self._calibration.set_threshold(caution.coverage)
+            self.sets_up_to = self._calibration.set_threshold(caution.coverage)
         if self._calibration is not None and caution.accuracy is not None:
             self.answers_from = _promised(run, self._calibration, caution.accuracy)
 
@@ -301,9 +303,9 @@ class Judge:
         calibrated_C = self._calibration.confidence(scores.probabilities_C.numpy()[None])[0]
         confidence = float(calibrated_C.max())
         possible = None
-        if self._sets_up_to is not None:
+        if self.sets_up_to is not None:
             ranked = (-calibrated_C).argsort(kind="stable")
-            possible = tuple(self._classes[i] for i in ranked if 1 - calibrated_C[i] <= self._sets_up_to)
+            possible = tuple(self._classes[i] for i in ranked if 1 - calibrated_C[i] <= self.sets_up_to)
         answer = dataclasses.replace(answer, confidence=confidence, possible=possible)
         if confidence < self.answers_from and not answer.unknown:
             reason = f"confidence {confidence:.2f} is below {self.answers_from:.2f}"

@@ -45,7 +45,7 @@ def test_a_key_is_asked_for_where_there_is_one(serve: Serve, pictures: list[Path
             assert response.headers["www-authenticate"] == "Bearer"
             assert running.client.get("/metrics").status_code == 401
             assert running.client.get("/v1/models").status_code == 401
-            for path in ("/", "/page.css", "/page.js", "/healthz", "/readyz"):
+            for path in ("/", "/page.css", "/page.js", "/answer.js", "/photos.js", "/healthz", "/readyz"):
                 assert running.client.get(path).status_code == 200
         for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}, {"Authorization": f"bearer {KEY}"}):
             running.client.headers.update({"Authorization": "", "X-API-Key": "", **headers})

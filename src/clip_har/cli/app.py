@@ -341,7 +341,7 @@ def import_(
 def export(
     run: Path, /, config: Annotated[ExportConfig, Parameter(name="*")], *, config_file: ConfigFile = None
 ) -> int:
-    """Export a run to ONNX, open_clip, PEFT or the Hugging Face Hub, and compare the export with the run.
+    """Export a run to ONNX, open_clip, PEFT, the Hugging Face Hub or a web page, and compare the export with the run.
 
     The comparison is made on the validation images of the run's dataset and written to certificate.json.
     Exit code: 0 if the export was written, 3 if its labels differ from the run's too often; then nothing is written.
@@ -364,7 +364,12 @@ def export(
         say(f"clip-har: {exported.refusal}")
         return EXIT_FINDINGS
     if not config.json:
-        Output().files(("Export", config.out), *((("Uploaded to", exported.address),) if exported.address else ()))
+        said: list[tuple[str, Path | str]] = [("Export", config.out)]
+        if exported.address:
+            said.append(("Uploaded to", exported.address))
+        if config.format.startswith("web"):
+            said.append(("Next", shlex.join(("python", "-m", "http.server", "--directory", str(config.out)))))
+        Output().files(*said)
     return EXIT_DONE
 
 

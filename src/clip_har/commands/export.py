@@ -28,14 +28,17 @@ from clip_har.exporting.description import describe, size_of
 from clip_har.exporting.formats import FORMATS, Format, Job
 from clip_har.exporting.model_card import model_card, push, test_metrics
 from clip_har.exporting.placing import DESCRIPTION, place, require_free, staged
+from clip_har.exporting.web_folder import PageParts, page_parts
 from clip_har.images.batches import decode_batches
 from clip_har.methods import LabelledImages
-from clip_har.predict import recorded_calibration
+from clip_har.predict import AbstentionPolicy, recorded_calibration
 from clip_har.progress import SILENT, Progress
 from clip_har.run_backbone import load_run_backbone
 from clip_har.run_model import RunModel
 
 BATCH_SIZE = 16
+OF_PAGES = ("coverage", "accuracy", "abstain_below", "reject_unknown", "web_runtime")
+"""Settings of the formats that are a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +72,12 @@ def export(run_folder: Path, config: ExportConfig, *, progress: Progress = SILEN
     run, form = checkpoint.load_run(run_folder), FORMATS[config.format]
     form.check(run)
     _check_places(run, config)
+    page = _page(run, config, progress) if form.is_page else None
     compared = config.certificate and form.compared
     data = _data(run, config) if compared or form.reads_training_images else None
     with staged(config.out) as stage:
         experiment = None if data is None else _prepared(run, config, data, progress)
-        certificate = _write(run, config, form, experiment if compared else None, stage, experiment, progress)
+        certificate = _write(run, config, form, experiment if compared else None, stage, experiment, page, progress)
         if certificate is not None and not certificate.passed:
             return Exported(folder=config.out, files=(), certificate=certificate, refusal=_refusal(certificate, config))
         files = tuple(sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()))
@@ -85,9 +89,23 @@ def export(run_folder: Path, config: ExportConfig, *, progress: Progress = SILEN
 def _check_places(run: checkpoint.Run, config: ExportConfig) -> None:
     if config.push is not None and config.format != "hub":
         raise ConfigError(f"--push requires --format hub, not {config.format}", remedy="Remove it, or change --format.")
+    given = [name for name in OF_PAGES if getattr(config, name) is not None]
+    if given and not FORMATS[config.format].is_page:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise ConfigError(f"{flag} requires --format web, not {config.format}", remedy="Remove it, or change --format.")
     require_free(config.out, run, force=config.force)
     if config.data is not None:
         require_outside_dataset(config.data, out=config.out)
+
+
+def _page(run: checkpoint.Run, config: ExportConfig, progress: Progress) -> PageParts:
+    asked = AbstentionPolicy(
+        coverage=config.coverage,
+        accuracy=config.accuracy,
+        abstain_below=config.abstain_below,
+        reject_unknown=config.reject_unknown,
+    )
+    return page_parts(run, asked, config.web_runtime, config.cache, progress)
 
 
 def _write(
@@ -97,6 +115,7 @@ def _write(
     compared: Experiment | None,
     stage: Path,
     experiment: Experiment | None,
+    page: PageParts | None,
     progress: Progress,
 ) -> Certificate | None:
     """Fill the folder; the certificate, if there are images to compare on."""
@@ -114,6 +133,7 @@ def _write(
         folder=stage,
         examples=lambda: _examples(experiment, config.calibration_images),
         progress=progress,
+        page=page,
     )
     answers = form.write(job)
     names = [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
@@ -153,7 +173,9 @@ def _data(run: checkpoint.Run, config: ExportConfig) -> Path:
         if run.card.data and locate(named).exists():
             return named
     remedy = "Pass it with --data"
-    remedy += "." if config.format == "onnx-int8" else ", or --no-certificate to export without a comparison."
+    remedy += (
+        "." if FORMATS[config.format].reads_training_images else ", or --no-certificate to export without a comparison."
+    )
     raise DataError(f"The dataset of {run.folder} ({run.card.data or 'unknown'}) was not found", remedy=remedy)
 
 
@@ -224,8 +246,9 @@ def _batches(images: LabelledImages) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _refusal(certificate: Certificate, config: ExportConfig) -> str:
+    exact = "web" if FORMATS[config.format].is_page else "onnx"
     return (
         f"{certificate.agreement:.2%} of {certificate.images:,} validation images get the run's label, below "
         f"--min-agreement {certificate.min_agreement:g}: {config.out} was not written. "
-        "Use --format onnx, or accept the difference with a lower --min-agreement."
+        f"Use --format {exact}, or accept the difference with a lower --min-agreement."
     )

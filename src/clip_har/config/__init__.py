@@ -2,17 +2,13 @@
 
 from clip_har.config.checking import range_problems, validate
 from clip_har.config.commands import (
-    STANDARD_INPUT,
     CompareConfig,
     EvaluateConfig,
     ExplainConfig,
-    ExportConfig,
     ImportConfig,
     ModelsConfig,
-    PredictConfig,
     PromptsConfig,
     QuickstartConfig,
-    ServeConfig,
     TrainConfig,
 )
 from clip_har.config.converters import Augment, AutoBudget, Features, MethodNames, Precision, known_method, preset_names
@@ -40,6 +36,7 @@ from clip_har.config.legacy import HISTORIC_KEYS
 from clip_har.config.methods import METHOD_NAMES
 from clip_har.config.presets import apply_preset, load_preset, names_method
 from clip_har.config.reading import load_config_file
+from clip_har.config.run_commands import STANDARD_INPUT, ExportConfig, PredictConfig, ServeConfig
 from clip_har.config.settings import (
     AugmentSettings,
     Defaults,

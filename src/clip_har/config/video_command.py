@@ -1,4 +1,4 @@
-"""What `clip-har video` is asked for. The other commands are in commands.py."""
+"""What `clip-har video` is asked for. The other commands are in commands.py and run_commands.py."""
 
 from __future__ import annotations
 

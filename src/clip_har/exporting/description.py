@@ -36,7 +36,7 @@ def describe(run: Run, kind: str) -> dict[str, Any]:
         },
         "backbone": {"name": public_name(card.backbone.name), "weights_sha256": card.backbone.weights_hash},
     }
-    if kind.startswith("onnx") or kind == "hub":
+    if kind.startswith(("onnx", "web")) or kind == "hub":
         found["input"] = {"name": INPUT, "type": "float32", "shape": ["batch", 3, height, width]}
         found["outputs"] = {name: ["batch", len(run.classes)] for name in OUTPUTS}
     return found

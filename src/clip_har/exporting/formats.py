@@ -14,9 +14,9 @@ from torch import Tensor
 
 from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run
-from clip_har.exporting import adapter_folder, open_clip_folder
+from clip_har.exporting import adapter_folder, open_clip_folder, web_folder
 from clip_har.exporting.certificate import Answers
-from clip_har.exporting.image_model import image_classifier, require_exportable
+from clip_har.exporting.image_model import ImageClassifier, image_classifier, require_exportable
 from clip_har.exporting.onnx_file import OnnxAnswers, add_description, quantise, require_onnx, write_onnx
 from clip_har.progress import Progress
 
@@ -37,6 +37,8 @@ class Job:
     examples: Callable[[], Iterator[Tensor]]
     """Training images in batches [B, 3, H, W]."""
     progress: Progress
+    page: web_folder.PageParts | None = None
+    """For the formats that are a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class Format:
     reads_training_images: bool = False
     compared: bool = True
     """Whether what is written can be compared with the run."""
+    is_page: bool = False
+    """Whether it is a page, for which `Job.page` must be found."""
 
 
 def _check_onnx(run: Run) -> None:
@@ -60,19 +64,36 @@ def _check_onnx(run: Run) -> None:
 
 
 def _write_onnx(job: Job) -> Answers:
-    job.progress.note(f"Writing the graph of {job.run.card.method}")
-    module = image_classifier(job.run, job.backbone, model=job.model, temperature=job.temperature)
-    path = write_onnx(module, job.run.preprocessing.image_size, job.folder)
-    add_description(path, job.description)
-    return OnnxAnswers(path)
+    return _write_graph(job, quantised=False)
 
 
 def _write_int8(job: Job) -> Answers:
-    job.progress.note(f"Writing the graph of {job.run.card.method}")
+    return _write_graph(job, quantised=True)
+
+
+def _write_web(job: Job) -> Answers:
+    return _write_page(job, quantised=False)
+
+
+def _write_web_int8(job: Job) -> Answers:
+    return _write_page(job, quantised=True)
+
+
+def _write_page(job: Job, *, quantised: bool) -> Answers:
+    assert job.page is not None
+    answers = _write_graph(job, quantised=quantised, check=web_folder.require_small)
+    web_folder.write(job.run, job.page, job.folder)
+    return answers
+
+
+def _write_graph(job: Job, *, quantised: bool, check: Callable[[ImageClassifier], None] = lambda _: None) -> Answers:
     module = image_classifier(job.run, job.backbone, model=job.model, temperature=job.temperature)
+    check(module)
+    job.progress.note(f"Writing the graph of {job.run.card.method}")
     path = write_onnx(module, job.run.preprocessing.image_size, job.folder)
-    job.progress.note("Quantising the image encoder")
-    quantise(path, job.examples())
+    if quantised:
+        job.progress.note("Quantising the image encoder")
+        quantise(path, job.examples())
     add_description(path, job.description)
     return OnnxAnswers(path)
 
@@ -90,4 +111,8 @@ FORMATS: Mapping[str, Format] = {
         compared=False,
     ),
     "hub": Format(check=_check_onnx, write=_write_onnx),
+    "web": Format(check=_check_onnx, write=_write_web, is_page=True),
+    "web-int8": Format(
+        check=_check_onnx, write=_write_web_int8, min_agreement=0.99, reads_training_images=True, is_page=True
+    ),
 }

@@ -58,7 +58,7 @@ def write_onnx(model: ImageClassifier, image_size: tuple[int, int], folder: Path
     """
     example_BCHW = torch.rand(2, 3, *image_size, generator=torch.Generator().manual_seed(0))
     path = folder / MODEL_FILE
-    size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    size = weight_bytes(model)
     given: dict[str, Any] = {"input_names": [INPUT], "output_names": list(OUTPUTS), "opset_version": OPSET}
     if size < ONE_FILE:
         given |= {"dynamo": False, "dynamic_axes": {name: {0: "batch"} for name in (INPUT, *OUTPUTS)}}
@@ -75,6 +75,11 @@ def write_onnx(model: ImageClassifier, image_size: tuple[int, int], folder: Path
             remedy="Use --format openclip or a smaller model." if given["dynamo"] else "Use another --format.",
         ) from error
     return path
+
+
+def weight_bytes(model: ImageClassifier) -> int:
+    """Size of a module's parameters and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
 def add_description(path: Path, description: Mapping[str, Any]) -> None:

@@ -13,10 +13,13 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clip_har.photo_page import SCRIPTS
 from clip_har.serving.limits import Limits
 from clip_har.serving.problems import ProblemError
 
-OPEN = frozenset({"/", "/page.css", "/page.js", "/healthz", "/readyz", "/openapi.json"})
+OPEN = frozenset(
+    {"/", "/page.css", "/page.js", *(f"/{name}" for name in SCRIPTS), "/healthz", "/readyz", "/openapi.json"}
+)
 """Paths that need no key: the page, which asks for it, and what a load balancer looks at."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "

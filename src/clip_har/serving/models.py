@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from clip_har.abstention import with_defaults
 from clip_har.config import ServeConfig
 from clip_har.errors import ConfigError
 from clip_har.explain.overlay import overlay, png, shown_image
@@ -23,8 +23,6 @@ from clip_har.serving.drift import DriftWatch, Expected
 from clip_har.serving.problems import ProblemError
 
 T = TypeVar("T")
-DEFAULT_LEVEL = 0.9
-"""Coverage of the prediction sets, and accuracy of the labels, where nothing is asked and the card allows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,18 +152,11 @@ def load_models(runs: Sequence[Path], config: ServeConfig) -> dict[str, ServedMo
 
 
 def _policy(predictor: Predictor, config: ServeConfig) -> AbstentionPolicy:
-    """What is asked of the answers: as configured; of what is not, 90 % where the run's validation images allow it."""
-    policy = AbstentionPolicy(
+    """What is asked of the answers: as configured, otherwise the defaults."""
+    asked = AbstentionPolicy(
         coverage=config.coverage,
         accuracy=config.accuracy,
         abstain_below=config.abstain_below,
         reject_unknown=config.reject_unknown,
     )
-    calibration = recorded_calibration(predictor.run)
-    if calibration is None:
-        return policy
-    if policy.coverage is None:
-        policy = dataclasses.replace(policy, coverage=DEFAULT_LEVEL)
-    if policy.accuracy is None and policy.abstain_below is None and calibration.abstain_threshold(DEFAULT_LEVEL):
-        policy = dataclasses.replace(policy, accuracy=DEFAULT_LEVEL)
-    return policy
+    return with_defaults(asked, predictor.run)

@@ -1,18 +1,11 @@
-"use strict";
+import { $, show, showPrediction, showProblem as showProblemAlone, words } from "./answer.js";
+import { listen, showPicture } from "./photos.js";
 
-const $ = (id) => document.getElementById(id);
 const state = { photo: null, models: [], key: "", asking: null, shown: null, photoUrl: "", mapUrl: "" };
 const PAUSE = 400; // milliseconds after the last key before own actions are asked for
 
-const percent = (value) => `${(100 * value).toFixed(value >= 0.0995 || value === 0 ? 0 : 1)} %`;
-const words = (label) => label.replace(/_+/g, " ").trim() || label;
 const model = () => state.models.find((item) => item.name === $("model").value) || state.models[0];
 const actions = () => [...new Set($("classes").value.split("\n").map((line) => line.trim()).filter(Boolean))];
-
-function show(id, text) {
-  $(id).textContent = text;
-  $(id).hidden = !text;
-}
 
 async function send(path, options = {}) {
   const headers = state.key ? { Authorization: `Bearer ${state.key}` } : {};
@@ -57,27 +50,12 @@ function modelChanged() {
   ask();
 }
 
-function take(file) {
-  if (!file) return;
+function take([file]) {
   state.photo = file;
   URL.revokeObjectURL(state.photoUrl);
   state.photoUrl = URL.createObjectURL(file);
   showPicture(state.photoUrl, "Your photo");
   ask();
-}
-
-function showPicture(url, text) {
-  $("picture").alt = text;
-  $("picture").src = url;
-  $("picture").hidden = false;
-  $("empty").hidden = true;
-  $("frame").classList.add("filled");
-}
-
-function noPicture() {
-  $("picture").hidden = true;
-  $("empty").textContent = "Your browser cannot show this file.";
-  $("empty").hidden = false;
 }
 
 function form(label) {
@@ -115,68 +93,14 @@ async function ask() {
 
 function showProblem(text) {
   state.shown = null;
-  $("answer").hidden = true;
-  $("waiting").hidden = true;
   $("map").disabled = true;
-  show("problem", text);
+  showProblemAlone(text);
 }
 
 function showAnswer(answer) {
-  const found = answer.predictions[0];
-  state.shown = found;
-  const best = found.top[0];
-  const verdict = found.unknown ? "None of these" : found.unsure ? "Unsure" : words(found.label);
-  const certainty = found.confidence === null ? percent(best.probability) : `${percent(found.confidence)} confidence`;
-  $("label").textContent = verdict;
-  $("percent").textContent = found.label ? certainty : `perhaps ${words(best.label)}, ${certainty}`;
-  show("reason", found.reason ? `No label, because the ${found.reason}.` : "");
-  show("set", setText(found, answer));
-  show("warning", found.warning ? `The file ${found.warning}.` : "");
-  $("waiting").hidden = true;
-  $("answer").hidden = false;
+  state.shown = answer.predictions[0];
+  showPrediction(state.shown, answer);
   $("map").disabled = false;
-  const marked = Boolean(found.possible) && found.possible.length > 0 && found.possible.length < answer.classes.length;
-  $("set").classList.toggle("marked", marked);
-  showBars(found, marked);
-  const spoken = `${verdict}, ${$("percent").textContent}. ${$("set").textContent}`;
-  $("status").textContent = spoken;
-}
-
-function setText(found, answer) {
-  if (!found.possible) return "";
-  const coverage = percent(answer.coverage);
-  if (!found.possible.length) return `Prediction set (${coverage} coverage): empty. No action is likely enough.`;
-  if (found.possible.length === answer.classes.length) return `Prediction set (${coverage} coverage): all actions.`;
-  return `Prediction set (${coverage} coverage): ${found.possible.map(words).join(", ")}.`;
-}
-
-function showBars(found, marked) {
-  const rows = new Map([...$("bars").children].map((row) => [row.dataset.label, row]));
-  const wanted = found.top.map((item, rank) => {
-    const row = rows.get(item.label) || bar(item.label);
-    row.querySelector(".value").textContent = percent(item.probability);
-    row.querySelector(".fill").style.width = `${100 * item.probability}%`;
-    row.classList.toggle("first", rank === 0);
-    row.classList.toggle("in-set", marked && found.possible.includes(item.label));
-    return row;
-  });
-  $("bars").replaceChildren(...wanted);
-}
-
-function bar(label) {
-  const row = document.createElement("li");
-  row.className = "bar";
-  row.dataset.label = label;
-  for (const part of ["label", "value", "track"]) {
-    const element = document.createElement("span");
-    element.className = part;
-    row.append(element);
-  }
-  row.children[0].textContent = words(label);
-  const fill = document.createElement("span");
-  fill.className = "fill";
-  row.children[2].append(fill);
-  return row;
 }
 
 function hideMap() {
@@ -218,13 +142,7 @@ function actionsChanged() {
   pause = setTimeout(ask, PAUSE);
 }
 
-for (const id of ["file", "camera"]) {
-  $(id).addEventListener("change", (event) => {
-    take(event.target.files[0]);
-    event.target.value = ""; // so that the same file can be chosen again
-  });
-}
-$("picture").addEventListener("error", noPicture);
+listen(take);
 $("model").addEventListener("change", modelChanged);
 $("map").addEventListener("click", toggleMap);
 $("classes").addEventListener("input", actionsChanged);
@@ -237,22 +155,5 @@ $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   state.key = $("key").value.trim();
   loadModels();
-});
-document.addEventListener("paste", (event) => {
-  const file = [...event.clipboardData.files].find((item) => item.type.startsWith("image/"));
-  if (file) {
-    event.preventDefault();
-    take(file);
-  }
-});
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  $("frame").classList.add("over");
-});
-document.addEventListener("dragleave", () => $("frame").classList.remove("over"));
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  $("frame").classList.remove("over");
-  take(event.dataTransfer.files[0]);
 });
 loadModels();
