@@ -339,12 +339,12 @@ KILLS = 3
 
 
 @pytest.mark.slow  # starts a process for each kill, and each imports torch
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_process_that_is_killed_at_any_moment_is_continued(
     suffix: str, runs: tuple[Path, Path], images: list[Path], tmp_path: Path
 ) -> None:
     listed, whole, out = tmp_path / "list", tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
-    named = [images[number % len(images)] for number in range(2_000)]
+    named = [images[number % len(images)] for number in range(1_000)]
     listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in named))
     rows = out if suffix != ".parquet" else prediction_file.state_of(out) / "rows.jsonl"
     size = 0
