@@ -84,6 +84,11 @@ def remove_stray_temporaries(*folders: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def folder_name(text: str) -> str:
+    """A text, such as the name of a class, as the name of one folder on any system; empty if nothing of it can be."""
+    return "".join("_" if character in '/\\:*?"<>|\0' else character for character in text).strip(" .")
+
+
 def is_utf8(path: Path) -> bool:
     """Whether a path can be given to libraries that take UTF-8 only. On Linux a name may be any bytes."""
     try:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Bar(Protocol):
-    """One job with a known length."""
+    """One job."""
 
     def advance(self, count: int = 1, **fields: str) -> None:
         """`count` more are done; `fields` are shown next to the bar (loss, learning rate, ...)."""
@@ -26,8 +26,8 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """One line about something the user should know and may have to act on."""
 
-    def bar(self, description: str, *, total: int, unit: str) -> AbstractContextManager[Bar]:
-        """A bar of `total` units ("images", "steps"), for the length of a with block."""
+    def bar(self, description: str, *, total: int | None, unit: str) -> AbstractContextManager[Bar]:
+        """A bar of `total` units ("images", "steps"), for the length of a with block; None is of unknown length."""
 
 
 class Silent:
@@ -40,7 +40,7 @@ class Silent:
         del text
 
     @contextmanager
-    def bar(self, description: str, *, total: int, unit: str) -> Iterator[Bar]:
+    def bar(self, description: str, *, total: int | None, unit: str) -> Iterator[Bar]:
         del description, total, unit
         yield _SilentBar()
 

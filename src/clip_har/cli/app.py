@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +27,7 @@ from clip_har.cli.shared import (
     speaks,
 )
 from clip_har.config import (
+    STANDARD_INPUT,
     CompareConfig,
     EvaluateConfig,
     ExplainConfig,
@@ -221,9 +221,10 @@ def explain(
     """
     from clip_har import commands
     from clip_har.console import Output
+    from clip_har.images.listing import ImageList
 
     del config_file
-    files = tuple(_image_files(images))
+    files = tuple(ImageList(images))
     result, folder = commands.explain(
         run, config or ExplainConfig(), files, progress=shown_progress(), command=command_line()
     )
@@ -247,37 +248,28 @@ def predict(
 
     Args:
         run: Run folder.
-        images: Image files, or folders that are searched for images.
+        images: Image files, folders that are searched for images, quoted patterns such as 'photos/**/*.jpg', and - for
+            a list of paths on standard input, one a line.
 
     In a pipe a line per image is printed: image, action, probability, and the next actions, separated by tabs.
     """
-    from clip_har.console import Output
     from clip_har.experiment import predict_files
 
     del config_file
-    config, output = config or PredictConfig(), Output()
-    if config.out is not None:
-        counts = predict_files.predict_into_file(run, _image_files(images), config, progress=shown_progress())
-        output.predicted(counts)
-        output.files(("Predictions", config.out))
-        return EXIT_DONE if counts.answered else EXIT_USER_INPUT
-    predictions = predict_files.predict(run, _image_files(images), config, progress=shown_progress())
-    if config.json or output.is_terminal:
-        shown_at_once = list(predictions)
-        if config.json:
-            listed = json.dumps([item.to_json() for item in shown_at_once], indent=2, ensure_ascii=False)
-            sys.stdout.write(shown_json(listed) + "\n")
-        else:
-            output.predictions(shown_at_once)
-        predictions = iter(shown_at_once)
-    answered = False
-    for item in predictions:
-        answered = answered or item.error is None
-        if item.error is None and not config.json and not output.is_terminal:
-            output.prediction(item)
-        if item.error or item.warning:
-            say(f"{'cannot read' if item.error else 'warning:'} {item.image}: {item.error or item.warning}")
-    return EXIT_DONE if answered else EXIT_USER_INPUT
+    config, progress = config or PredictConfig(), shown_progress()
+    names = sys.stdin.buffer if STANDARD_INPUT in images else None
+    if config.out is None:
+        from clip_har.cli.printing import print_predictions
+
+        answers = predict_files.predict(run, images, config, standard_input=names, progress=progress)
+        counts = print_predictions(answers, config, progress)
+    else:
+        from clip_har.console import Output
+
+        counts = predict_files.predict_into_file(run, images, config, standard_input=names, progress=progress)
+        Output().predicted(counts)
+        Output().files(("Predictions", config.out), *((("Sorted", config.sort_into),) if config.sort_into else ()))
+    return EXIT_DONE if counts.answered else EXIT_USER_INPUT
 
 
 @app.command
@@ -382,12 +374,3 @@ def _import_command(file: Path, config: ImportConfig) -> str:
     words = ["clip-har", "import", str(file), *(f"--templates={text}" for text in config.backbone.templates)]
     words += [f"--{name}={value}" for name, value in given.items() if value not in (None, "")]
     return shlex.join([*words, *([f"--alpha={config.alpha:g}"] if config.alpha is not None else [])])
-
-
-def _image_files(given: Iterable[Path]) -> Iterator[Path]:
-    """The files named, and for a folder all files in it and below that are not hidden."""
-    for path in given:
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        else:
-            yield path

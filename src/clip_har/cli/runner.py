@@ -31,7 +31,7 @@ from clip_har.cli.shared import (
     remember_command_line,
     say,
 )
-from clip_har.config import load_config_file
+from clip_har.config import STANDARD_INPUT, load_config_file
 from clip_har.errors import UserError
 from clip_har.failures import machine_failure
 from clip_har.interrupts import ended_like_ctrl_c
@@ -74,6 +74,8 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     """Parse a command line and run it; raises what goes wrong."""
     refuse_empty(tokens)
     path, words = value_of(tokens, "--config"), command_words(tokens, app)
+    if words == ("predict",):  # cyclopts takes "-" for a flag
+        tokens = [str(STANDARD_INPUT) if token == "-" else token for token in tokens]
     if path is not None and words in CONFIG_TYPES:
         values = load_config_file(Path(path), CONFIG_TYPES[words], note=say)
         for word in reversed(words):  # cyclopts drops keys of the root that are called as a command, and "data" is one

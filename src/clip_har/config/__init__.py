@@ -2,6 +2,7 @@
 
 from clip_har.config.checking import range_problems, validate
 from clip_har.config.commands import (
+    STANDARD_INPUT,
     CompareConfig,
     EvaluateConfig,
     ExplainConfig,
@@ -54,6 +55,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "HISTORIC_KEYS",
     "METHOD_NAMES",
+    "STANDARD_INPUT",
     "AuditConfig",
     "AuditLimits",
     "AuditSettings",

@@ -20,6 +20,7 @@ from clip_har.config.converters import (
     Names,
     PlaneMethod,
     Precision,
+    PredictionFormat,
     PresetName,
     Seeds,
     Severities,
@@ -216,6 +217,10 @@ class ExplainConfig:
     """Directory of cached embeddings and splits. Default: $CLIP_HAR_CACHE, otherwise ~/.cache/clip-har."""
 
 
+STANDARD_INPUT = Path("\0")
+"""Among the images of a command: the list on its standard input. "-" could be a file, and no file is called this."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """`clip-har predict`: what to return for each image."""
@@ -225,6 +230,19 @@ class PredictConfig:
     out: Path | None = None
     """File to write the predictions to as they are made: .csv, .jsonl or .parquet. After an interruption, run the same
     command again to continue."""
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+    """Replace --out if it is finished, or was begun with another run or other options. An interrupted file of the same
+    command is continued."""
+    format: PredictionFormat | None = None
+    """What is printed without --out: table, text (a line per image, tab-separated), jsonl (an object per line) or csv.
+    Default: table in a terminal, otherwise text."""
+    sort_into: Path | None = None
+    """Directory in which to link the images: one subdirectory per predicted class, and one each for "unsure" and
+    "none of these". Nothing is overwritten. Links are hard links, or symbolic links if it is on another disk."""
+    copy: Annotated[bool, Parameter(negative="")] = False
+    """Copy the images for --sort-into instead of linking them."""
+    null: Annotated[bool, Parameter(alias="-0", negative="")] = False
+    """Paths on standard input end with NUL instead of a line break, as written by find -print0."""
     coverage: Annotated[float | None, Parameter(alias="--confidence")] = None
     """Also return a conformal prediction set with this coverage, e.g. 0.95."""
     accuracy: float | None = None
@@ -235,7 +253,7 @@ class PredictConfig:
     """Return "none of these" for images that are likely to show none of the classes. The value is the fraction of
     images of the classes that may be rejected by mistake, e.g. 0.05."""
     json: Annotated[bool, Parameter(negative="")] = False
-    """Print JSON instead of a table."""
+    """Print a JSON array, once all images are classified."""
     model: RunModelConfig = field(default_factory=RunModelConfig)
     batch_size: WholeNumber = setting(16, BATCH)
     """Images per forward pass."""

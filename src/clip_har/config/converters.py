@@ -26,6 +26,7 @@ HeldOut = Literal["val", "test"]
 ExportFormat = Literal["onnx", "onnx-int8", "openclip", "peft", "hub"]
 HarSource = Literal["kaggle", "kaggle-structured", "hub"]
 """Where HAR is fetched from (download/har.py)."""
+PredictionFormat = Literal["table", "text", "jsonl", "csv"]
 PlaneMethod = Literal["auto", "pca", "umap", "none"]
 CORRUPTION_KINDS = (
     "gaussian-noise",

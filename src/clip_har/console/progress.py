@@ -35,7 +35,7 @@ class ConsoleProgress:
         self._console.print(Text("warning: ", style="bold yellow") + Text(shown(text)))
 
     @contextmanager
-    def bar(self, description: str, *, total: int, unit: str) -> Iterator[Bar]:
+    def bar(self, description: str, *, total: int | None, unit: str) -> Iterator[Bar]:
         if not self._console.is_terminal:
             lines = _LinesBar(self.note, description, total=total, unit=unit)
             yield lines
@@ -70,7 +70,7 @@ class _Line(ProgressColumn):
         return bar_line(
             task.description,
             done=int(task.completed),
-            total=int(task.total or 0),
+            total=None if task.total is None else int(task.total),
             unit=self._unit,
             seconds=task.finished_time if task.finished_time is not None else task.elapsed or 0.0,
             left=None if task.finished else task.time_remaining,
@@ -84,7 +84,7 @@ def bar_line(
     description: str,
     *,
     done: int,
-    total: int,
+    total: int | None,
     unit: str,
     seconds: float,
     left: float | None,
@@ -95,13 +95,14 @@ def bar_line(
     """One job's progress in at most `width` columns; what matters less is left out first, whole.
 
     Args:
+        total: None where it is not known; there is no bar then.
         seconds: since it began.
         left: seconds to go, None where not known.
         rate: units per second, None where not known.
         fields: what is said beside it, such as the loss.
     """
     parts = {
-        "count": f"{done:,}/{total:,}",
+        "count": f"{done:,}" if total is None else f"{done:,}/{total:,}",
         "left": "" if left is None else f"{_clock_text(left)} left",
         **{name: _said({name: value}) for name, value in fields.items()},
         "rate": f"{rate:,.0f} {unit}/s" if rate else unit,
@@ -117,11 +118,12 @@ def bar_line(
         chosen.add(name)
         room -= needed
     kept = [text for name, text in parts.items() if name in chosen]
-    bar = max(0, min(MAX_BAR, MIN_BAR + room))
-    filled = bar if total <= 0 else round(bar * min(1.0, done / total))
     line = Text(description, no_wrap=True, overflow="ellipsis")
-    line.append(" " + "━" * filled, style="green" if done >= total else "magenta")
-    line.append("━" * (bar - filled), style="bright_black")
+    if total is not None:
+        bar = max(0, min(MAX_BAR, MIN_BAR + room))
+        filled = bar if total <= 0 else round(bar * min(1.0, done / total))
+        line.append(" " + "━" * filled, style="green" if done >= total else "magenta")
+        line.append("━" * (bar - filled), style="bright_black")
     line.append("".join(f"  {text}" for text in kept))
     return line
 
@@ -134,7 +136,7 @@ class _LinesBar:
         write: Callable[[str], None],
         description: str,
         *,
-        total: int,
+        total: int | None,
         unit: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -159,9 +161,10 @@ class _LinesBar:
     def _line(self) -> None:
         self._written, self._done_at_line = self._clock(), self._done
         seconds, done = self._written - self._started, self._done - self._done_at_first
-        left = seconds / max(done, 1) * (self._total - self._done)
+        left = 0.0 if self._total is None else seconds / max(done, 1) * (self._total - self._done)
+        of = "" if self._total is None else f"/{self._total:,}"
         times = f"{_clock_text(seconds)}, about {_clock_text(left)} left" if left >= 1 else _clock_text(seconds)
-        parts = (f"{self._done:,}/{self._total:,} {self._unit}", f"({times})", _said(self._fields))
+        parts = (f"{self._done:,}{of} {self._unit}", f"({times})", _said(self._fields))
         self._write(f"{self._description} " + "  ".join(part for part in parts if part))
 
 

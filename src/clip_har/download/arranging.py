@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clip_har.dataset.layout import FoundFile
 from clip_har.errors import DataError, UnreadableImageError
-from clip_har.files import write_atomically
+from clip_har.files import folder_name, write_atomically
 from clip_har.images import IMAGE_SUFFIXES, ImageAddress, sniff
 from clip_har.progress import SILENT, Progress
 
@@ -122,7 +122,7 @@ def _place(address: ImageAddress, target: Path) -> int:
 
 def _folder_name(label: str) -> str:
     """The class as a folder's name, from whatever a table called it."""
-    name = "".join("_" if character in '/\\:*?"<>|\0' else character for character in label).strip(" .")
+    name = folder_name(label)
     if not name:
         raise DataError(f"Invalid class name {label!r}", remedy="Download the archive from the dataset's own page.")
     return name

@@ -93,7 +93,8 @@ def read_batches(
     """
     remaining = iter(images)
     first = True
-    while together := list(islice(remaining, TOGETHER if not first and workers else batch_size)):
+    many = max(TOGETHER // batch_size, 1) * batch_size  # whole batches: how an image rounds depends on its batch
+    while together := list(islice(remaining, many if not first and workers else batch_size)):
         first = False  # a first answer comes at once
         count = min(workers, len(together) // WORTH_A_PROCESS)
         batches = [together[start : start + batch_size] for start in range(0, len(together), batch_size)]
