@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clip_har.commands.evaluate import evaluate
     from clip_har.commands.train import train
     from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, TrainConfig
+    from clip_har.embedding.api import EmbeddedImage, embed_images
     from clip_har.errors import UserError
     from clip_har.predict import Prediction, Predictor
 
@@ -22,18 +23,21 @@ __all__ = [
     "BackboneConfig",
     "CompareConfig",
     "DataConfig",
+    "EmbeddedImage",
     "EvaluateConfig",
     "Prediction",
     "Predictor",
     "TrainConfig",
     "UserError",
     "compare",
+    "embed_images",
     "evaluate",
     "train",
 ]
 
 _HOMES = {
     "config": ("BackboneConfig", "CompareConfig", "DataConfig", "EvaluateConfig", "TrainConfig"),
+    "embedding.api": ("EmbeddedImage", "embed_images"),
     "errors": ("UserError",),
     "predict": ("Prediction", "Predictor"),
     "commands": ("compare", "evaluate", "train"),

@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 
 from clip_har import __version__
 from clip_har.cli.data import data_app
+from clip_har.cli.embedding import embed
 from clip_har.cli.help import FLAGS, FilledFormatter
 from clip_har.cli.shared import (
     EXIT_DONE,
@@ -270,6 +271,9 @@ def predict(
         Output().predicted(counts)
         Output().files(("Predictions", config.out), *((("Sorted", config.sort_into),) if config.sort_into else ()))
     return EXIT_DONE if counts.answered else EXIT_USER_INPUT
+
+
+app.command(embed)
 
 
 @app.command

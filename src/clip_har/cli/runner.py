@@ -74,7 +74,7 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     """Parse a command line and run it; raises what goes wrong."""
     refuse_empty(tokens)
     path, words = value_of(tokens, "--config"), command_words(tokens, app)
-    if words == ("predict",):  # cyclopts takes "-" for a flag
+    if words in (("predict",), ("embed",)):  # cyclopts takes "-" for a flag
         tokens = [str(STANDARD_INPUT) if token == "-" else token for token in tokens]
     if path is not None and words in CONFIG_TYPES:
         values = load_config_file(Path(path), CONFIG_TYPES[words], note=say)

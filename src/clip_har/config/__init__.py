@@ -25,6 +25,7 @@ from clip_har.config.data_commands import (
     SplitConfig,
     VerifyConfig,
 )
+from clip_har.config.embed import EmbedConfig
 from clip_har.config.flat import flat_fields, to_flat_json
 from clip_har.config.groups import (
     DEFAULT_MODEL,
@@ -68,6 +69,7 @@ __all__ = [
     "CompareConfig",
     "DataConfig",
     "Defaults",
+    "EmbedConfig",
     "EngineConfig",
     "EvaluateConfig",
     "ExplainConfig",
