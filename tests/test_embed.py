@@ -341,7 +341,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
 
 def test_the_command_counts_checks_and_continues(folder: Path, argv: list[str], said: Any) -> None:
     assert cli.main([*argv, str(folder), "--part", "0/2"]) == 0
-    assert "7 images: 6 embedded, 1 unreadable\n2 of 3 files are in" in said()[0]
+    assert "Part 0/2: 7 images: 6 embedded, 1 unreadable\nPart 0/2: 2 of 3 files are in" in said()[0]
     assert cli.main([*argv, "--check"]) == 3
     assert "2 of 3 files are complete, with 7 images, 1 of them unreadable\n1 are missing and 0 damaged" in said()[0]
     assert cli.main([*argv, str(folder)]) == 0

@@ -59,7 +59,7 @@ def _main(tokens: list[str], app: App) -> int:
     except cyclopts.CycloptsError as error:
         return _refuse(flag_problem(error, tokens, app))
     except UserError as error:
-        return _refuse(str(error))
+        return _refuse(str(error), from_all=tokens[:1] == ["embed"])  # each process has work of its own
     except KeyboardInterrupt as interrupt:
         return _interrupted(tokens, *interrupt.args)
     except BrokenPipeError:  # the reader of our output has gone, as in `clip-har ... | head`
@@ -67,7 +67,7 @@ def _main(tokens: list[str], app: App) -> int:
         return EXIT_DONE
     except Exception as error:
         failure = machine_failure(error)
-        return _our_fault() if failure is None else _refuse(str(failure))
+        return _our_fault() if failure is None else _refuse(str(failure), from_all=tokens[:1] == ["embed"])
 
 
 def run_command(tokens: Sequence[str], *, app: App = app) -> int:
@@ -88,8 +88,8 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     return result if isinstance(result, int) else EXIT_DONE
 
 
-def _refuse(line: str) -> int:
-    say(f"clip-har: {line}")
+def _refuse(line: str, *, from_all: bool = False) -> int:
+    say(f"clip-har: {line}", from_all=from_all)
     return EXIT_USER_INPUT
 
 

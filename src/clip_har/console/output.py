@@ -205,10 +205,11 @@ class Output:
         said += [f"{counts.unreadable:,} unreadable"] if counts.unreadable else []
         said += [f"{counts.earlier:,} of them by an earlier command"] if counts.earlier else []
         said += [f"{counts.locked:,} files left to another process"] if counts.locked else []
-        self.line(f"{counts.embedded + counts.unreadable:,} images: {', '.join(said)}")
-        self.line(f"{counts.present:,} of {counts.shards:,} files are in {out}")
+        part = f"Part {counts.part}: " if counts.part else ""
+        self.line(f"{part}{counts.embedded + counts.unreadable:,} images: {', '.join(said)}")
+        self.line(f"{part}{counts.present:,} of {counts.shards:,} files are in {out}")
         if counts.present < counts.shards:
-            self.line("The others are written by the other parts, or by the same command without --part")
+            self.line(f"{part}The others are written by the other parts, or by the same command without --part")
 
     def checked_embeddings(self, found: CheckedFiles) -> None:
         """Which files of embeddings are complete."""

@@ -198,6 +198,7 @@ def _write(
             bar=bar,
         )
         encoder.write(listed.in_shards(job.shard_size, wanted))
+    encoder.counts.part = str(part) if part.count > 1 else ""
     encoder.counts.present = job.present()
     return encoder.counts
 

@@ -35,6 +35,8 @@ _ATTEMPTS = 5
 class EmbeddingCounts:
     """What a command did and found."""
 
+    part: str = ""
+    """Which part of the work it was, as I/N; "" if it was all."""
     embedded: int = 0
     """Readable images in its files."""
     unreadable: int = 0
