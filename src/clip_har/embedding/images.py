@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from clip_har.dataset.sources.shards import images_of_shard
-from clip_har.images.addresses import ImageAddress
+from clip_har.images.addresses import ImageAddress, PackedImage
 from clip_har.images.listing import ImageList
 from clip_har.progress import SILENT, Progress
 
@@ -43,20 +43,20 @@ class NamedImages:
             shutil.copyfileobj(standard_input, self._kept)
         self._list = ImageList(given, standard_input=self._kept, null=null, leave_out=leave_out)
 
-    def __iter__(self) -> Iterator[tuple[str, ImageAddress]]:
-        """Each image's name and where it is.
+    def __iter__(self) -> Iterator[tuple[str, PackedImage | None]]:
+        """Each image's name, and where it is in a tar shard; None for a file of its own.
 
         Raises:
             DataError: a tar shard cannot be read.
         """
         if self._kept is not None:
             self._kept.seek(0)
-        for path in self._list:
-            if path.suffix.lower() == ".tar" and path.is_file():
-                for member, packed in images_of_shard(path):
-                    yield f"{path}/{member}", packed
+        for name in self._list.names():
+            if name.lower().endswith(".tar") and Path(name).is_file():
+                for member, packed in images_of_shard(Path(name)):
+                    yield f"{name}/{member}", packed
             else:
-                yield str(path), path
+                yield name, None
 
     def summary(self, progress: Progress = SILENT) -> tuple[int, str]:
         """How many there are, and the SHA-256 over their names in order. One pass over all."""
@@ -75,7 +75,7 @@ class NamedImages:
         for number in range(wanted.stop):
             some = islice(images, size)
             if number in wanted:
-                yield number, list(some)
+                yield number, [(name, packed or Path(name)) for name, packed in some]
             else:
                 for _ in some:
                     pass
