@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from clip_har.config import STANDARD_INPUT, EmbedConfig
 from clip_har.embedding import encoding
 from clip_har.embedding.command import check, embed
 from clip_har.embedding.encoding import EmbeddingCounts, lock_of
+from clip_har.embedding.images import NamedImages
 from clip_har.errors import ConfigError, DataError, ModelError, RunError
 from clip_har.images import decode
 from samples import HUES, MODEL_CONFIG, write_image, write_model
@@ -117,6 +119,20 @@ def test_workers_and_a_list_on_standard_input_change_nothing(folder: Path, tiny_
     config = config_of(tmp_path / "listed", tiny_model, workers=2)
     embed([STANDARD_INPUT], config, standard_input=io.BytesIO(names))
     assert contents(tmp_path / "listed") == contents(tmp_path / "out")
+
+
+def test_processes_of_torchrun_each_read_the_whole_list(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in sorted(folder.iterdir())))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (tmp_path / "list.txt").open("rb") as shared:
+        first, second = (NamedImages([STANDARD_INPUT], standard_input=shared).summary() for _ in range(2))
+    assert first == second == NamedImages([folder]).summary()
+    reading, writing = os.pipe()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe, pytest.raises(ConfigError, match="cannot all read a list from a pipe"):
+        NamedImages([STANDARD_INPUT], standard_input=pipe)
 
 
 def test_images_in_tar_shards_have_the_embeddings_of_their_files(folder: Path, tiny_model: str, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "clip_har"
 DOCUMENTS = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG")]
-HELP = {f"config/{name}.py" for name in ("groups", "commands", "data_commands")} | {
+HELP = {f"config/{name}.py" for name in ("groups", "commands", "data_commands", "embed")} | {
     "cli/app.py",
     "cli/data.py",
+    "cli/embedding.py",
     "historic.py",
 }
 """Modules whose docstrings are help texts."""

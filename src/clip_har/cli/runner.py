@@ -1,7 +1,7 @@
 """Running one command line: parsed, run, and ended with an exit code. The commands are in app.py and data.py.
 
 Exit codes: 0 done, 1 our fault (traceback), 2 the user's input (one line), 3 a check found something
-(data audit, data verify) or something is missing (compare --models), 130 interrupted (state saved).
+(data audit, data verify, embed --check) or something is missing (compare --models), 130 interrupted (state saved).
 """
 
 from __future__ import annotations

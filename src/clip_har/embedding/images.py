@@ -6,7 +6,9 @@ Files and folders are listed by images/listing.py.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -14,11 +16,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from clip_har.dataset.sources.shards import images_of_shard
+from clip_har.distributed import launched
+from clip_har.errors import ConfigError
 from clip_har.images.addresses import ImageAddress, PackedImage
 from clip_har.images.listing import ImageList
 from clip_har.progress import SILENT, Progress
 
 _TOLD_TOGETHER = 1000
+_BLOCK_BYTES = 1 << 20
 
 
 class NamedImages:
@@ -40,7 +45,7 @@ class NamedImages:
         self._kept: BinaryIO | None = None
         if standard_input is not None:
             self._kept = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - it ends with this object
-            shutil.copyfileobj(standard_input, self._kept)
+            _copy(standard_input, self._kept)
         self._list = ImageList(given, standard_input=self._kept, null=null, leave_out=leave_out)
 
     def __iter__(self) -> Iterator[tuple[str, PackedImage | None]]:
@@ -79,6 +84,26 @@ class NamedImages:
             else:
                 for _ in some:
                     pass
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
+    """Copy a list. The processes of torchrun have one standard input, of which each would read what others leave.
+
+    Raises:
+        ConfigError: they cannot all read it, because it is no file.
+    """
+    if not launched():
+        shutil.copyfileobj(source, target)
+        return
+    if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+        raise ConfigError(
+            "The processes of torchrun cannot all read a list from a pipe",
+            remedy="Write it to a file: torchrun ... - < images.txt",
+        )
+    place = 0
+    while block := os.pread(source.fileno(), _BLOCK_BYTES, place):  # leaves the place of the others as it is
+        target.write(block)
+        place += len(block)
 
 
 def names_sha256(names: Sequence[str]) -> str:
