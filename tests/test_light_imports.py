@@ -66,3 +66,22 @@ def test_names_are_looked_up_and_doubt_means_everything() -> None:
     assert not needs_all("ViT-B-32") and not needs_all("RN50") and not needs_all("")
     assert needs_all("ViT-B-16-SigLIP") and needs_all("roberta-ViT-B-32") and needs_all("convnext_base")
     assert needs_all("hf-hub:someone/model") and needs_all("no-such-model")
+
+
+LATER = """
+import sys
+from clip_har import light_imports
+light_imports.enable()
+open_clip = light_imports.import_open_clip()
+assert not {"huggingface_hub", "torchvision.models", "torchvision.datasets", "timm"} & set(sys.modules)
+import huggingface_hub, torchvision.datasets, torchvision.models
+huggingface_hub.hf_hub_download = lambda *given, **options: f"{given} {sorted(options)}"
+assert open_clip.pretrained.has_hf_hub(True) and torchvision.models.resnet18 and torchvision.datasets.ImageFolder
+print(open_clip.pretrained.hf_hub_download("repository", "file", revision="main"))
+"""
+
+
+def test_what_was_left_out_can_be_imported_later() -> None:
+    found = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "('repository', 'file') ['library_name', 'library_version', 'revision']"

@@ -314,7 +314,7 @@ def test_a_file_that_was_removed_is_started_again_and_a_damaged_row_refused(
 def test_a_kill_at_the_end_of_a_parquet_file_loses_nothing(
     runs: tuple[Path, Path], images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     out = tmp_path / "out.parquet"
@@ -323,8 +323,11 @@ def test_a_kill_at_the_end_of_a_parquet_file_loses_nothing(
         with pytest.raises(KeyboardInterrupt):
             predict_into_file(runs[0], images, asked(out))
     assert not out.exists()
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", killed)  # before the note is removed
+    unlink = Path.unlink
+    with monkeypatch.context() as patch:  # before the note is removed
+        patch.setattr(
+            Path, "unlink", lambda self, **given: (killed if self.name == "note.json" else unlink)(self, **given)
+        )
         with pytest.raises(KeyboardInterrupt):
             predict_into_file(runs[0], images, asked(out))
     assert len(read(out)) == 7 and prediction_file.state_of(out).is_dir()
@@ -428,7 +431,25 @@ runner.light_imports.enable()
 code = runner.main(["predict", *sys.argv[1:]])
 print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules} | {name for name in sys.modules})]))
 """
-NOT_NEEDED = ("transformers", "timm", "sklearn", "scipy", "wandb", "matplotlib", "pandas", "torch._dynamo", "peft")
+NOT_NEEDED: tuple[str, ...] = (
+    "transformers",
+    "timm",
+    "sklearn",
+    "scipy",
+    "wandb",
+    "matplotlib",
+    "pandas",
+    "torch._dynamo",
+    "peft",
+)
+NOT_NEEDED += (
+    "huggingface_hub.file_download",
+    "huggingface_hub.hf_api",
+    "torchvision.models",
+    "torchvision.datasets",
+    "clip_har.commands",
+    "pyarrow",
+)
 
 
 def test_predict_imports_no_package_that_it_does_not_need(runs: tuple[Path, Path], images: list[Path]) -> None:

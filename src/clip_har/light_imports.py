@@ -1,4 +1,4 @@
-"""open_clip without what it imports for models that are not loaded: transformers, timm, and torch's compiler.
+"""open_clip without what it imports for models that are not loaded: transformers, timm, torch's compiler, and others.
 
 All of these take several times as long to import as a small model takes to answer. Only the command line asks for it
 (`enable`): a process that uses open_clip itself expects it whole.
@@ -12,10 +12,13 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _TOWERS = (("hf_model", "HFTextEncoder"), ("timm_model", "TimmModel"))
 """Module of open_clip and its class that wraps another library's tower."""
 _DYNAMO = "torch._dynamo.utils"
+_UNUSED = ("datasets", "models")
+"""Parts of torchvision that open_clip does not use."""
 _LONGEST_CONFIG = 1_000_000
 
 _enabled = False
@@ -32,8 +35,11 @@ def import_open_clip() -> types.ModuleType:
     """The package open_clip, imported now if need be."""
     global _incomplete
     if _enabled and "open_clip" not in sys.modules:
-        with absent("transformers", "timm"), _compiler_on_demand():
+        downloads = "huggingface_hub" in sys.modules
+        with absent("transformers", "timm", "huggingface_hub"), _compiler_on_demand(), _torchvision_in_part():
             importlib.import_module("open_clip")
+        if not downloads:
+            _download_on_demand()
         _incomplete = True
     return importlib.import_module("open_clip")
 
@@ -84,6 +90,37 @@ def absent(*packages: str) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+def _download_on_demand() -> None:
+    """Let open_clip import huggingface_hub when it first downloads something."""
+    pretrained = importlib.import_module("open_clip.pretrained")
+
+    def hf_hub_download(*arguments: Any, **options: Any) -> str:
+        path: str = importlib.import_module("huggingface_hub").hf_hub_download(
+            *arguments, library_name="open_clip", library_version=pretrained.__version__, **options
+        )
+        return path
+
+    pretrained.hf_hub_download, pretrained._has_hf_hub = hf_hub_download, True  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _torchvision_in_part() -> Iterator[None]:
+    """torchvision imports all its parts: some of them when they are first imported by name."""
+    if "torchvision" in sys.modules:
+        yield
+        return
+    for name in _UNUSED:
+        sys.modules[f"torchvision.{name}"] = types.ModuleType(f"torchvision.{name}")
+    try:
+        yield
+    finally:
+        package = sys.modules.get("torchvision")
+        for name in _UNUSED:
+            del sys.modules[f"torchvision.{name}"]
+            if hasattr(package, name):
+                delattr(package, name)
 
 
 @contextlib.contextmanager
