@@ -22,7 +22,7 @@ from clip_har.console import Output
 from permissions import permissions_hold
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
-COMMANDS = ("quickstart", "train", "evaluate", "compare", "predict", "video")
+COMMANDS = ("quickstart", "train", "evaluate", "compare", "predict", "video", "embed")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -92,7 +92,7 @@ def test_help_does_not_import_torch() -> None:
         (["compare", "--data", "d", "--methods", "lora,zeroshot"], "did you mean 'zero-shot'?"),
         (["compare", "--data", "d", "--methods", "lora,lora"], "lists a method twice"),
         (["improt"], 'Did you mean "import"? Available commands: data, quickstart, train, evaluate, compare, prompts'),
-        (["foo"], "explain, predict, video, serve, import, export. See clip-har --help."),
+        (["foo"], "explain, predict, video, embed, serve, import, export. See clip-har --help."),
         (["data", "foo"], "Available commands: fetch, audit, clean, split, verify. See clip-har data --help."),
         (["predict"], "RUN"),
         (["predict", "run"], "No image is named"),

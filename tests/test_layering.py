@@ -60,6 +60,7 @@ LAYERS = (
     "checkpoint",
     "run_folders",
     "tuned_models",
+    "embedding",
     "evaluation",
     "explain",
     "report",

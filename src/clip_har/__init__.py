@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clip_har.commands.evaluate import evaluate
     from clip_har.commands.train import train
     from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, TrainConfig
+    from clip_har.embedding.api import EmbeddedImage, embed_images
     from clip_har.errors import UserError
     from clip_har.predict import Prediction, Predictor
     from clip_har.video import VideoPrediction
@@ -23,6 +24,7 @@ __all__ = [
     "BackboneConfig",
     "CompareConfig",
     "DataConfig",
+    "EmbeddedImage",
     "EvaluateConfig",
     "Prediction",
     "Predictor",
@@ -30,12 +32,14 @@ __all__ = [
     "UserError",
     "VideoPrediction",
     "compare",
+    "embed_images",
     "evaluate",
     "train",
 ]
 
 _HOMES = {
     "config": ("BackboneConfig", "CompareConfig", "DataConfig", "EvaluateConfig", "TrainConfig"),
+    "embedding.api": ("EmbeddedImage", "embed_images"),
     "errors": ("UserError",),
     "predict": ("Prediction", "Predictor"),
     "video": ("VideoPrediction",),

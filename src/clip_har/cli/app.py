@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 
 from clip_har import __version__
 from clip_har.cli.data import data_app
+from clip_har.cli.embedding import embed
 from clip_har.cli.help import FLAGS, FilledFormatter
 from clip_har.cli.shared import (
     EXIT_DONE,
@@ -276,6 +277,7 @@ def predict(
 
 
 app.command(video)
+app.command(embed)
 
 
 @app.command

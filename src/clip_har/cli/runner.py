@@ -1,7 +1,7 @@
 """Running one command line: parsed, run, and ended with an exit code. The commands are in app.py and data.py.
 
 Exit codes: 0 done, 1 our fault (traceback), 2 the user's input (one line), 3 a check found something
-(data audit, data verify) or something is missing (compare --models), 130 interrupted (state saved).
+(data audit, data verify, embed --check) or something is missing (compare --models), 130 interrupted (state saved).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _main(tokens: list[str], app: App) -> int:
     except cyclopts.CycloptsError as error:
         return _refuse(flag_problem(error, tokens, app))
     except UserError as error:
-        return _refuse(str(error))
+        return _refuse(str(error), from_all=tokens[:1] == ["embed"])  # each process has work of its own
     except KeyboardInterrupt as interrupt:
         return _interrupted(tokens, *interrupt.args)
     except BrokenPipeError:  # the reader of our output has gone, as in `clip-har ... | head`
@@ -67,14 +67,14 @@ def _main(tokens: list[str], app: App) -> int:
         return EXIT_DONE
     except Exception as error:
         failure = machine_failure(error)
-        return _our_fault() if failure is None else _refuse(str(failure))
+        return _our_fault() if failure is None else _refuse(str(failure), from_all=tokens[:1] == ["embed"])
 
 
 def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     """Parse a command line and run it; raises what goes wrong."""
     refuse_empty(tokens)
     path, words = value_of(tokens, "--config"), command_words(tokens, app)
-    if words == ("predict",):  # cyclopts takes "-" for a flag
+    if words in (("predict",), ("embed",)):  # cyclopts takes "-" for a flag
         tokens = [str(STANDARD_INPUT) if token == "-" else token for token in tokens]
     if path is not None and words in CONFIG_TYPES:
         values = load_config_file(Path(path), CONFIG_TYPES[words], note=say)
@@ -88,8 +88,8 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     return result if isinstance(result, int) else EXIT_DONE
 
 
-def _refuse(line: str) -> int:
-    say(f"clip-har: {line}")
+def _refuse(line: str, *, from_all: bool = False) -> int:
+    say(f"clip-har: {line}", from_all=from_all)
     return EXIT_USER_INPUT
 
 

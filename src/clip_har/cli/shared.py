@@ -45,9 +45,9 @@ def shown_progress() -> Progress:
     return ConsoleProgress() if speaks() else SILENT
 
 
-def say(line: str) -> None:
-    """Print a line to standard error, from the process that speaks."""
-    if not speaks():
+def say(line: str, *, from_all: bool = False) -> None:
+    """Print a line to standard error, from the process that speaks, or from every one."""
+    if not speaks() and not from_all:
         return
     with suppress(OSError):  # the terminal may be gone
         print(shown(line), file=sys.stderr, flush=True)

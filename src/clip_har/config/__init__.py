@@ -21,6 +21,7 @@ from clip_har.config.data_commands import (
     SplitConfig,
     VerifyConfig,
 )
+from clip_har.config.embed_command import EmbedConfig
 from clip_har.config.flat import flat_fields, to_flat_json
 from clip_har.config.groups import (
     DEFAULT_MODEL,
@@ -66,6 +67,7 @@ __all__ = [
     "CompareConfig",
     "DataConfig",
     "Defaults",
+    "EmbedConfig",
     "EngineConfig",
     "EvaluateConfig",
     "ExplainConfig",

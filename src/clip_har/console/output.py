@@ -19,6 +19,8 @@ from clip_har.shown_text import shown
 
 if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-learn
     from clip_har.audit.records import Audit, Finding
+    from clip_har.embedding.command import CheckedFiles
+    from clip_har.embedding.encoding import EmbeddingCounts
     from clip_har.evaluation import ComparisonRow, EvalResult, Evaluated
     from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
@@ -211,6 +213,32 @@ class Output:
             self.line(video_tables.live_line(answer))
         else:
             sys.stdout.write(video_tables.live_fields(answer))
+
+    def embedded(self, counts: EmbeddingCounts, out: Path) -> None:
+        """What a command for embeddings did, and how much of the whole is there."""
+        said = [f"{counts.embedded:,} embedded"]
+        said += [f"{counts.unreadable:,} unreadable"] if counts.unreadable else []
+        said += [f"{counts.earlier:,} of them by an earlier command"] if counts.earlier else []
+        said += [f"{counts.locked:,} files left to another process"] if counts.locked else []
+        part = f"Part {counts.part}: " if counts.part else ""
+        self.line(f"{part}{counts.embedded + counts.unreadable:,} images: {', '.join(said)}")
+        self.line(f"{part}{counts.present:,} of {counts.shards:,} files are in {out}")
+        if counts.present < counts.shards:
+            self.line(f"{part}The others are written by the other parts, or by the same command without --part")
+
+    def checked_embeddings(self, found: CheckedFiles) -> None:
+        """Which files of embeddings are complete."""
+        for path in found.damaged:
+            self.line(f"damaged: {path}")
+        self.line(
+            f"{found.complete:,} of {found.shards:,} files are complete, with {found.images:,} images"
+            + (f", {found.unreadable:,} of them unreadable" if found.unreadable else "")
+        )
+        if found.complete < found.shards:
+            self.line(
+                f"{found.missing:,} are missing and {len(found.damaged):,} damaged: the same command without --check "
+                "and --part writes them"
+            )
 
     def files(self, *entries: tuple[str, Path | str]) -> None:
         """What to look at or type next."""

@@ -54,19 +54,20 @@ class ImageList:
             raise ConfigError("--null is for a list on standard input", remedy='Add "-" to the images, or remove it.')
 
     def __iter__(self) -> Iterator[Path]:
-        return map(Path, self._names())
+        return map(Path, self.names())
 
     def count(self, seconds: float = COUNTING_SECONDS) -> int | None:
         """How many there are; None of a list on standard input, and where counting takes longer than this."""
         if self.reads_input:
             return None
         total, end = 0, time.monotonic() + seconds
-        for total, _ in enumerate(self._names(), start=1):  # noqa: B007 - the last number is the result
+        for total, _ in enumerate(self.names(), start=1):  # noqa: B007 - the last number is the result
             if time.monotonic() > end:
                 return None
         return total
 
-    def _names(self) -> Iterator[str]:
+    def names(self) -> Iterator[str]:
+        """The same as text, which takes half the time."""
         for path, matches in self._given:
             if path == STANDARD_INPUT:
                 for name in read_names(self._input or io.BytesIO(), null=self._null):

@@ -25,6 +25,7 @@ LABEL_MEMBERS = ("cls", "txt", "json")
 """Suffixes of members that say the class, the one to believe first."""
 
 _LABEL_BYTES = 1 << 20
+_READING_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError, EOFError)
 _SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)  # WebDataset's base_plus_ext
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -62,6 +63,21 @@ def read_shards(root: Path, shards: Sequence[Path]) -> Source:
     return source_of_rows(root, said, rows, class_names=listed_names(folder), warnings=warnings)
 
 
+def images_of_shard(shard: Path) -> Iterator[tuple[str, PackedImage]]:
+    """Each image of a tar shard, in its order: the name in the archive, and where it is. Labels are not read.
+
+    Raises:
+        DataError: it is not a tar archive, or ends early.
+    """
+    try:
+        with shard.open("rb") as stream:
+            for key, suffix, start, length in _members(stream):
+                if _is_image(suffix):
+                    yield f"{key}.{suffix}", PackedImage(file=shard, start=start, length=length)
+    except _READING_ERRORS as error:
+        raise _unreadable(shard, error) from error
+
+
 def _shard_rows(shard: Path, split: SplitName | None, folder: Path) -> Iterator[Row]:
     base = printable(shard.relative_to(folder).as_posix())
     images: dict[str, tuple[str, int, int]] = {}
@@ -70,17 +86,25 @@ def _shard_rows(shard: Path, split: SplitName | None, folder: Path) -> Iterator[
         with shard.open("rb") as stream:
             for key, suffix, start, length in _members(stream):
                 kind = suffix.lower()
-                if f".{kind.rpartition('.')[2]}" in IMAGE_SUFFIXES:
+                if _is_image(suffix):
                     images.setdefault(key, (suffix, start, length))
                 elif kind in LABEL_MEMBERS and length <= _LABEL_BYTES:
                     labels.setdefault(key, {})[kind] = _label(kind, _content(stream, start, length))
-    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
-        raise DataError(f"Cannot read the shard {shard}: {error}", remedy="Download it again.") from error
+    except _READING_ERRORS as error:
+        raise _unreadable(shard, error) from error
     for key, (suffix, start, length) in images.items():
         said = labels.get(key, {})
         label = next((said[kind] for kind in LABEL_MEMBERS if said.get(kind) not in (None, "")), None)
         address = PackedImage(file=shard, start=start, length=length)
         yield Row(address=address, name=f"{base}/{printable(key)}.{printable(suffix)}", label=label, split=split)
+
+
+def _is_image(suffix: str) -> bool:
+    return f".{suffix.lower().rpartition('.')[2]}" in IMAGE_SUFFIXES
+
+
+def _unreadable(shard: Path, error: Exception) -> DataError:
+    return DataError(f"Cannot read the shard {shard}: {error}", remedy="Download it again.")
 
 
 def _members(stream: BinaryIO) -> Iterator[tuple[str, str, int, int]]:
