@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,8 +100,9 @@ class ShardEncoder:
             workers=self._workers,
         )
         try:
-            for batch in batches:
-                self._take(batch, preprocessing.normalise(batch.images_BCHW))
+            with closing(batches):  # else workers that ignore signals would outlive an interruption
+                for batch in batches:
+                    self._take(batch, preprocessing.normalise(batch.images_BCHW))
         finally:
             for shard in self._open:
                 shard.lock.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
@@ -46,7 +46,7 @@ def hashed_batches(
     *,
     batch_size: int,
     workers: int,
-) -> Iterator[HashedBatch]:
+) -> Generator[HashedBatch, None, None]:
     """Read, hash and decode images, in order. Few batches are asked for ahead of what is yielded.
 
     Args:
