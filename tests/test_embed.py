@@ -78,7 +78,8 @@ def test_rows_are_the_images_in_order_with_their_embeddings(
 ) -> None:
     counts = embed([folder], config_of(tmp_path / "out", tiny_model))
     assert counts == EmbeddingCounts(embedded=10, unreadable=1, shards=3, present=3)
-    assert sorted(contents(tmp_path / "out")) == [f"embeddings-0000{n}.parquet" for n in range(3)] + ["embeddings.json"]
+    names = ["_embeddings.json", *(f"embeddings-0000{number}.parquet" for number in range(3))]
+    assert sorted(contents(tmp_path / "out")) == names
     written = rows(tmp_path / "out")
     paths = sorted(folder.iterdir())
     assert [row["path"] for row in written] == [str(path) for path in paths]
@@ -384,4 +385,4 @@ def test_an_interruption_names_the_command_that_continues(
 
 def test_a_wrong_check_is_one_line(argv: list[str], said: Any) -> None:
     assert cli.main([*argv, "--check"]) == 2
-    assert "has no embeddings.json" in said()[1]
+    assert "has no _embeddings.json" in said()[1]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +60,27 @@ def test_two_processes_on_the_same_work_write_each_file_once(tmp_path: Path, com
         parts = [[*command, str(tmp_path / "parts"), "--part", "auto"]] * 2
         server.run(*parts, log=tmp_path / "log", together=True)
         assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals exist on POSIX systems")
+def test_ctrl_c_ends_it_with_its_workers(tmp_path: Path, command: list[str]) -> None:
+    (image,) = (tmp_path / "images").glob("0.jpg")
+    for number in range(3000):
+        (tmp_path / "images" / f"again-{number}.jpg").symlink_to(image)
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "clip_har", *command, str(out)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+        while process.poll() is None and len(list(out.glob("*.parquet"))) < 5:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, which tells the workers too
+        try:
+            code = process.wait(60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    said = (tmp_path / "log").read_text()
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert "clip-har embed" in said.splitlines()[-1]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]

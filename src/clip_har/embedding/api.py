@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,7 +71,13 @@ def embed_images(
 
     transform = backbone.info.preprocessing.pixel_transform()
     read = hashed_batches(batches(), transform, batch_size=batch_size, workers=workers)
-    return (image for batch in read for image in _embedded(backbone, asked.popleft(), batch))
+
+    def answers() -> Iterator[EmbeddedImage]:
+        with closing(read):  # the workers end with the loop that asks, also if it stops early
+            for batch in read:
+                yield from _embedded(backbone, asked.popleft(), batch)
+
+    return answers()
 
 
 def _embedded(backbone: Backbone, names: list[str], batch: HashedBatch) -> Iterator[EmbeddedImage]:

@@ -1,4 +1,4 @@
-"""What all files of a folder of embeddings have in common: model, options and images, in embeddings.json.
+"""What all files of a folder of embeddings have in common: model, options and images, in _embeddings.json.
 
 It is written by whoever comes first and compared by all others. The files themselves are in files.py.
 """
@@ -19,7 +19,7 @@ from clip_har.errors import RunError
 from clip_har.images import PIXELS_VERSION
 from clip_har.integrity import DamagedError, json_sha256, read_sealed_json, write_sealed_json
 
-JOB_FILE = "embeddings.json"
+JOB_FILE = "_embeddings.json"
 FORMAT = "clip-har-embeddings-1"
 _SHARD_NAME = re.compile(r"embeddings-(\d{5,})\.parquet")
 _OTHER_OUT = "or pass another --out"
@@ -31,7 +31,7 @@ class Job:
 
     out: Path
     content: dict[str, Any]
-    """What embeddings.json says."""
+    """What _embeddings.json says."""
 
     @property
     def images(self) -> int:
@@ -105,7 +105,7 @@ def described(config: EmbedConfig, backbone: Backbone, *, widths: dict[str, int]
 
 
 def begin(job: Job) -> None:
-    """Write embeddings.json, or compare it with what an earlier or another command wrote there.
+    """Write _embeddings.json, or compare it with what an earlier or another command wrote there.
 
     Raises:
         RunError: that was another job.
