@@ -84,4 +84,4 @@ def test_ctrl_c_ends_it_with_its_workers(tmp_path: Path, command: list[str]) -> 
     assert "Traceback" not in said
     assert "clip-har embed" in said.splitlines()[-1]
     left = [path for path in out.iterdir() if path.name.startswith(".")]
-    assert [path.suffix for path in left] in ([], [".writing"])  # a lock that was just taken: the next command removes it
+    assert [path.suffix for path in left] in ([], [".writing"])  # a lock just taken: the next command removes it
