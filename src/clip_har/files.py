@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from clip_har.wording import file_size
 
@@ -89,6 +90,11 @@ def folder_name(text: str) -> str:
     return "".join("_" if character in '/\\:*?"<>|\0' else character for character in text).strip(" .")
 
 
+def valid_utf8(text: str) -> str:
+    """The text with a replacement character for what UTF-8 cannot hold, such as undecodable bytes of a file's name."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def is_utf8(path: Path) -> bool:
     """Whether a path can be given to libraries that take UTF-8 only. On Linux a name may be any bytes."""
     try:
@@ -120,11 +126,22 @@ def cache_folder(chosen: Path | None) -> Path:
 
 
 def _write(path: Path, data: bytes) -> None:
+    with written_whole(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its name when the block ends, and is removed if it fails. Its folder is made.
+
+    Raises:
+        OSError: it cannot be written; the error may name the temporary file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name(path.name))
     try:
         with temporary.open("xb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

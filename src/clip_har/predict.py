@@ -15,7 +15,7 @@ from PIL import Image
 
 from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run, load_run
-from clip_har.config import Precision
+from clip_har.config import ExportConfig, Precision, PredictConfig, ServeConfig, VideoConfig
 from clip_har.errors import ConfigError, RunError
 from clip_har.images.lenient_batches import ImageInput, ReadImage, read_batches, read_stream
 from clip_har.run_backbone import load_run_backbone
@@ -114,6 +114,20 @@ class AbstentionPolicy:
             )
         if self.accuracy is not None and self.abstain_below is not None:
             raise ConfigError("--accuracy and --abstain-below cannot be combined", remedy="Remove one of the two.")
+
+    @classmethod
+    def of(cls, config: PredictConfig | VideoConfig | ServeConfig | ExportConfig) -> AbstentionPolicy:
+        """What a command asks for.
+
+        Raises:
+            ConfigError: it cannot be asked for.
+        """
+        return cls(
+            coverage=None if isinstance(config, VideoConfig) else config.coverage,
+            accuracy=config.accuracy,
+            abstain_below=config.abstain_below,
+            reject_unknown=config.reject_unknown,
+        )
 
     def asks(self) -> bool:
         """Whether anything is asked of the confidence."""

@@ -29,6 +29,15 @@ METHOD_NAMES = {
 _KNOWN_NAMES = re.compile(rf"\b({'|'.join(METHOD_NAMES)})\b", flags=re.IGNORECASE)
 
 
+UNSURE, UNKNOWN = "unsure", "none of these"
+"""What stands in place of an action that is withheld."""
+
+
+def withheld(*, unsure: bool, unknown: bool) -> str:
+    """What stands in place of an action; "" if it is not withheld."""
+    return UNKNOWN if unknown else UNSURE if unsure else ""
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """0.7123 -> "71.2 %", with a narrow no-break space."""
     return f"{100 * fraction:.{digits}f}{NARROW_SPACE}%"

@@ -99,13 +99,7 @@ def _check_places(run: checkpoint.Run, config: ExportConfig) -> None:
 
 
 def _page(run: checkpoint.Run, config: ExportConfig, progress: Progress) -> PageParts:
-    asked = AbstentionPolicy(
-        coverage=config.coverage,
-        accuracy=config.accuracy,
-        abstain_below=config.abstain_below,
-        reject_unknown=config.reject_unknown,
-    )
-    return page_parts(run, asked, config.web_runtime, config.cache, progress)
+    return page_parts(run, AbstentionPolicy.of(config), config.web_runtime, config.cache, progress)
 
 
 def _write(

@@ -162,7 +162,7 @@ class Output:
             right = name in ("probability", "confidence")
             table.add_column(name, justify="right" if right else "left", overflow="fold")
         for prediction in answered:
-            withheld = _withheld(prediction)
+            withheld = wording.withheld(unsure=prediction.unsure, unknown=prediction.unknown)
             others = prediction.top if withheld else prediction.top[1:]
             rest = ", ".join(f"{label} {probability:.1%}" for label, probability in others)
             possible = ", ".join(prediction.possible or ()) or "none is likely enough"
@@ -184,7 +184,7 @@ class Output:
 
     def prediction(self, answer: Prediction) -> None:
         """One answer as a line of tab-separated fields, for another program."""
-        withheld = _withheld(answer)
+        withheld = wording.withheld(unsure=answer.unsure, unknown=answer.unknown)
         others = answer.top if withheld else answer.top[1:]
         fields = [answer.image, withheld or answer.label or "", f"{answer.probability:.4f}"]
         fields += [] if answer.possible is None else [",".join(answer.possible)]
@@ -252,11 +252,6 @@ def _finding_text(finding: Finding) -> str:
     named = ", ".join(file.name for file in finding.files[:2])
     more = f" and {len(finding.files) - 2} more" if len(finding.files) > 2 else ""
     return f"{named}{more}: {finding.why}" if named else finding.why
-
-
-def _withheld(prediction: Prediction) -> str:
-    """What stands in place of the action, if it is withheld."""
-    return "none of these" if prediction.unknown else "unsure" if prediction.unsure else ""
 
 
 def p_text(p: float) -> str:

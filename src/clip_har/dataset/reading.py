@@ -16,6 +16,7 @@ from clip_har.dataset.records import UnreadableImage
 from clip_har.errors import UnreadableImageError
 from clip_har.failures import is_exhausted
 from clip_har.images import IMAGE_SUFFIXES, ImageAddress, decode, sniff
+from clip_har.integrity import stream_sha256
 
 
 def read_heads(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[UnreadableImage]]:
@@ -53,8 +54,5 @@ def content_hash(path: ImageAddress) -> str:
     """The SHA-256 of an image's bytes, as manifests and caches know it by; the file is read in pieces."""
     if not isinstance(path, Path):
         return hashlib.sha256(path.read()).hexdigest()
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return stream_sha256(stream)

@@ -5,7 +5,6 @@ Reading them is in dataset/sources/packed_tables.py.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from clip_har.download.har import FetchSource
 from clip_har.download.network import is_offline
 from clip_har.errors import DataError, first_line
+from clip_har.integrity import stream_sha256
 from clip_har.progress import SILENT, Progress
 
 PATTERNS = ("*.parquet", "README.md", "dataset_infos.json", "classes.txt")
@@ -105,11 +105,9 @@ def _damaged(folder: Path, checksums: Mapping[str, str]) -> Iterator[Path]:
         path = folder / name
         if not path.is_file():
             continue  # not of a kind that is wanted
-        digest = hashlib.sha256()
         with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        if digest.hexdigest() != sha256:
+            found = stream_sha256(stream)
+        if found != sha256:
             yield path
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clip_har.files import write_atomically
+from clip_har.files import valid_utf8, write_atomically
 
 DESCRIPTION_KEY = "clip_har"
 _SEAL_KEY = "clip_har_sha256"
@@ -84,14 +84,14 @@ def _parquet(rows: ShardRows, info: ShardInfo, dtype: str) -> bytes:
 
     missing = np.array([reason is not None for reason in rows.reasons], dtype=bool)
     columns: dict[str, Any] = {
-        "path": pa.array([_valid(name) for name in rows.paths], pa.string()),
+        "path": pa.array([valid_utf8(name) for name in rows.paths], pa.string()),
         "sha256": pa.array(rows.sha256, pa.string()),
     }
     for kind, width in rows.widths.items():
         values = np.zeros((len(missing), width), dtype=dtype)
         values[~missing] = rows.features[kind]
         columns[kind] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width, mask=pa.array(missing))
-    columns["error"] = pa.array([reason and _valid(reason) for reason in rows.reasons], pa.string())
+    columns["error"] = pa.array([reason and valid_utf8(reason) for reason in rows.reasons], pa.string())
     metadata = {DESCRIPTION_KEY: json.dumps(vars(info)), _SEAL_KEY: (_SEAL_MARK + _NO_SEAL).decode()}
     table = pa.table(columns).replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
@@ -107,8 +107,3 @@ def _sealed(content: bytes) -> bytes:
     place = content.rfind(_SEAL_MARK + _NO_SEAL) + len(_SEAL_MARK)
     seal = hashlib.sha256(content).hexdigest().encode()
     return content[:place] + seal + content[place + len(_NO_SEAL) :]
-
-
-def _valid(text: str) -> str:
-    """Text in UTF-8, as Parquet requires: undecodable bytes of a file's name have a replacement character."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from clip_har.config import STANDARD_INPUT, PredictConfig, validate
+from clip_har.config import STANDARD_INPUT, PredictConfig, RunModelConfig, validate
 from clip_har.errors import ConfigError
 from clip_har.experiment.prediction_file import PredictionFile, kind_of, state_of
 from clip_har.experiment.prediction_rows import KnownRow
@@ -51,7 +51,7 @@ def predict(
     """
     listed = _listed(images, config, standard_input)
     given = _some(listed)
-    predictor = _predictor(run, config, progress)
+    predictor = predictor_of(run, config.model, progress)
     predictions = _predictions(predictor, given, config)
     return Answers(predictor, _sorted(predictions, _sorting(predictor, config), progress), listed.count())
 
@@ -76,7 +76,7 @@ def predict_into_file(
     kind_of(config.out)  # refused before the model is loaded
     listed = _listed(images, config, standard_input)
     given = _some(listed)
-    predictor = _predictor(run, config, progress)
+    predictor = predictor_of(run, config.model, progress)
     sorting = _sorting(predictor, config)
     with PredictionFile(config.out, predictor.run, config) as file:
         remaining = file.remaining(given, known=sorting.place if sorting else _ignore, changed=_warn_of(progress))
@@ -95,7 +95,7 @@ def predict_into_file(
 def _listed(images: Iterable[Path], config: PredictConfig, standard_input: BinaryIO | None) -> ImageList:
     """The images, without what this command writes where they are."""
     validate(config)
-    _policy(config)  # refused before anything slow
+    AbstentionPolicy.of(config)  # refused before anything slow
     if config.copy and config.sort_into is None:
         raise ConfigError("--copy requires --sort-into", remedy="Pass --sort-into DIR, or remove --copy.")
     if config.overwrite and config.out is None:
@@ -121,8 +121,12 @@ def _some(listed: ImageList) -> Iterator[Path]:
     raise ConfigError("No image is named", remedy="Example: clip-har predict runs/lora photo.jpg")
 
 
-def _predictor(run: Path, config: PredictConfig, progress: Progress) -> Predictor:
-    model = config.model
+def predictor_of(run: Path, model: RunModelConfig, progress: Progress) -> Predictor:
+    """A run, loaded as a command asks for; what was assumed is told.
+
+    Raises:
+        UserError: run or model cannot be used.
+    """
     predictor = Predictor(run, model=model.model, device=model.device, precision=model.precision)
     for note in predictor.notes:
         progress.note(note)
@@ -158,20 +162,11 @@ def _ignore(_: KnownRow) -> None:
     pass
 
 
-def _policy(config: PredictConfig) -> AbstentionPolicy:
-    return AbstentionPolicy(
-        coverage=config.coverage,
-        accuracy=config.accuracy,
-        abstain_below=config.abstain_below,
-        reject_unknown=config.reject_unknown,
-    )
-
-
 def _predictions(predictor: Predictor, images: Iterable[Path], config: PredictConfig) -> Iterator[Prediction]:
     return predictor.predict(
         images,
         top=config.top,
-        caution=_policy(config),
+        caution=AbstentionPolicy.of(config),
         batch_size=config.batch_size,
         workers=worker_count(config.workers),
     )

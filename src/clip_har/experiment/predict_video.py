@@ -14,7 +14,9 @@ from pathlib import Path
 from clip_har.config import PredictConfig, VideoConfig, validate
 from clip_har.config.video_command import OUTPUT_SUFFIXES
 from clip_har.errors import ConfigError
+from clip_har.experiment.predict_files import predictor_of
 from clip_har.files import write_atomically
+from clip_har.images.listing import ImageList
 from clip_har.predict import AbstentionPolicy, Predictor
 from clip_har.progress import SILENT, Progress
 from clip_har.video import LivePrediction, UnreadableVideoError, VideoPrediction, is_video
@@ -51,8 +53,7 @@ def listed_videos(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        videos = videos_among(inside)
+        videos = videos_among(list(ImageList([path])))
         if not videos:
             raise ConfigError(f"There is no video in {path}", remedy="Pass a video file, such as an .mp4 or .mov.")
         found += videos
@@ -103,7 +104,7 @@ def predict_videos(
                 video,
                 rate=config.rate,
                 mean_span=config.mean_span,
-                caution=_policy(config),
+                caution=AbstentionPolicy.of(config),
                 batch_size=config.batch_size,
                 progress=progress,
             )
@@ -139,7 +140,9 @@ class CameraSession:
         """An answer for each image, until the camera or the time ends, or the iterator is closed."""
         config = self._config
         images = latest_images(open_camera(self._camera), rate=config.rate, seconds=config.seconds)
-        answers = self._predictor.predict_camera(images, mean_span=config.mean_span, caution=_policy(config))
+        answers = self._predictor.predict_camera(
+            images, mean_span=config.mean_span, caution=AbstentionPolicy.of(config)
+        )
         for answer in answers:
             self._times.append(answer.time)
             self._scores.append(answer.raw_C)
@@ -156,7 +159,7 @@ class CameraSession:
             self._scores,
             rate=config.rate,
             mean_span=config.mean_span,
-            caution=_policy(config),
+            caution=AbstentionPolicy.of(config),
         )
         _write(prediction, Path("camera"), self.files, config, self._progress)
         return prediction
@@ -225,14 +228,5 @@ def _write(
 
 def _predictor(run: Path, config: VideoConfig, progress: Progress) -> Predictor:
     library()  # refused before anything slow, as is the policy
-    _policy(config)
-    predictor = Predictor(run, model=config.model.model, device=config.model.device, precision=config.model.precision)
-    for note in predictor.notes:
-        progress.note(note)
-    return predictor
-
-
-def _policy(config: VideoConfig) -> AbstentionPolicy:
-    return AbstentionPolicy(
-        accuracy=config.accuracy, abstain_below=config.abstain_below, reject_unknown=config.reject_unknown
-    )
+    AbstentionPolicy.of(config)
+    return predictor_of(run, config.model, progress)

@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from clip_har.files import valid_utf8
+
 PART = 8192
 """Rows of a row group."""
 _TEXTS = ("image", "label", "possible", "warning", "error")
@@ -51,4 +53,4 @@ def _value(said: dict[str, Any], column: str) -> str | float | bool | None:
     elif (rank := column.rpartition("_")[2]).isdecimal():
         name, top = column.rpartition("_")[0], said.get("top", ())
         value = top[int(rank) - 1][name] if int(rank) <= len(top) else None
-    return value.encode(errors="surrogateescape").decode(errors="replace") if isinstance(value, str) else value
+    return valid_utf8(value) if isinstance(value, str) else value

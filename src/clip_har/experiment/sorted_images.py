@@ -14,8 +14,8 @@ from pathlib import Path
 from clip_har.errors import ConfigError
 from clip_har.experiment.prediction_rows import KnownRow
 from clip_har.files import folder_name, temporary_name
+from clip_har.wording import UNKNOWN, UNSURE
 
-UNSURE, UNKNOWN = "unsure", "none of these"
 _LONGEST = 200
 """Bytes of a name: file systems take 255, and some is added."""
 

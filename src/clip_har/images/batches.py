@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from PIL import Image
 
@@ -140,39 +140,52 @@ def decode_each(
     Raises:
         DataError: a worker was killed.
     """
-    import torch
-    from torch.utils.data import DataLoader
-
-    loader = DataLoader(
-        cast("Dataset[Item]", DecodeDataset(paths, transform)),
+    batches: Iterator[list[Item]] = loaded(
+        DecodeDataset(paths, transform),
         batch_size=_IMAGES_TOGETHER,
-        num_workers=affordable_workers(
-            min(workers, math.ceil(len(paths) / _IMAGES_TOGETHER)), batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES
-        ),
+        workers=min(workers, math.ceil(len(paths) / _IMAGES_TOGETHER)),
+        batch_bytes=_IMAGES_TOGETHER * _LARGE_IMAGE_BYTES,
         collate_fn=list,
-        generator=torch.Generator(),
-        worker_init_fn=start_worker,
     )
-    for items in iterate(cast("DataLoader[list[Item]]", loader)):
+    for items in batches:
         yield from items
 
 
 def load_batches(dataset: DecodeDataset, sizes: Sequence[int], *, workers: int) -> Iterator[DecodedBatch]:
     """Load a dataset in order, in batches of the given sizes; see `decode_batches`."""
+    blank_CHW = dataset.blank()
+    ends = list(itertools.accumulate(sizes))
+    yield from loaded(
+        dataset,
+        batch_sampler=[list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)],
+        workers=min(workers, len(sizes)),
+        batch_bytes=max(sizes, default=0) * blank_CHW.nbytes,
+        collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
+    )
+
+
+def loaded(dataset: object, *, workers: int, batch_bytes: int, **batching: Any) -> Iterator[Any]:
+    """Load the batches of a map-style dataset in order, in processes that end with the iteration.
+
+    Args:
+        workers: processes; 0 loads in this one. Shared memory may allow for fewer.
+        batch_bytes: size of a batch.
+        batching: what DataLoader is told of the batches.
+
+    Raises:
+        DataError: a worker was killed.
+    """
     import torch
     from torch.utils.data import DataLoader
 
-    blank_CHW = dataset.blank()
-    ends = list(itertools.accumulate(sizes))
     loader = DataLoader(
-        cast("Dataset[Item]", dataset),
-        batch_sampler=[list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)],
-        num_workers=affordable_workers(min(workers, len(sizes)), batch_bytes=max(sizes, default=0) * blank_CHW.nbytes),
-        collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
+        cast("Dataset[Any]", dataset),
+        num_workers=affordable_workers(workers, batch_bytes=batch_bytes),
         generator=torch.Generator(),  # else each iteration would draw from the global one
         worker_init_fn=start_worker,
+        **batching,
     )
-    yield from iterate(cast("DataLoader[DecodedBatch]", loader))
+    yield from iterate(loader)
 
 
 def affordable_workers(workers: int, *, batch_bytes: int) -> int:

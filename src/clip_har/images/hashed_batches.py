@@ -6,26 +6,23 @@ Lists of a known length, without hashes, are in batches.py. torch is imported wh
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from PIL import Image
 
 from clip_har.errors import UnreadableImageError
 from clip_har.images.addresses import ImageAddress
-from clip_har.images.batches import affordable_workers
+from clip_har.images.batches import loaded
 from clip_har.images.decoding import decode
 from clip_har.images.formats import open_source
-from clip_har.images.workers import iterate, start_worker
+from clip_har.integrity import stream_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.utils.data import Dataset
 
 _Item: TypeAlias = "tuple[str | None, Tensor | None, str | None]"
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +57,14 @@ def hashed_batches(
     Raises:
         DataError: a worker was killed.
     """
-    import torch
-    from torch.utils.data import DataLoader
-
     blank_CHW = transform(Image.new("RGB", (1, 1)))
-    loader = DataLoader(
-        cast("Dataset[_Item]", _Hashed(transform)),
-        batch_sampler=cast(Any, batches),  # what it holds is passed on to the dataset as it is
-        num_workers=affordable_workers(workers, batch_bytes=batch_size * blank_CHW.nbytes),
+    yield from loaded(
+        _Hashed(transform),
+        batch_sampler=batches,  # what it holds is passed on to the dataset as it is
+        workers=workers,
+        batch_bytes=batch_size * blank_CHW.nbytes,
         collate_fn=functools.partial(_collate, empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape))),
-        generator=torch.Generator(),
-        worker_init_fn=start_worker,
     )
-    yield from iterate(cast("DataLoader[HashedBatch]", loader))
 
 
 class _Hashed:
@@ -97,14 +89,12 @@ class _Hashed:
 
 
 def _hash(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
     try:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
+        sha256 = stream_sha256(stream)
         stream.seek(0)
     except OSError as error:
         raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest()
+    return sha256
 
 
 def _collate(items: Sequence[_Item], *, empty_BCHW: Tensor) -> HashedBatch:

@@ -11,20 +11,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from clip_har.errors import UnreadableImageError
-from clip_har.images.batches import affordable_workers
+from clip_har.images.batches import loaded
 from clip_har.images.decoding import decode_lenient, from_pillow
-from clip_har.images.workers import iterate, start_worker
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.utils.data import Dataset
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 """An image to predict: the path of a file, a file's bytes, a Pillow image, or RGB pixels (H x W x 3)."""
@@ -130,18 +128,13 @@ def _read(
     if workers < 1:
         yield from ([read_image(image, transform) for image in batch] for batch in batches)
         return
-    import torch
-    from torch.utils.data import DataLoader
-
     blank_CHW = transform(Image.new("RGB", (1, 1)))
-    loader = DataLoader(
-        cast("Dataset[list[ReadImage]]", _Batches(batches, transform)),
+    yield from loaded(
+        _Batches(batches, transform),
         batch_size=None,
-        num_workers=affordable_workers(workers, batch_bytes=max(map(len, batches)) * blank_CHW.nbytes),
-        generator=torch.Generator(),
-        worker_init_fn=start_worker,
+        workers=workers,
+        batch_bytes=max(map(len, batches)) * blank_CHW.nbytes,
     )
-    yield from iterate(loader)
 
 
 class _Batches:

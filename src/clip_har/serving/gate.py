@@ -132,11 +132,15 @@ class _Exchange:
 
     async def receive(self) -> Message:
         self._waits = False
+        message = await self._next()
+        self._limits.check_length(self.received)
+        return message
+
+    async def _next(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
-            self._limits.check_length(self.received)
         return message
 
     async def send(self, message: Message) -> None:
@@ -164,11 +168,8 @@ class _Exchange:
 
     async def _forget(self, most: int) -> None:
         while not self._complete and self.received < most:
-            message = await self._receive()
-            if message["type"] != "http.request":
+            if (await self._next())["type"] != "http.request":
                 return
-            self.received += len(message.get("body", b""))
-            self._complete = not message.get("more_body", False)
 
     async def answer(self, problem: ProblemError, scope: Scope) -> None:
         """Send a problem, unless an answer has begun."""

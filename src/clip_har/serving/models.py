@@ -153,10 +153,4 @@ def load_models(runs: Sequence[Path], config: ServeConfig) -> dict[str, ServedMo
 
 def _policy(predictor: Predictor, config: ServeConfig) -> AbstentionPolicy:
     """What is asked of the answers: as configured, otherwise the defaults."""
-    asked = AbstentionPolicy(
-        coverage=config.coverage,
-        accuracy=config.accuracy,
-        abstain_below=config.abstain_below,
-        reject_unknown=config.reject_unknown,
-    )
-    return with_defaults(asked, predictor.run)
+    return with_defaults(AbstentionPolicy.of(config), predictor.run)

@@ -37,12 +37,7 @@ def serve(runs: Sequence[Path], config: ServeConfig, *, say: Callable[[str], Non
     """
     _require_packages()
     validate(config)
-    AbstentionPolicy(  # refused before anything slow
-        coverage=config.coverage,
-        accuracy=config.accuracy,
-        abstain_below=config.abstain_below,
-        reject_unknown=config.reject_unknown,
-    )
+    AbstentionPolicy.of(config)  # refused before anything slow
     key = read_key(config.api_key_file)
     with _bound(config.host, config.port) as listening:
         _serve(runs, config, key, listening, say)

@@ -5,17 +5,14 @@ Which action is shown when comes from a VideoPrediction; the sound is not copied
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from clip_har.errors import DataError
-from clip_har.files import temporary_name
+from clip_har.files import written_whole
 from clip_har.progress import SILENT, Progress
 from clip_har.video.opening import library, open_video
 from clip_har.video.records import Span, VideoPrediction
@@ -48,7 +45,7 @@ def write_annotated(source: Path, prediction: VideoPrediction, out: Path, *, pro
     decoding = Decoding()
     with (
         open_video(source) as video,
-        _placed_when_complete(out) as file,
+        written_whole(out) as file,
         progress.bar(f"Writing {out.name}", total=round(prediction.seconds), unit="s of video") as bar,
     ):
         av, shown = library(), 0
@@ -140,19 +137,3 @@ def _encoder_name() -> str:
 
 def _rate(rate: Fraction | None) -> Fraction:
     return Fraction(rate).limit_denominator(1001) if rate and 0.1 <= rate <= 1000 else Fraction(25)
-
-
-@contextmanager
-def _placed_when_complete(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes its name when the block ends, and is removed if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(temporary_name(path.name))
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):  # the error that led here matters more
-            temporary.unlink(missing_ok=True)

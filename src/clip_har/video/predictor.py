@@ -21,6 +21,7 @@ from clip_har.video.records import VideoPrediction
 from clip_har.video.sampling import Decoding, Sample, pixel_aspect, samples, timed_frames
 from clip_har.video.smoothing import FloatArray, ForwardFilter, smooth
 from clip_har.video.spans import Thresholds, spans_of
+from clip_har.wording import withheld
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +68,7 @@ class LivePrediction:
     @property
     def shown_label(self) -> str:
         """The action, or what is written in its place."""
-        return "none of these" if self.unknown else "unsure" if self.unsure else self.label or ""
+        return withheld(unsure=self.unsure, unknown=self.unknown) or self.label or ""
 
     def to_json(self) -> dict[str, Any]:
         """Without the image's own probabilities."""

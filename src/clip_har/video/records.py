@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clip_har.video.smoothing import FloatArray
+from clip_har.wording import withheld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Span:
     @property
     def shown_label(self) -> str:
         """The action, or what is written in its place."""
-        return "none of these" if self.unknown else "unsure" if self.unsure else self.label or ""
+        return withheld(unsure=self.unsure, unknown=self.unknown) or self.label or ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields; `unsure` and `unknown` only where they hold."""
