@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart benchmark-methods test test-all checks fuzz format clean
+.PHONY: help venv quickstart benchmark-methods test test-all checks fuzz docs docs-serve docs-refresh format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -35,12 +35,21 @@ fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files:
 benchmark-methods: $(VENV)/.installed ## compare every method on the synthetic images, offline
 	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods
 
+docs: $(VENV)/.installed-dev ## build the documentation into site/, with broken links as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.installed-dev ## show the documentation at http://127.0.0.1:8000 while pages are edited
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+docs-refresh: $(VENV)/.installed-dev ## write generated tables and outputs of commands in the documentation again: some minutes
+	$(BIN)/python scripts/refresh_docs.py
+
 format: $(VENV)/.installed-dev ## format the code and apply the linter's fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the output of quickstart and the tools, but keep .venv
-	rm -rf quickstart benchmark-methods build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf quickstart benchmark-methods build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

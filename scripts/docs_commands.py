@@ -265,6 +265,7 @@ def without_bfloat16() -> Iterator[None]:
 # Comparing
 
 NORMALISED = (
+    (re.compile(r"\b\d+ (?:m|h) \d+ (?:s|m)\b"), "TIME"),
     (re.compile(r"\b\d[\d,.]*(?: to \d[\d,.]*)? ?(?:ms|s|min|h|seconds?|minutes?|hours?)\b"), "TIME"),
     (re.compile(r"\b\d+:\d\d(?::\d\d)?\b"), "TIME"),
     (re.compile(r"\b\d[\d,.]* ?(?:images|img|it|steps|windows|frames)/s"), "SPEED"),
