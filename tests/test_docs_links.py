@@ -1,4 +1,4 @@
-"""The pages of the documentation hang together: links with their anchors, an index of all pages, a page for each method.
+"""The pages of the documentation hang together: links and their anchors, an index of pages, a page for each method.
 
 So do the messages that docs/troubleshooting.md explains. Commands in the pages are checked in test_readme.py.
 """
@@ -22,8 +22,10 @@ PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(\s*([^)\s]+)[^)]*\)")
 HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
-VARIABLE = re.compile(r"\b[A-Z][A-Z-]*\b")
+VARIABLE = re.compile(r"\b(?!A\b)[A-Z][A-Z-]*\b")
 """A word of a message that stands for a value, such as FOLDER or N."""
+JOINTS = re.compile(r" with (?=a batch size)| (?=killed by SIGKILL)")
+"""Where a message is put together from two strings."""
 OF_OTHERS = {"No module named 'clip_har'", "clip-har: command not found"}
 """Messages of Python and of the shell."""
 
@@ -77,7 +79,7 @@ def literals() -> str:
 
 def is_printed(message: str) -> bool:
     """Whether each part of a message between its values is in the package's strings."""
-    parts = (part.strip() for part in VARIABLE.split(message))
+    parts = (part.strip() for piece in JOINTS.split(message) for part in VARIABLE.split(piece))
     return all(part in literals() for part in parts)
 
 
