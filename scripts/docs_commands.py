@@ -8,9 +8,9 @@ In a page, `<!-- run -->` directly before a block of `sh` or `python` marks it:
     <!-- output -->          before a `text` block: what the block above prints on standard output
     <!-- output stderr -->   the same of standard error, where progress, warnings and errors go
 
-The blocks of a page run in order, in one temporary folder that contains `quickstart/` as `clip-har quickstart` makes it;
-Python blocks share their variables. Not here: which pages there are, and writing them, which is in refresh_docs.py. Run as
-a program this file is the command line of clip-har, for blocks that need a shell.
+The blocks of a page run in order, in one temporary folder that contains `quickstart/` as `clip-har quickstart` makes
+it; Python blocks share their variables. Not here: which pages there are, and writing them, which is in refresh_docs.py.
+Run as a program this file is the command line of clip-har, for blocks that need a shell.
 """
 
 from __future__ import annotations
@@ -189,7 +189,11 @@ class Session:
 
     def _run_shell(self, code: str) -> Ran:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", code], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            ["bash", "-euo", "pipefail", "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 

@@ -1,7 +1,7 @@
 """The parts of the documentation that are written from the code: commands, options, config keys, presets, extras.
 
-A page says where with `<!-- generated: NAME -->` and `<!-- end -->`; refresh_docs.py fills what is between. Not here: the
-shown output of commands, which is in docs_commands.py.
+A page says where with `<!-- generated: NAME -->` and `<!-- end -->`; refresh_docs.py fills what is between. Not here:
+the shown output of commands, which is in docs_commands.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -63,7 +63,7 @@ def _page_link(match: re.Match[str]) -> str:
     return f"[{match[0]}](../{page.relative_to(ROOT / 'docs').as_posix()})"
 
 
-def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> str:
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [" | ".join(row) for row in (header, ("---",) * len(header), *rows)]
     return "\n".join(f"| {line} |" for line in lines) + "\n"
@@ -256,7 +256,9 @@ def _key_table(config_type: type, items: list[dataclasses.Field[Any]] | None = N
         if allowed is not None:
             text = re.sub(r" (?:In [\[(][^ ]*, [^ ]*[\])]|At least \d+)\.", "", text)
         kind = kind_of(hints[item.name])
-        shown_default = re.sub(r"^no\b", "false", re.sub(r"^yes\b", "true", shown_default)) if kind in _BOOLEAN else shown_default
+        shown_default = (
+            re.sub(r"^no\b", "false", re.sub(r"^yes\b", "true", shown_default)) if kind in _BOOLEAN else shown_default
+        )
         limits = allowed.text if allowed is not None else ""
         rows.append((f"`{item.name}`", kind, "required" if required else shown_default, limits, text))
     return table(("key", "type", "default", "allowed", "description"), rows)
@@ -327,8 +329,8 @@ def requirements() -> str:
     python = project["requires-python"].removeprefix(">=")
     least = dict(re.findall(r"^(torch|torchvision)>=([\d.]+)$", "\n".join(project["dependencies"]), re.MULTILINE))
     return (
-        f"* Python {python} or later\n* PyTorch {least['torch']} or later, and torchvision {least['torchvision']} or later; "
-        "pip installs both\n"
+        f"* Python {python} or later\n"
+        f"* PyTorch {least['torch']} or later, and torchvision {least['torchvision']} or later; pip installs both\n"
     )
 
 

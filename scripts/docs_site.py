@@ -1,7 +1,7 @@
 """A hook of MkDocs: pages of docs/ may link to files of the repository outside docs/, as they do on a code host.
 
-The Markdown files of the repository's root are pages of the site. Other files are not in the site: a link to one becomes
-its text. Not here: the theme, the navigation and the checks of links inside docs/, which are in mkdocs.yml.
+The Markdown files of the repository's root are pages of the site. Other files are not in the site: a link to one
+becomes its text. Not here: the theme, the navigation and the checks of links inside docs/, which are in mkdocs.yml.
 """
 
 from __future__ import annotations

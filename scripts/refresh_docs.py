@@ -1,6 +1,6 @@
 """Write again what the documentation shows of the code: generated tables, and outputs of the commands in its pages.
 
-`make docs-refresh` runs it. An output that still agrees with what is printed, up to times and rounding, is left as it is.
+`make docs-refresh` runs it. An output that still agrees with what is printed, up to times and rounding, is left as is.
 Not here: what is generated (docs_reference.py) and how commands are run and compared (docs_commands.py).
 """
 

@@ -173,7 +173,9 @@ def test_commands_of_clip_har_run_in_this_process(session: Session, monkeypatch:
 
     monkeypatch.setattr(cli, "main", main)
     with session:
-        ran = session.run(Block(1, "sh", "clip-har train \\\n  --out 'a b'  # comment\nclip-har models\nclip-har never\n"))
+        ran = session.run(
+            Block(1, "sh", "clip-har train \\\n  --out 'a b'  # comment\nclip-har models\nclip-har never\n")
+        )
     assert called == [["train", "--out", "a b"], ["models"]]
     assert ran == Ran(1, "out 100\nout 100\n", "err\nerr\n")
 
@@ -236,7 +238,9 @@ def test_a_notebook_runs_on_the_synthetic_images(path: Path, made: tuple[Path, P
     with Session(tmp_path, quickstart, cache), pytest.MonkeyPatch.context() as patch:
         for name, value in demo.items():
             patch.setenv(name, value)
-        nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+        nbclient.NotebookClient(
+            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        ).execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
     assert "600 test images" in printed
     assert (tmp_path / "out" / "report.html").is_file()

@@ -1,6 +1,6 @@
 """The documentation as a site: links out of docs/, generated tables that are up to date, a build without warnings.
 
-Whether the text of pages is right is tested elsewhere: their commands in test_docs_commands.py, their words in test_prose.py.
+Whether the text of pages is right is tested elsewhere: commands in test_docs_commands.py, words in test_prose.py.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def test_every_command_and_option_is_in_the_reference(capsys: pytest.CaptureFixt
 
 def test_a_row_of_the_reference_has_type_default_and_text() -> None:
     text = (REFERENCE / "cli.md").read_text(encoding="utf-8")
-    assert "| `--seed` | integer | `0` | Random seed of initialisation, batch order, augmentation and dropout. |" in text
+    assert (
+        "| `--seed` | integer | `0` | Random seed of initialisation, batch order, augmentation and dropout. |" in text
+    )
     assert "| `--data` | path | required | Dataset: class folders, " in text
     assert "| `--overwrite` |  | `no` |" in text or "| `--overwrite` |  | no |" in text
 

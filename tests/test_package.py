@@ -185,7 +185,7 @@ def test_the_installed_wheel_runs_a_quickstart_in_an_empty_folder(wheel: Path, t
 
     home = run(str(python), "-c", "import clip_har; print(clip_har.__file__)").strip()
     assert Path(home).is_relative_to(environment)
-    (script,) = [path for path in packages.glob("bin/clip-har")]
+    (script,) = packages.glob("bin/clip-har")
     text = script.read_text(encoding="utf-8")
     script.write_text(re.sub(r"^#!.*", f"#!{python}", text, count=1), encoding="utf-8")
     assert run(str(script), "--version").strip() == clip_har.__version__
