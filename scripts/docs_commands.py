@@ -179,13 +179,13 @@ class Session:
     def _run_commands(self, code: str) -> Ran:
         from clip_har import cli
 
-        exit_code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        exit_code = 0
+        with captured() as (stdout, stderr):
             for words in _command_lines(code):
                 exit_code = cli.main(words[1:])
                 if exit_code:
                     break
-        return Ran(exit_code, stdout.getvalue(), stderr.getvalue())
+        return Ran(exit_code, text_of(stdout), text_of(stderr))
 
     def _run_shell(self, code: str) -> Ran:
         done = subprocess.run(
@@ -198,15 +198,14 @@ class Session:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def _run_python(self, code: str) -> Ran:
-        stdout, stderr = io.StringIO(), io.StringIO()
         exit_code = 0
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        with captured() as (stdout, stderr):
             try:
                 exec(compile(code, "<documentation>", "exec"), self.variables)
             except Exception:
                 exit_code = 1
                 traceback.print_exc()
-        return Ran(exit_code, stdout.getvalue(), stderr.getvalue())
+        return Ran(exit_code, text_of(stdout), text_of(stderr))
 
     def _without_folder(self, text: str) -> str:
         for folder in (self.folder, self.folder.resolve()):
@@ -218,6 +217,22 @@ def _command_lines(code: str) -> Iterator[list[str]]:
     for line in code.replace("\\\n", " ").splitlines():
         if words := shlex.split(line, comments=True):
             yield words
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[tuple[io.TextIOWrapper, io.TextIOWrapper]]:
+    """Collect what is printed, as text or as bytes."""
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        yield stdout, stderr
+
+
+def text_of(stream: io.TextIOWrapper) -> str:
+    """What was written to a stream of `captured`."""
+    stream.flush()
+    content = stream.buffer
+    assert isinstance(content, io.BytesIO)
+    return content.getvalue().decode("utf-8")
 
 
 def copy_quickstart(source: Path, target: Path) -> None:
@@ -238,7 +253,7 @@ def make_quickstart(folder: Path, cache: Path) -> Path:
     from clip_har import cli
 
     folder.mkdir(parents=True, exist_ok=True)
-    with _chdir(folder), without_bfloat16():
+    with working_directory(folder), without_bfloat16():
         environment = {"CLIP_HAR_CACHE": str(cache), "COLUMNS": str(WIDTH), "NO_COLOR": "1"}
         with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(io.StringIO()):
             code = cli.main(["quickstart", "--out", "quickstart"])
@@ -248,7 +263,8 @@ def make_quickstart(folder: Path, cache: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _chdir(folder: Path) -> Iterator[None]:
+def working_directory(folder: Path) -> Iterator[None]:
+    """Work in a folder for a while."""
     before = Path.cwd()
     os.chdir(folder)
     try:

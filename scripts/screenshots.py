@@ -26,7 +26,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Error
 
-from docs_commands import without_bfloat16
+from docs_commands import without_bfloat16, working_directory
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -85,12 +85,12 @@ class Screenshots:
 
     def audit(self, quickstart: Path, folder: Path) -> None:
         """The page of an audit of images with planted problems."""
-        data = folder / "photos"
-        shutil.copytree(quickstart / "data", data)
-        plant_problems(data)
-        page = folder / "audit.html"
-        run_command("data", "audit", str(data), "--model", "demo", "--html", str(page), allowed=(0, 3))
-        self._save(self._open(page.as_uri()), "audit.png", height=1100)
+        shutil.copytree(quickstart / "data", folder / "photos")
+        plant_problems(folder / "photos")
+        flags = ("--model", "demo", "--similarity", "0.99", "--html", "audit.html")
+        with working_directory(folder):  # the page shows the path
+            run_command("data", "audit", "photos", *flags, allowed=(0, 3))
+        self._save(self._open((folder / "audit.html").as_uri()), "audit.png", height=1300)
 
     def service(self, quickstart: Path) -> None:
         """The page of `clip-har serve`, with a prediction."""

@@ -241,6 +241,7 @@ def test_a_notebook_runs_on_the_synthetic_images(path: Path, made: tuple[Path, P
         nbclient.NotebookClient(
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
         ).execute()
-    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    printed = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
     assert "600 test images" in printed
     assert (tmp_path / "out" / "report.html").is_file()
