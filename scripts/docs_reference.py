@@ -91,7 +91,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (tuple, list)):
-        return ",".join(map(str, value))
+        return ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -187,7 +187,8 @@ def _option_tables(command: App) -> Iterator[str]:
 
 
 def _option_row(argument: Any) -> tuple[str, ...]:
-    names = ", ".join(f"`{name}`" for name in (*argument.positives, *argument.negatives) or argument.names)
+    negatives = [name for name in argument.negatives if not name.startswith("--empty-")]  # app.py turns those off
+    names = ", ".join(f"`{name}`" for name in (*argument.positives, *negatives) or argument.names)
     if argument.is_positional_only():
         names = f"`{argument.name}`"
     default, text = default_and_help(argument.field_info.default, argument.parameter.help or "")

@@ -69,6 +69,13 @@ def opened_browser() -> Iterator[Any]:
         browser.close()
 
 
+WITHOUT_FOLDER = """(folder) => {
+  for (const element of document.querySelectorAll("header *, .eyebrow"))
+    if (!element.children.length) element.textContent = element.textContent.replaceAll(folder, "");
+}"""
+"""Takes the temporary folder out of what a page shows."""
+
+
 class Screenshots:
     """Opens pages and saves what is seen of them."""
 
@@ -88,9 +95,11 @@ class Screenshots:
         shutil.copytree(quickstart / "data", folder / "photos")
         plant_problems(folder / "photos")
         flags = ("--model", "demo", "--similarity", "0.99", "--html", "audit.html")
-        with working_directory(folder):  # the page shows the path
+        with working_directory(folder):
             run_command("data", "audit", "photos", *flags, allowed=(0, 3))
-        self._save(self._open((folder / "audit.html").as_uri()), "audit.png", height=1300)
+        opened = self._open((folder / "audit.html").as_uri())
+        opened.evaluate(WITHOUT_FOLDER, f"{folder.resolve()}/")
+        self._save(opened, "audit.png", height=1300)
 
     def service(self, quickstart: Path) -> None:
         """The page of `clip-har serve`, with a prediction."""
