@@ -120,9 +120,7 @@ def count_images(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def hashes_of(cache: Path) -> list[tuple[Path, str]]:
     return [
-        (path, sha256)
-        for path in (cache / "layers").rglob("*.json")
-        for sha256 in read_sealed_json(path)["sha256"]
+        (path, sha256) for path in (cache / "layers").rglob("*.json") for sha256 in read_sealed_json(path)["sha256"]
     ]
 
 
