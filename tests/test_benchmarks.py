@@ -47,9 +47,12 @@ def test_the_ratio_says_how_many_times_better() -> None:
 def test_pairs_take_turns_after_one_call_each() -> None:
     harness = importlib.import_module("speed.harness")
     calls: list[str] = []
-    first, second = harness.in_pairs(
-        lambda: float(calls.append("a") or len(calls)), lambda: float(calls.append("b") or len(calls)), 2
-    )
+
+    def called(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    first, second = harness.in_pairs(lambda: called("a"), lambda: called("b"), 2)
     assert calls == ["a", "b", "a", "b", "b", "a"]
     assert (first, second) == ([3.0, 6.0], [4.0, 5.0])
 
