@@ -308,7 +308,7 @@ def test_a_historic_config_loads(write: Callable[..., Path], parse: Callable[...
 def test_the_config_files_of_the_documentation_are_read(
     kind: str, command: str, tmp_path: Path, parse: Callable[..., Command]
 ) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "guide" / "train.md").read_text(encoding="utf-8")
     path = tmp_path / f"{command}.{kind}"
     path.write_text(page.partition(f"```{kind}\n")[2].partition("```")[0], encoding="utf-8")
     config = parse(command, "--config", str(path))

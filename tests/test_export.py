@@ -461,7 +461,7 @@ def test_json_is_all_that_is_printed(train: Train, tmp_path: Path, capsys: pytes
 def test_the_example_of_the_page_gives_the_labels_of_the_run(train: Train, images: list[Path], tmp_path: Path) -> None:
     run = train("ridge")
     export(run, tmp_path / "ridge-onnx")
-    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "guide" / "export.md").read_text(encoding="utf-8")
     code = page.partition("```python\n")[2].partition("```")[0]
     (tmp_path / "example.py").write_text(code, encoding="utf-8")
     command = [sys.executable, "example.py", *map(str, images)]

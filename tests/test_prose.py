@@ -118,7 +118,7 @@ def _text(node: ast.AST) -> str:
 
 
 @pytest.mark.parametrize(
-    "document", [*DOCUMENTS, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: str(path.relative_to(ROOT))
+    "document", [*DOCUMENTS, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_a_document_avoids_them(document: Path) -> None:
     assert problems(prose(document)) == []

@@ -193,7 +193,7 @@ def test_every_command_and_flag_in_the_readme_exists() -> None:
     assert command_problems(text) == []
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_and_command_in_a_page_of_docs_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = [match[1].partition("#")[0] for match in LINK.finditer(FENCE.sub("", text)) if match[1]]

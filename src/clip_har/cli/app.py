@@ -106,7 +106,7 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
         methods = f"zero-shot,{rival},{config.method}"
         output.line(
             f"{rival} trains in seconds and was more accurate than {config.method} in the comparisons of "
-            f"docs/methods.md; clip-har compare --methods {methods} shows which is better here"
+            f"docs/methods/index.md; clip-har compare --methods {methods} shows which is better here"
         )
     output.files(("Run", run.folder), ("Next", shlex.join(next_command)))
     return EXIT_DONE

@@ -54,7 +54,7 @@ class TrainConfig:
     data: DataConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     method: MethodName = "lora"
-    """Fine-tuning method, or the name of a preset (docs/methods.md)."""
+    """Fine-tuning method, or the name of a preset (docs/methods/index.md)."""
     preset: PresetName | None = None
     """Preset of settings that ships with the package, such as augmented. Equivalent to passing its name with
     --method."""

@@ -183,7 +183,7 @@ MethodName = Annotated[
     Parameter(
         converter=_one_method,
         help=f"How the pretrained model is adapted: {', '.join(METHOD_CLASSES)}; or a preset: {_PRESETS_TEXT}. "
-        "docs/methods.md compares them.",
+        "docs/methods/index.md compares them.",
     ),
 ]
 PresetName = Annotated[str, Parameter(converter=_one_preset)]

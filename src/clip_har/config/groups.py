@@ -42,7 +42,7 @@ class DataConfig:
 
     data: Path
     """Dataset: class folders, optionally under train/, val/ and test/; a table of paths and classes; a Hugging Face
-    dataset or WebDataset shards on disk; or har after clip-har data fetch har (docs/data.md)."""
+    dataset or WebDataset shards on disk; or har after clip-har data fetch har (docs/guide/datasets.md)."""
     val_fraction: float = setting(0.15, within("(0, 0.5]"))
     """Fraction of the training images to use for validation if the dataset has no val split. In (0, 0.5]."""
     test_fraction: float = setting(0.15, within("(0, 0.5]"))
@@ -144,7 +144,7 @@ class LoraConfig:
 @Parameter(name="*", group=OPTIMISATION)
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Optimisation of gradient-trained methods. Defaults are the method's own: docs/methods.md lists them."""
+    """Optimisation of gradient-trained methods. Defaults are the method's own: docs/methods/index.md lists them."""
 
     epochs: WholeNumber | None = None
     """Passes over the training images. Default: 15 on cached embeddings, 10 when the encoders are trained."""

@@ -73,7 +73,7 @@ class Tried:
 def plan(config: TrainConfig, experiment: Experiment, progress: Progress) -> tuple[Step, ...]:
     """The methods that could pay, those with the most expected gain for each second first.
 
-    The order is that of the comparisons in docs/methods.md.
+    The order is that of the comparisons in docs/results.md.
     """
     images = len(experiment.dataset.split("train"))
     budget = config.budget or "minutes"

@@ -1,6 +1,6 @@
 """PEFT: the adapter files of a run that has them, as they are, with the class prompts.
 
-What they mean is in docs/methods.md and docs/design.md.
+What they mean is in docs/reference/outputs.md.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ ONE_FILE = 1_900_000_000
 _QUANTISED = ("Conv", "MatMul", "Gemm")
 FLOAT_LAYERS = 6
 """First layers of the encoder that int8 leaves in float32: they are small, and their ranges the hardest to quantise
-(docs/export.md has the measurement)."""
+(docs/guide/export.md has the measurement)."""
 _ENCODER = "/visual/"
 """In the names of the image encoder's nodes; what follows it stays in float32."""
 

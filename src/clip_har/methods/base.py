@@ -183,7 +183,7 @@ class Method(ABC):
     chooses_members: ClassVar[bool] = False
     """Whether it tries methods itself and combines those that are worth it."""
     cheaper_rival: ClassVar[str | None] = None
-    """A method that costs less and was more accurate wherever the two were compared (docs/methods.md)."""
+    """A method that costs less and was more accurate wherever the two were compared (docs/results.md)."""
     purpose_of_source: ClassVar[str] = ""
     """What it does with that run, as in "wise-ft mixes a trained run ...": for the message where there is none."""
 
