@@ -117,6 +117,10 @@ class Started:
         self._answers = answers
         self._code: int | None = None
 
+    def errors_so_far(self) -> str:
+        """What it has written to standard error."""
+        return self.errors.read_text() if self.errors.exists() else ""
+
     def poll(self, seconds: float = 0) -> int | None:
         """The exit code; None if it still runs after that time."""
         if self._code is None and (answers := self._answers(seconds)):
@@ -188,7 +192,8 @@ def _start(command: list[str], number: int, request: dict[str, Any]) -> tuple[in
             os.dup2(os.open(request["given"] or os.devnull, os.O_RDONLY), 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            os.environ["CLIP_HAR_CACHE"] = request["cache"] or os.environ["CLIP_HAR_CACHE"]
+            if request["cache"]:
+                os.environ["CLIP_HAR_CACHE"] = request["cache"]
             if request["group"]:
                 _as_in_a_terminal(Path(f"{request['log']}.{number}").with_suffix(".errors"))
             if request["port"]:
@@ -234,6 +239,7 @@ def _run(command: list[str], at_rename: int | None, counted: Path) -> int:
 
     Path.replace = counting  # type: ignore[method-assign,assignment]
     code = cli.main(command)
+    sys.stdout.flush()
     counted.write_text(str(done))
     return code
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from open_clip import SimpleTokenizer
 
-
 BUILT = 2
 """Figures of each kind that a test builds: a comparison of all methods would build a hundred that differ in little."""
 

@@ -74,7 +74,7 @@ def test_ctrl_c_ends_it_with_its_workers(server: Server, tmp_path: Path, command
             pass
         process.send(signal.SIGINT)  # to the process group, as a terminal does, which tells the workers too
         code = process.wait()
-    said = process.errors.read_text()
+    said = process.errors_so_far()
     assert code == 130, said
     assert "Traceback" not in said
     assert "clip-har embed" in said.splitlines()[-1]
