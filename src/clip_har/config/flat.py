@@ -52,7 +52,7 @@ def from_flat_json(config_type: type[Config], flat: Mapping[str, Any]) -> Config
         ValueError: an entry is not of its field's type.
         TypeError: an entry without a default is absent.
     """
-    hints = _hints(config_type)
+    hints = _hints(config_type)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
     values: dict[str, Any] = {}
     for item in dataclasses.fields(config_type):  # type: ignore[arg-type]
         hint = hints[item.name]
