@@ -130,14 +130,14 @@ class Started:
     def send(self, number: signal.Signals) -> None:
         """A signal for its whole process group."""
         if self.poll() is None:
-            os.killpg(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, or has no group yet
+                os.killpg(self.pid, number)
 
     def wait(self, seconds: float = 120) -> int:
         """The exit code, which is -9 if it had to be killed because it took longer."""
-        if self.poll(seconds) is None:
+        self.poll(seconds)
+        while self.poll(0.1) is None:
             self.send(signal.SIGKILL)
-        while self.poll(1) is None:
-            pass
         assert self._code is not None
         return self._code
 

@@ -357,9 +357,9 @@ def test_a_process_that_is_killed_at_any_moment_is_continued(
         flags = ["--precision", "float32", "--device", "cpu", "--workers", "0", "--null", "--out", str(target)]
         command = ["predict", str(runs[0]), "-", *flags]
         with server.started(command, log=tmp_path / "log", given=listed) as process:
-            moment = random.Random(time.time_ns())
-            while attempt < KILLS - 1 and process.poll(moment.uniform(0.01, 0.1)) is None:
-                if rows.exists() and rows.stat().st_size > size:  # some were written this time
+            enough = size + random.Random(time.time_ns()).uniform(10_000, 60_000)  # of some 150,000 bytes in all
+            while attempt < KILLS - 1 and process.poll(0.01) is None:
+                if rows.exists() and rows.stat().st_size >= enough:
                     size = rows.stat().st_size
                     process.send(signal.SIGKILL)
             code = process.wait()
