@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart benchmark-methods test test-all checks fuzz docs docs-serve docs-refresh format clean
+.PHONY: help venv quickstart benchmark benchmark-methods test test-all checks fuzz docs docs-serve docs-refresh format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ checks: $(VENV)/.installed-dev
 
 fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
 	$(BIN)/pytest -m fuzz
+
+benchmark: $(VENV)/.installed-dev ## compare speed and memory with plain loops, on an idle machine: about 15 minutes on two cores, offline
+	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/render.py
 
 benchmark-methods: $(VENV)/.installed ## compare every method on the synthetic images, offline
 	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import torch
-from decode_speed import _cpu_seconds, write_photographs
 
 from clip_har.backbone import load_backbone
 from clip_har.images import DecodedCache, ImageFiles, PixelView
+from decode_speed import _cpu_seconds, write_photographs
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         hashes = tuple(map(str, range(len(paths))))
         files = ImageFiles(paths=paths, preprocessing=backbone.info.preprocessing, workers=given.workers, hashes=hashes)
         for augment in ("light", "strong"):
-            view = PixelView(preprocessing=files.preprocessing, augment=augment)  # type: ignore[arg-type]
+            view = PixelView(preprocessing=files.preprocessing, augment=augment)
             cache = DecodedCache(folder, view.enough_pixels or 0)
             cache.fill(dict(zip(hashes, paths, strict=True)), workers=given.workers)
             size = sum(path.stat().st_size for path in cache.folder.glob("*.bin"))
@@ -42,7 +42,7 @@ def main() -> None:
             for way, which in (("files", files), ("cache", dataclasses.replace(files, decoded=cache))):
                 started, cpu_started = time.perf_counter(), _cpu_seconds()
                 batches = [list(range(first, min(first + 32, len(paths)))) for first in range(0, len(paths), 32)]
-                views = list(which.training_batches(batches, augment=augment, image_size=None, seed=1))  # type: ignore[arg-type]
+                views = list(which.training_batches(batches, augment=augment, image_size=None, seed=1))
                 wall, cpu = time.perf_counter() - started, _cpu_seconds() - cpu_started
                 shown[way] = backbone.encode_images(torch.cat(views)[: given.compared]).embedding_BD
                 print(f"  {way}: {len(paths) / wall:.0f} images/s, {len(paths) / cpu:.0f} per second of one core")

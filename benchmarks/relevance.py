@@ -1,13 +1,13 @@
 """Whether relevance maps mark what a model needs: how many right answers survive when the marked places are hidden.
 
-    python benchmarks/relevance.py demo FOLDER [IMAGES PER CLASS]
+    python benchmarks/relevance.py demo FOLDER [--per-class 4]
 
 FOLDER holds class folders, such as quickstart/data/test. A fifth of the map's places is hidden by the image's mean.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -24,7 +24,17 @@ from clip_har.prompts import ACTION_TEMPLATES, sentences
 SHARE = 0.2
 
 
-def main(model: str, folder: Path, per_class: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--per-class", type=int, default=4, help="images of each class")
+    given = parser.parse_args()
+    measure(given.model, given.folder, given.per_class)
+
+
+def measure(model: str, folder: Path, per_class: int) -> None:
+    """Print how many right answers survive."""
     backbone = load_backbone(model, device="cpu", precision="float32")
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     captions = [backbone.encode_text(sentences(name, ACTION_TEMPLATES)).mean(dim=0) for name in classes]
@@ -76,4 +86,4 @@ def survival(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 4)
+    main()

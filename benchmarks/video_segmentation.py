@@ -90,11 +90,15 @@ def forward(scores_TC: Array, times_T: Array) -> Array:
     return np.stack([past.update(row_C, when) for row_C, when in zip(scores_TC, times_T, strict=True)])
 
 
+def _with(way: Callable[[Array, Array, float], Array], seconds: float) -> Callable[[Array, Array], Array]:
+    return lambda scores, times: way(scores, times, seconds)
+
+
 WAYS: dict[str, Callable[[Array, Array], Array]] = {
     "each frame alone": lambda scores, _times: scores,
-    **{f"Gaussian, {w} s": lambda scores, times, w=w: gaussian(scores, times, w) for w in (1, 2, 3, 4, 6)},
-    **{f"hidden Markov, {e} s": lambda scores, times, e=e: hidden_markov(scores, times, e) for e in (0.5, 1, 2, 4)},
-    **{f"exponential, past only, {w} s": lambda scores, times, w=w: exponential(scores, times, w) for w in (1, 2, 4)},
+    **{f"Gaussian, {w} s": _with(gaussian, w) for w in (1, 2, 3, 4, 6)},
+    **{f"hidden Markov, {e} s": _with(hidden_markov, e) for e in (0.5, 1, 2, 4)},
+    **{f"exponential, past only, {w} s": _with(exponential, w) for w in (1, 2, 4)},
     "hidden Markov, past only": forward,
 }
 

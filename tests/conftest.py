@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from forked import Server
 
 pytest_plugins = ("machine",)
 
@@ -23,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="module", autouse=True)
 def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures are built everywhere, but rendered in tests/report only."""
+    """Figures are built everywhere (two of each kind in a test), but rendered in tests/report only."""
     if "report" in request.path.parts:
         yield
         return
@@ -59,3 +63,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from samples import write_dataset
 
     return write_dataset(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Starts commands as processes that need not import everything first."""
+    from forked import Server
+
+    with Server() as started:
+        yield started

@@ -30,6 +30,12 @@ HIDDEN = (
 )
 """Variables of a user's shell that change what is printed, log in somewhere, or stand before the tests' own servers."""
 
+LONGEST = (
+    *("test_kill_and_resume.py", "test_export.py", "test_families.py", "test_distributed.py", "test_damage.py"),
+    *("test_training_options.py", "test_import.py", "report/test_report_files.py", "web_page/test_page.py"),
+)
+"""Files of tests that take longest, the longest first."""
+
 asking: set[str] = set()
 """The test that runs now, if it has asked; and its file, if a fixture has that the file's tests share."""
 running = ""
@@ -119,9 +125,13 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no process is left alone with one at the end."""
+    """The longest files come first and then those with slow tests, so that no process is left alone at the end."""
     slow = {_file_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: _file_of(item.nodeid) not in slow)
+    turns = {f"tests/{name}": turn for turn, name in enumerate(LONGEST)}
+    if lost := [name for name in turns if not (config.rootpath / name).is_file()]:
+        raise pytest.UsageError(f"LONGEST of tests/machine.py lists files that do not exist: {', '.join(lost)}")
+    last = len(turns)
+    items.sort(key=lambda item: turns.get(_file_of(item.nodeid), last + (_file_of(item.nodeid) not in slow)))
     asked = _asked_last(config)
     if asked is not None:
         items[:] = [item for item in items if {item.nodeid, _file_of(item.nodeid)} & asked]

@@ -106,6 +106,7 @@ ENGINE = EngineConfig(
     tensorboard=True,
     wandb=True,
     decoded_cache=True,
+    layer_cache=False,
 )
 OPTIMIZER = OptimizerConfig(
     epochs=2,

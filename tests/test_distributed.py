@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import spared
 from clip_har.losses import infonce, supcon
-from forked import Server
+from forked import Server, as_launched
 
-pytestmark = pytest.mark.slow  # processes that import torch, and three methods trained twice
+pytestmark = pytest.mark.slow  # three methods trained twice, and processes that import torch
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 SHARED = (
@@ -36,19 +33,6 @@ SHARED = (
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Starts processes that need not import everything first."""
-    with Server() as started:
-        yield started
-
-
-def run(command: list[str], cache: Path) -> None:
-    environment = {**os.environ, "CLIP_HAR_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.fixture(name="folders", scope="module")
 def fixture_folders(
     server: Server, photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory
@@ -59,7 +43,9 @@ def fixture_folders(
     alone = [*flags, "--batch-size=8", f"--out={folder / 'one'}", f"--cache={folder / 'cache-1'}"]
     (done,) = server.run(alone, log=folder / "log")
     assert done["code"] == 0, (folder / "log.0").read_text()
-    run([*LAUNCH, spared.__file__, *flags, "--batch-size=4", f"--out={folder / 'two'}"], folder / "cache-2")
+    both = [[*flags, "--batch-size=4", f"--out={folder / 'two'}"]] * 2
+    answers = server.run(*both, log=folder / "log", together=True, cache=folder / "cache-2")
+    assert [answer["code"] for answer in answers] == [0, 0], (folder / "log.0").read_text()
     return {"one": folder / "one", "two": folder / "two"}
 
 
@@ -113,12 +99,14 @@ def test_sharded_training_reaches_the_same(
 
 
 GATHERED = """
-import sys, torch, torch.distributed as dist
+import json, os, sys, torch, torch.distributed as dist
 from clip_har.losses import infonce, supcon
 from clip_har.methods import Batch
 from clip_har.methods.caption_loss import caption_loss, parts_of_step
 dist.init_process_group("gloo")
 rank = dist.get_rank()
+with open(f"{sys.argv[1]}.{rank}.json", "w") as stream:
+    json.dump(dict(os.environ), stream)
 data = torch.load(sys.argv[1], weights_only=True)
 rows = slice(rank * 6, rank * 6 + 6)
 scale = data["scale"].requires_grad_()
@@ -156,7 +144,13 @@ def test_gathered_contrastive_gradients_are_those_of_the_whole_batch(tmp_path: P
     torch.save(content, tmp_path / "data")
     script = tmp_path / "gathered.py"
     script.write_text(GATHERED)
-    run([*LAUNCH, str(script), str(tmp_path / "data")], tmp_path)
+    command = [*LAUNCH, str(script), str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in (0, 1):  # so that what the other tests start is as torchrun starts it
+        launched = json.loads((tmp_path / f"data.{rank}.json").read_text())
+        own = as_launched(rank, 2, int(launched["MASTER_PORT"]))
+        assert own == {name: launched[name] for name in own} | {"MASTER_ADDR": own["MASTER_ADDR"]}
     for passes, loss in itertools.product(("", " in two passes"), (supcon, infonce)):
         whole = [content[key].clone()[:11].requires_grad_() for key in ("image", "caption")]
         scale = torch.tensor(4.0, requires_grad=True)

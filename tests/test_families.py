@@ -92,7 +92,7 @@ def row_of(table: Path, photo: Path) -> dict[str, str]:
 def test_every_command_works(model: str, photos: Path, tmp_path: Path) -> None:
     config = CompareConfig(
         data=DataConfig(data=photos),
-        backbone=BackboneConfig(model=model, device="cpu", precision="float32"),
+        backbone=BackboneConfig(model=model, device="cpu", precision="float32", workers=0),
         methods=METHODS,
         optimizer=OptimizerConfig(epochs=1, batch_size=12),
         out=tmp_path / "out",

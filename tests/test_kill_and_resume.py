@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,6 @@ COMMANDS = {
     "full": ("train", "--method=full", "--hard-pairs=0.5", "--ema=0.9", "--accumulate=2", "--loss=supcon", *TOWERS),
     "compare": ("compare", "--methods=zero-shot,lora", "--epochs=2", "--batch-size=8"),
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

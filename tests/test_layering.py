@@ -46,6 +46,7 @@ LAYERS = (
     "feature_shards",
     "feature_rows",
     "features",
+    "layer_cache",
     "losses",
     "hard_pairs",
     "methods",

@@ -27,6 +27,7 @@ from clip_har.experiment import prediction_file, prediction_table
 from clip_har.experiment.predict_files import predict_into_file
 from clip_har.predict import AbstentionPolicy, Predictor
 from clip_har.progress import Silent
+from forked import Server
 from samples import CLASSES, HUES, write_image
 
 MODEL = RunModelConfig(precision="float32", device="cpu")
@@ -340,10 +341,11 @@ def test_a_kill_at_the_end_of_a_parquet_file_loses_nothing(
 KILLS = 3
 
 
-@pytest.mark.slow  # starts a process for each kill, and each imports torch
+@pytest.mark.slow  # starts a process for each kill
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_process_that_is_killed_at_any_moment_is_continued(
-    suffix: str, runs: tuple[Path, Path], images: list[Path], tmp_path: Path
+    suffix: str, server: Server, runs: tuple[Path, Path], images: list[Path], tmp_path: Path
 ) -> None:
     listed, whole, out = tmp_path / "list", tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
     named = [images[number % len(images)] for number in range(1_000)]
@@ -353,16 +355,15 @@ def test_a_process_that_is_killed_at_any_moment_is_continued(
     for attempt in range(KILLS + 1):
         target = whole if attempt == KILLS else out
         flags = ["--precision", "float32", "--device", "cpu", "--workers", "0", "--null", "--out", str(target)]
-        with listed.open("rb") as names, (tmp_path / "log").open("wb") as log:
-            command = [sys.executable, "-m", "clip_har", "predict", str(runs[0]), "-", *flags]
-            process = subprocess.Popen(command, stdin=names, stdout=log, stderr=log)
-            while attempt < KILLS - 1 and process.poll() is None:
-                time.sleep(random.Random(time.time_ns()).uniform(0.1, 1.0))
-                if rows.exists() and rows.stat().st_size > size:  # some were written this time
+        command = ["predict", str(runs[0]), "-", *flags]
+        with server.started(command, log=tmp_path / "log", given=listed) as process:
+            enough = size + random.Random(time.time_ns()).uniform(10_000, 60_000)  # of some 150,000 bytes in all
+            while attempt < KILLS - 1 and process.poll(0.01) is None:
+                if rows.exists() and rows.stat().st_size >= enough:
                     size = rows.stat().st_size
-                    process.send_signal(signal.SIGKILL)
+                    process.send(signal.SIGKILL)
             code = process.wait()
-        assert code in ((0, -signal.SIGKILL) if attempt < KILLS - 1 else (0,)), (tmp_path / "log").read_text()
+        assert code in ((0, -signal.SIGKILL) if attempt < KILLS - 1 else (0,)), process.errors_so_far()
     if suffix == ".parquet":
         assert read(out) == read(whole)
     else:

@@ -57,7 +57,7 @@ AVOIDED = {
     r"(go|goes|went) on": "resume",
 }
 """Pattern of a word that has no correct use in this project -> what to write."""
-_AVOIDED = re.compile(r"(?<![\w./-])(" + "|".join(AVOIDED) + r")(?![\w/-]|\.\w)", re.IGNORECASE)
+_AVOIDED = re.compile(r"(?<![\w./`-])(" + "|".join(AVOIDED) + r")(?![\w/-]|\.\w)", re.IGNORECASE)
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 

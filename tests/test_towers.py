@@ -15,8 +15,9 @@ from clip_har.backbone import load_backbone
 from clip_har.config import Settings, SourceSettings
 from clip_har.methods import Batch, Classifier, GradientMethod, LabelledImages, Source, Task, create_method
 from clip_har.methods.full import FullFineTuning
+from clip_har.methods.learning_rates import depth_of, side_of, tower_groups
 from clip_har.methods.lp_ft import LpFt, TowerWithHead
-from clip_har.methods.towers import Towers, depth_of, side_of, tower_groups
+from clip_har.methods.towers import Towers
 from clip_har.methods.wise_ft import WiseFt
 from clip_har.methods.zero_shot import ZeroShot
 from clip_har.text_tower import encode_tokens, trimmed_tokens

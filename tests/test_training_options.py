@@ -50,7 +50,7 @@ def config(data: Path, model: str, out: Path, **changes: Any) -> TrainConfig:
 
 @pytest.fixture(name="compared", scope="module")
 def fixture_compared(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every method and some presets, compared with two seeds."""
+    """Every method and some presets, compared."""
     out = tmp_path_factory.mktemp("all")
     commands.compare(
         CompareConfig(
@@ -58,20 +58,18 @@ def fixture_compared(photos: Path, tiny_model: str, tmp_path_factory: pytest.Tem
             backbone=BackboneConfig(model=tiny_model, workers=0, precision="float32", cache=out / "cache"),
             methods=(*METHOD_NAMES, "lora-attention", "lora-all", "augmented"),
             optimizer=OptimizerConfig(epochs=2, batch_size=10),
-            seeds=(0, 3),
             out=out,
         )
     )
     return out
 
 
-@pytest.mark.slow  # all methods are trained twice
+@pytest.mark.slow  # all methods are trained
 def test_every_method_and_preset_compares_under_one_protocol(compared: Path) -> None:
     rows = json.loads((compared / "comparison.json").read_text())
     assert [row["method"] for row in rows] == [*METHOD_NAMES, "lora-attention", "lora-all", "augmented"]
     keys = {"accuracy", "accuracy_ci95", "trainable_params", "trainable_fraction", "peak_memory_bytes"}
     assert all(keys | {"train_seconds", "mcnemar_p", "seeds", "accuracy_std"} <= row.keys() for row in rows)
-    assert all(row["seeds"] == ([0] if row["base_method"] == "zero-shot" else [0, 3]) for row in rows)
     cards = [checkpoint.load_run(compared / "runs" / row["method"]).card for row in rows]
     assert len({card.manifest_sha256 for card in cards}) == 1
     assert len({card.templates for card in cards}) == 1
@@ -250,7 +248,17 @@ def test_wise_ft_of_a_lora_run_scales_its_update(photos: Path, tiny_model: str, 
 
 
 @pytest.mark.slow  # torch.compile takes long to start
-def test_a_compiled_training_reaches_the_same(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+def test_a_compiled_training_reaches_the_same(
+    photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and differentiated by torch's compiler; the machine code that it would then write is torch's own."""
+    asked, compiler = [], torch.compile
+
+    def traced(objective: Any) -> Any:
+        asked.append(objective)
+        return compiler(objective, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
     losses = []
     for compiled in (False, True):
         plain = AugmentConfig(text_augment=False, augment="none")  # what is drawn within the graph is drawn differently
@@ -258,3 +266,4 @@ def test_a_compiled_training_reaches_the_same(photos: Path, tiny_model: str, tmp
         given = replace(given, engine=replace(given.engine, compile=compiled))
         losses.append([entry["train_loss"] for entry in commands.train(given).history()])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert len(asked) == 1

@@ -6,6 +6,7 @@ manifest.csv, unreadable.csv and log.jsonl. The card is run_card.py's, RUN/last/
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,7 +76,7 @@ class Run:
             prompts=hash_prompts(self.card.templates, self.phrasing),
         )
 
-    @property
+    @functools.cached_property
     def settings(self) -> Settings:
         """What the run was trained with.
 

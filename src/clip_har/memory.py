@@ -70,7 +70,7 @@ def keep_freed_memory() -> bool:
 def one_thread() -> Iterator[None]:
     """Small tensors are not worth sharing: threads cost more than they give, and far more on a busy CPU.
 
-    benchmarks/lora_epochs.py measures it.
+    The row "whole_job" of benchmarks/run.py trains that way.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -27,7 +27,7 @@ def test_the_service_answers_as_it_describes(serve: Serve, mode: GenerationMode)
         for path in PATHS if mode is GenerationMode.POSITIVE else PATHS[:4]:  # the others take nothing to get wrong
             operation = description[path]["POST" if path in PATHS[:4] else "GET"]
 
-            @settings(max_examples=40, derandomize=True, deadline=None, database=None)
+            @settings(max_examples=25, derandomize=True, deadline=None, database=None)
             @given(case=operation.as_strategy(generation_mode=mode))
             def answers(case: Any) -> None:
                 made[case.operation.path] += 1

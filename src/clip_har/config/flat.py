@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,9 +12,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 Config = TypeVar("Config")
 
 
+@functools.cache
+def _hints(config_type: type) -> Mapping[str, Any]:
+    """The types of a class's fields, evaluated once: that takes longer than all else here."""
+    return get_type_hints(config_type)
+
+
 def flat_fields(config_type: type) -> Iterator[dataclasses.Field[Any]]:
     """The settings of a config dataclass as the flags see them: nested groups opened up."""
-    hints = get_type_hints(config_type)
+    hints = _hints(config_type)
     for item in dataclasses.fields(config_type):
         groups = [kind for kind in _alternatives(hints[item.name]) if dataclasses.is_dataclass(kind)]
         if groups:
@@ -45,7 +52,7 @@ def from_flat_json(config_type: type[Config], flat: Mapping[str, Any]) -> Config
         ValueError: an entry is not of its field's type.
         TypeError: an entry without a default is absent.
     """
-    hints = get_type_hints(config_type)
+    hints = _hints(config_type)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
     values: dict[str, Any] = {}
     for item in dataclasses.fields(config_type):  # type: ignore[arg-type]
         hint = hints[item.name]

@@ -227,6 +227,9 @@ class EngineConfig:
     decoded_cache: bool = False
     """Decode the training images once and store them in the cache directory, for augmented training of the encoders.
     The required disk space is printed first."""
+    layer_cache: bool = True
+    """With --layers last:K and --augment none: compute the image encoder's frozen layers once and store their outputs
+    in the cache directory, if they fit. The required disk space is printed first."""
     save_steps: WholeNumber = setting(200, at_least(1))
     """Optimizer steps between saved training states. A state is also saved after every epoch."""
     tensorboard: bool = False

@@ -234,6 +234,7 @@ _FREE = frozenset(
         "encode_batch_size",
         "cache",
         "offline",
+        "layer_cache",
         "save_steps",
         "tensorboard",
         "wandb",

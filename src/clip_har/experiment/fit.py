@@ -17,6 +17,7 @@ from clip_har import checkpoint, distributed
 from clip_har.backbone import resolve_precision
 from clip_har.errors import ConfigError, TrainingError
 from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
+from clip_har.experiment.frozen_layers import with_frozen_layers
 from clip_har.experiment.setup import Experiment
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.interrupts import deferred_interrupts
@@ -36,9 +37,9 @@ class TrainingRun:
     ) -> None:
         self.folder = folder
         self.method = method
-        self.task = task
         self.settings = method.settings
         self.classifier = method.build(task)
+        self.task = with_frozen_layers(self.classifier, task, self.settings, experiment, progress)
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.pairs: HardPairs | None = None

@@ -14,8 +14,10 @@ from clip_har.methods.base import (
     Source,
     Task,
 )
+from clip_har.methods.frozen_layers import SplitTower, split_tower
 from clip_har.methods.labelled_images import InputKind, LabelledImages, OutOfFold
 from clip_har.methods.registry import METHODS, create_method, method_class
+from clip_har.methods.towers import Towers
 
 __all__ = [
     "METHODS",
@@ -31,7 +33,10 @@ __all__ = [
     "OutOfFold",
     "SolvedMethod",
     "Source",
+    "SplitTower",
     "Task",
+    "Towers",
     "create_method",
     "method_class",
+    "split_tower",
 ]

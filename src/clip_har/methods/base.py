@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_har import distributed
 from clip_har.backbone import Backbone
 from clip_har.config import AugmentConfig, Defaults, OptimizerConfig, Settings, TrainConfig
 from clip_har.errors import ConfigError
-from clip_har.methods.labelled_images import InputKind, LabelledImages, OutOfFold
+from clip_har.methods.labelled_images import InputKind, LabelledImages, OutOfFold, over_files
 from clip_har.progress import SILENT, Progress
 from clip_har.prompts import class_phrase
 
@@ -158,24 +157,6 @@ class Classifier(nn.Module, ABC):
 
     def _of_files(self, images: LabelledImages, progress: Progress) -> Tensor:
         return over_files(images, self._answer, progress)
-
-
-def over_files(images: LabelledImages, function: Callable[[Tensor], Tensor], progress: Progress = SILENT) -> Tensor:
-    """What `function` gives for every image file, in order: [N, ...]; each process computes its share, all get all.
-
-    Args:
-        function: preprocessed images [B, 3, H, W] -> rows [B, ...] on the CPU.
-    """
-    assert images.files is not None
-    own = range(distributed.rank(), len(images), distributed.world_size())
-    parts: list[tuple[list[int], Tensor]] = []
-    with progress.bar("Validating", total=len(own), unit="images") as bar:
-        for indices, images_BCHW in images.files.evaluation_batches(own):
-            parts.append((indices, function(images_BCHW)))
-            bar.advance(len(indices))
-    gathered = [part for of_process in distributed.gather_objects(parts) for part in of_process]
-    order = torch.tensor([index for indices, _ in gathered for index in indices])
-    return torch.cat([rows for _, rows in gathered])[order.argsort()]
 
 
 class Method(ABC):

@@ -15,8 +15,9 @@ from clip_har.backbone import Backbone
 from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settings, TrainConfig
 from clip_har.methods.base import OF_GRADIENT_METHODS, Batch, Classifier, ClassifierContext, GradientMethod, Task
 from clip_har.methods.labelled_images import InputKind
+from clip_har.methods.learning_rates import tower_groups
 from clip_har.methods.sigmoid_loss import start_bias
-from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
+from clip_har.methods.towers import Towers, default_lr, towers_loss
 
 
 class FullFineTuning(GradientMethod):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from clip_har.errors import ConfigError
-from clip_har.methods.towers import Towers, depth_of
+from clip_har.methods.learning_rates import depth_of
+from clip_har.methods.towers import Towers
 
 ADAPTER = "default"
 """The name that PEFT gives an adapter where none is said."""

@@ -14,8 +14,9 @@ from clip_har.config import AugmentSettings, Defaults, OptimizerSettings, Settin
 from clip_har.errors import ConfigError
 from clip_har.methods.base import Classifier, ClassifierContext, GradientMethod, Task
 from clip_har.methods.labelled_images import InputKind
+from clip_har.methods.learning_rates import tower_groups
 from clip_har.methods.linear_probe import probe_of_raw_features
-from clip_har.methods.towers import BATCH_NORMS, default_lr, tower_groups
+from clip_har.methods.towers import BATCH_NORMS, default_lr
 from clip_har.projection import projection_of, remove_projection
 
 # Shapes: B images, C classes, H width of the features before the projection.

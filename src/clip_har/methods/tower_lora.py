@@ -20,9 +20,10 @@ from clip_har.config import AugmentSettings, Defaults, LoraSettings, OptimizerSe
 from clip_har.errors import ConfigError
 from clip_har.methods.base import OF_GRADIENT_METHODS, Batch, Classifier, ClassifierContext, GradientMethod, Task
 from clip_har.methods.labelled_images import InputKind
+from clip_har.methods.learning_rates import tower_groups
 from clip_har.methods.lora_targets import ADAPTER, Targets, find_targets, fused_layers
 from clip_har.methods.sigmoid_loss import start_bias
-from clip_har.methods.towers import Towers, default_lr, tower_groups, towers_loss
+from clip_har.methods.towers import Towers, default_lr, towers_loss
 
 if TYPE_CHECKING:
     from peft import LoraConfig

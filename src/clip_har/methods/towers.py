@@ -6,26 +6,25 @@ Which parameters are trained, and how, is for each method to say.
 from __future__ import annotations
 
 import copy
-import re
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.config import OptimizerSettings, Settings
+from clip_har.config import Settings
 from clip_har.losses import cosine_logits
 from clip_har.methods.base import (
     MAX_LOGIT_SCALE,
     Batch,
     Classifier,
     ClassifierContext,
-    over_files,
     weighted_cross_entropy,
 )
 from clip_har.methods.caption_loss import caption_loss
-from clip_har.methods.labelled_images import LabelledImages
+from clip_har.methods.frozen_layers import SplitTower
+from clip_har.methods.labelled_images import LabelledImages, over_files
 from clip_har.methods.sigmoid_loss import weighted_sigmoid_loss
 from clip_har.prompts import filled
 from clip_har.text_tower import encode_tokens, mean_prompts, trimmed_tokens
@@ -34,10 +33,6 @@ from clip_har.text_tower import encode_tokens, mean_prompts, trimmed_tokens
 
 SMALL_VIEWS = 160 / 224
 """Side of small training views, as a share of the model's own."""
-_JOINT = re.compile(
-    r"logit_|visual\.(proj$|head\.|trunk\.(head|classifier|fc)\.|attnpool\.c_proj)"
-    r"|text_projection|text\.(text_projection|proj)"
-)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -78,11 +73,16 @@ class Towers(Classifier):
         self.sigmoid_bias = 0.0
         """What the sigmoid loss adds to the logits of a model without a bias of its own."""
         self._evaluated_CD: Tensor | None = None
+        self.split: SplitTower | None = None
+        """Where tokens of the frozen layers may take the place of images."""
 
-    def encode_images(self, images_BCHW: Tensor) -> Tensor:
-        """Unit-length image embeddings [B, D]."""
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Unit-length embeddings [B, D] of images [B, 3, H, W], or of the tokens [B, L, W] that `split` is about."""
         dtype = next(self.model.visual.parameters()).dtype  # type: ignore[union-attr]
-        images = images_BCHW.to(dtype).contiguous(memory_format=torch.channels_last)
+        if images.ndim == 3:
+            assert self.split is not None
+            return F.normalize(self.split.rest(images.to(dtype)).float(), dim=-1)
+        images = images.to(dtype).contiguous(memory_format=torch.channels_last)
         return F.normalize(self.model.encode_image(images).float(), dim=-1)  # type: ignore[operator]
 
     def checkpoint_activations(self) -> bool:
@@ -173,51 +173,6 @@ def towers_loss(classifier: Towers, batch: Batch, settings: Settings) -> Tensor:
     pairs_M2, which_B = torch.stack([batch.labels_B, templates_B], dim=1).unique(dim=0, return_inverse=True)
     caption_BD = classifier.encode_captions(pairs_M2[:, 0], pairs_M2[:, 1])[which_B]
     return caption_loss(settings.lora.loss, image_BD, caption_BD, classifier.scale(), batch)
-
-
-def side_of(name: str) -> str:
-    """Which learning rate a parameter of the model follows: "image", "text", or "joint" for what joins the two."""
-    if _JOINT.match(name):
-        return "joint"
-    return "image" if name.startswith("visual.") else "text"
-
-
-def depth_of(name: str) -> int | None:
-    """The number of the layer that a parameter of the model lies in, from the bottom; None outside the layers."""
-    found = re.search(r"\.(?:resblocks|blocks?|stages|layers?)\.(\d+)\.|\.layer(\d)\.", name)
-    return int(found.group(1) or found.group(2)) if found else None
-
-
-def tower_groups(model: nn.Module, optimizer: OptimizerSettings) -> list[dict[str, Any]]:
-    """AdamW's groups for all trained parameters of a model: per side, per layer, without decay for biases and norms.
-
-    With --layer-decay f, layer k of n gets f ** (n - k) of its side's learning rate, what lies below the layers one
-    factor less (Clark et al. 2020, arXiv 2003.10555, as BEiT fine-tunes, arXiv 2106.08254).
-    """
-    sides = {
-        "image": optimizer.vision_lr_multiplier,
-        "text": optimizer.text_lr_multiplier,
-        "joint": optimizer.projection_lr_multiplier,
-    }
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    depths = {side: max((depth_of(n) or 0 for n in named if side_of(n) == side), default=0) for side in sides}
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, parameter in named.items():
-        side = side_of(name)
-        rate = optimizer.lr * sides[side]
-        rate *= optimizer.layer_decay ** _distance_from_top(name, depths[side])
-        decay = optimizer.weight_decay if parameter.ndim >= 2 else 0.0
-        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
-        group["params"].append(parameter)
-    return list(groups.values())
-
-
-def _distance_from_top(name: str, deepest: int) -> int:
-    depth = depth_of(name)
-    if depth is not None:
-        return deepest - depth
-    below = re.search(r"embed|conv1|conv_stem|bn1|ln_pre|patch", name) is not None
-    return deepest + 1 if below else 0
 
 
 def is_convolutional(backbone: Backbone) -> bool:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
@@ -18,6 +20,7 @@ GAP = 1.5  # points between things
 DISTANCE_COST = 0.1  # square points of cover that a label takes to be one point nearer
 RIM = 7.0  # points, about the radius of a mark
 STEP = 2.0  # points between the dots that stand for a line
+Edges = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ def placed_labels(
     boxes: dict[int, Box] = {}
     for index in sorted(range(len(anchors)), key=lambda index: _room(anchors, index)):
         anchor = anchors[index]
+        taken_T4 = _edges(taken)
         costs = [
-            (DISTANCE_COST * distance + _cost(box, anchor, taken, bounds), box)
+            (DISTANCE_COST * distance + _cost(box, anchor, taken_T4, bounds), box)
             for distance, box in _candidates(anchor, sizes[index])
         ]
         boxes[index] = min(costs, key=lambda entry: entry[0])[1]
@@ -119,9 +123,19 @@ def _steps(anchor: tuple[float, float], box: Box) -> list[Box]:
     return dots
 
 
-def _cost(box: Box, anchor: tuple[float, float], taken: Sequence[Box], bounds: Box) -> float:
+def _cost(box: Box, anchor: tuple[float, float], taken_T4: Edges, bounds: Box) -> float:
     """Area that the label and its line cover of other things; much for a label out of bounds."""
     outside = 0.0 if bounds.holds(box) else 1e6
-    grown = box.grown(GAP)
-    crossed = sum(dot.overlap(thing) for dot in _steps(anchor, box) for thing in taken)
-    return outside + crossed + sum(grown.overlap(other) for other in taken)
+    return outside + _covered(_edges([box.grown(GAP), *_steps(anchor, box)]), taken_T4)
+
+
+def _edges(boxes: Sequence[Box]) -> Edges:
+    """Left, bottom, right and top of each box, [N, 4]."""
+    return np.array([(box.left, box.bottom, box.right, box.top) for box in boxes]).reshape(-1, 4)
+
+
+def _covered(boxes_N4: Edges, taken_T4: Edges) -> float:
+    """Area that all boxes share with all others, in square points."""
+    low_NT2 = np.maximum(boxes_N4[:, None, :2], taken_T4[:, :2])
+    high_NT2 = np.minimum(boxes_N4[:, None, 2:], taken_T4[:, 2:])
+    return float((high_NT2 - low_NT2).clip(min=0).prod(axis=-1).sum())

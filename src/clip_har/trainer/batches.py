@@ -96,6 +96,10 @@ class Epoch:
         return torch.cat([own, step[:1].expand(each - len(own))]), shares
 
     def _inputs(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        if self._images.layers is not None:
+            for indices_B in batches:
+                yield self._images.tokens(indices_B.tolist())
+            return
         if self._reads == "image":
             assert self._images.files is not None
             yield from self._images.files.training_batches(

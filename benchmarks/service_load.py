@@ -1,6 +1,6 @@
 """Requests per second and latency of `clip-har serve` under load: micro-batches against batches of one image.
 
-    python benchmarks/serving.py RUN IMAGES [--clients 64] [--seconds 20] [--hostile FOLDER]
+    python benchmarks/service_load.py RUN IMAGES [--clients 64] [--seconds 20] [--hostile FOLDER]
 
 Each client sends one image per request over one connection and waits for the answer. The load runs in this process,
 on the same machine as the service, so that both share its cores. With --hostile, all files of a folder are sent
@@ -116,7 +116,7 @@ def report(batch_size: int, seconds: list[float], codes: Counter[int], duration:
 def feed(pid: int, port: int, contents: Sequence[bytes]) -> None:
     """Send files one after the other, and print the memory before and after."""
     before = memory(pid)
-    _, codes = asyncio.run(send_all(port, contents * 10))
+    _, codes = asyncio.run(send_all(port, [*contents] * 10))
     entry = {"hostile_statuses": dict(codes), "before_mb": before, "after_mb": memory(pid)}
     print(json.dumps(entry), flush=True)
 
