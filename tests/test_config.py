@@ -625,7 +625,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},
     "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32"},
     "video": {"rate": 1.5, "out": ["a.srt", "b.png"], "mean_span": 5.0, "json": True, "device": "cpu"},
-    "embed": {"out": "e", "part": "1/4", "features": "both", "dtype": "float16", "shard_size": 10, "offline": True},
+    "embed": {"out": "e", "part": "1/4", "features": "both", "shard_size": 10, "offline": True, "engine": "ray"},
     "serve": {"port": 0, "api_key_file": "key", "batch_wait": 0.01, "max_images": 2, "device": "cpu"},
     "import": {"data": "photos", "split_seed": 3, "classes": ["a", "b"], "alpha": 2.0, "model": "demo"},
     "export": {"format": "hub", "out": "o", "min_agreement": 0.9, "certificate": False, "push": "a/b", "json": True},

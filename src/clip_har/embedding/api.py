@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from clip_har.backbone import Backbone
 from clip_har.config import DEFAULT_MODEL, Precision
-from clip_har.embedding.command import load_encoder
+from clip_har.embedding.encoders import load_encoder
 from clip_har.images.hashed_batches import HashedBatch, hashed_batches
 from clip_har.progress import SILENT
 

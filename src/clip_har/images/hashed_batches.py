@@ -67,6 +67,13 @@ def hashed_batches(
     )
 
 
+def hash_and_decode(addresses: Sequence[ImageAddress], transform: Callable[[Image.Image], Tensor]) -> HashedBatch:
+    """The same for one batch, in this process."""
+    blank_CHW = transform(Image.new("RGB", (1, 1)))
+    read = _Hashed(transform)
+    return _collate([read[address] for address in addresses], empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape)))
+
+
 class _Hashed:
     """A dataset whose indices are the images' addresses."""
 
