@@ -623,7 +623,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "prompts": {"data": "photos", "out": "p"},
     "models": {"model": ["siglip", "ViT-B/32"], "batch_size": 8, "probe": True},
     "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},
-    "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32"},
+    "predict": {"top": 2, "accuracy": 0.9, "json": True, "precision": "float32", "engine": "ray"},
     "video": {"rate": 1.5, "out": ["a.srt", "b.png"], "mean_span": 5.0, "json": True, "device": "cpu"},
     "embed": {"out": "e", "part": "1/4", "features": "both", "shard_size": 10, "offline": True, "engine": "ray"},
     "serve": {"port": 0, "api_key_file": "key", "batch_wait": 0.01, "max_images": 2, "device": "cpu"},

@@ -66,6 +66,20 @@ def check_engine(config: RayConfig) -> None:
             raise ConfigError(f"{flag} requires --engine ray", remedy=f"Pass --engine ray, or remove {flag}.")
 
 
+def uses_gpu(device: str, ray: Any) -> bool:
+    """Whether workers take a GPU of the cluster, by --device.
+
+    Raises:
+        ConfigError: it says which GPU.
+    """
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"--device {device} cannot be combined with --engine ray, which assigns the GPUs",
+            remedy="Pass --device cuda or auto.",
+        )
+    return device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
 @contextmanager
 def connected(config: RayConfig) -> Iterator[Any]:
     """Ray, connected to the cluster that the flags mean. A connection that this process has already is used and kept.

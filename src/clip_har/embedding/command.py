@@ -19,6 +19,7 @@ from clip_har.embedding.parts import Part, parse_part
 from clip_har.errors import ConfigError, MachineError, RunError
 from clip_har.files import remove_stray_temporaries
 from clip_har.images.parquet import load_pyarrow
+from clip_har.images.remote import RemoteImage
 from clip_har.progress import SILENT, Progress
 
 _EXAMPLE = "Example: clip-har embed photos/ --out embeddings"
@@ -40,7 +41,7 @@ class CheckedFiles:
 
 
 def embed(
-    images: Iterable[Path],
+    images: Iterable[Path | RemoteImage],
     config: EmbedConfig,
     *,
     standard_input: BinaryIO | None = None,
@@ -49,7 +50,7 @@ def embed(
     """Write the files of embeddings that are missing or damaged in a part of the work.
 
     Args:
-        images: files, folders, patterns, tar shards and `STANDARD_INPUT`; see `NamedImages`.
+        images: files, folders, patterns, URLs, tar shards and `STANDARD_INPUT`; see `NamedImages`.
 
     Raises:
         UserError: settings or model cannot be used, no image is given, or `config.out` has the files of another job.
@@ -69,7 +70,7 @@ def embed(
 
 
 def check(
-    images: Iterable[Path],
+    images: Iterable[Path | RemoteImage],
     config: EmbedConfig,
     *,
     standard_input: BinaryIO | None = None,
@@ -135,8 +136,10 @@ def _checked(config: EmbedConfig) -> Part:
     return parse_part(config.part, os.environ)
 
 
-def _listed(images: Iterable[Path], config: EmbedConfig, standard_input: BinaryIO | None) -> NamedImages:
-    return NamedImages(images, standard_input=standard_input, null=config.null, leave_out=[config.out])
+def _listed(images: Iterable[Path | RemoteImage], config: EmbedConfig, standard_input: BinaryIO | None) -> NamedImages:
+    return NamedImages(
+        images, standard_input=standard_input, null=config.null, leave_out=[config.out], offline=config.offline
+    )
 
 
 def _prepare(job: Job) -> None:

@@ -17,8 +17,7 @@ from clip_har.backbone import Backbone, BackboneInfo, ImageFeatures
 from clip_har.config import EmbedConfig
 from clip_har.errors import ModelError
 from clip_har.fusion import part_names
-from clip_har.images.addresses import ImageAddress
-from clip_har.images.hashed_batches import HashedBatch, hashed_batches
+from clip_har.images.hashed_batches import Address, HashedBatch, hashed_batches
 from clip_har.images.workers import worker_count
 from clip_har.progress import Progress
 from clip_har.tuned_models import load_given
@@ -53,7 +52,7 @@ class Encoder(Protocol):
     def about(self) -> EncoderInfo:
         """What decides the features."""
 
-    def encoded(self, batches: Iterable[Sequence[ImageAddress]], images: int) -> Generator[EncodedBatch, None, None]:
+    def encoded(self, batches: Iterable[Sequence[Address]], images: int) -> Generator[EncodedBatch, None, None]:
         """The features of each batch, in order; few batches are asked for ahead.
 
         Args:
@@ -75,7 +74,7 @@ class LocalEncoder:
         )
         self.about = about(self._backbone, config.features)
 
-    def encoded(self, batches: Iterable[Sequence[ImageAddress]], images: int) -> Generator[EncodedBatch, None, None]:
+    def encoded(self, batches: Iterable[Sequence[Address]], images: int) -> Generator[EncodedBatch, None, None]:
         size = self._config.encode_batch_size
         read = hashed_batches(
             batches,

@@ -22,11 +22,11 @@ from clip_har.embedding.files import ShardInfo, ShardRows, write_shard
 from clip_har.embedding.images import names_sha256
 from clip_har.embedding.job import Job
 from clip_har.errors import RunError
-from clip_har.images.addresses import ImageAddress
+from clip_har.images.hashed_batches import Address
 from clip_har.locking import exclusive
 from clip_har.progress import Bar, Progress
 
-NamedShard = tuple[int, list[tuple[str, ImageAddress]]]
+NamedShard = tuple[int, list[tuple[str, Address]]]
 LOCKED = ".embeddings-*.writing"
 _ATTEMPTS = 5
 
@@ -102,7 +102,7 @@ class ShardEncoder:
             for shard in self._open:
                 shard.lock.close()
 
-    def _batches(self, shards: Iterable[NamedShard]) -> Iterator[list[ImageAddress]]:
+    def _batches(self, shards: Iterable[NamedShard]) -> Iterator[list[Address]]:
         """The images of the files that have to be written, as the workers ask for them."""
         for number, images in shards:
             names = [name for name, _ in images]

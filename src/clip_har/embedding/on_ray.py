@@ -13,12 +13,11 @@ from functools import cached_property
 from clip_har import __version__
 from clip_har.backbone import Backbone
 from clip_har.cluster.pool import Reader, WorkerPool, item_names
-from clip_har.cluster.session import connected
+from clip_har.cluster.session import connected, uses_gpu
 from clip_har.config import EmbedConfig
 from clip_har.embedding.encoders import EncodedBatch, Encoder, EncoderInfo, about, encode, load_encoder
 from clip_har.errors import ConfigError
-from clip_har.images.addresses import ImageAddress
-from clip_har.images.hashed_batches import HashedBatch, hash_and_decode
+from clip_har.images.hashed_batches import Address, HashedBatch, hash_and_decode
 from clip_har.images.preprocessing import Preprocessing
 from clip_har.progress import SILENT, Progress
 
@@ -50,7 +49,7 @@ class EncodeWorker:
         """
         return _Common(version=__version__, about=self._about, notes=self._backbone.notes)
 
-    def work(self, batch: Sequence[ImageAddress] | HashedBatch) -> tuple[EncoderInfo, EncodedBatch]:
+    def work(self, batch: Sequence[Address] | HashedBatch) -> tuple[EncoderInfo, EncodedBatch]:
         """The features of a batch."""
         read = batch if isinstance(batch, HashedBatch) else read_batch(self._about.info.preprocessing, batch)
         return self._about, encode(self._backbone, read)
@@ -67,7 +66,7 @@ class EncodeWorker:
         return about(self._backbone, self._config.features)
 
 
-def read_batch(preprocessing: Preprocessing, addresses: Sequence[ImageAddress]) -> HashedBatch:
+def read_batch(preprocessing: Preprocessing, addresses: Sequence[Address]) -> HashedBatch:
     """Read and decode images in this process."""
     return hash_and_decode(addresses, preprocessing.pixel_transform())
 
@@ -79,13 +78,8 @@ def ray_encoder(config: EmbedConfig, progress: Progress) -> Iterator[Encoder]:
     Raises:
         UserError: there is no such cluster, or its workers cannot use the model.
     """
-    if config.device.startswith("cuda:"):
-        raise ConfigError(
-            f"--device {config.device} cannot be combined with --engine ray, which assigns the GPUs",
-            remedy="Pass --device cuda or auto.",
-        )
     with connected(config.ray) as ray:
-        gpu = _uses_gpu(config.device, ray.cluster_resources())
+        gpu = uses_gpu(config.device, ray)
         pool = WorkerPool(ray, config.ray, EncodeWorker, (config,), gpu=gpu, named=_named, progress=progress)
         common: _Common = pool.start()
         for note in common.notes:
@@ -93,16 +87,12 @@ def ray_encoder(config: EmbedConfig, progress: Progress) -> Iterator[Encoder]:
         yield _RayEncoder(pool, common.about, config, gpu=gpu)
 
 
-def _uses_gpu(device: str, resources: dict[str, float]) -> bool:
-    return device == "cuda" or (device == "auto" and resources.get("GPU", 0) >= 1)
-
-
 class _RayEncoder:
     def __init__(self, pool: WorkerPool, about: EncoderInfo, config: EmbedConfig, *, gpu: bool) -> None:
         self.about = about
         self._pool, self._config, self._gpu = pool, config, gpu
 
-    def encoded(self, batches: Iterable[Sequence[ImageAddress]], images: int) -> Generator[EncodedBatch, None, None]:
+    def encoded(self, batches: Iterable[Sequence[Address]], images: int) -> Generator[EncodedBatch, None, None]:
         del images
         reader = None
         if self._gpu:  # else reading and encoding take the same processors, and pixels need not be sent
@@ -118,5 +108,5 @@ class _RayEncoder:
                 yield batch
 
 
-def _named(addresses: Sequence[ImageAddress]) -> str:
+def _named(addresses: Sequence[Address]) -> str:
     return item_names(map(str, addresses))

@@ -17,11 +17,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from clip_har import commands
 from clip_har.cluster.pool import WorkerPool, item_names
 from clip_har.cluster.session import connected
-from clip_har.config import EmbedConfig, RayConfig
+from clip_har.config import (
+    BackboneConfig,
+    DataConfig,
+    EmbedConfig,
+    PredictConfig,
+    RayConfig,
+    RunModelConfig,
+    TrainConfig,
+)
 from clip_har.embedding.command import embed
 from clip_har.errors import ConfigError, DataError, MachineError, ModelError
+from clip_har.experiment.predict_files import predict, predict_into_file
 from clip_har.progress import SILENT, Bar, Progress
 from samples import HUES, write_image
 
@@ -102,7 +112,9 @@ class Watched:
 
     @contextmanager
     def bar(self, description: str, *, total: int | None, unit: str) -> Iterator[Bar]:
-        yield _Counting(self._after if description == "Embedding images" else -1, self._call)
+        yield _Counting(
+            self._after if description == "Embedding images" or description == "Predicting" else -1, self._call
+        )
 
 
 class _Counting:
@@ -162,6 +174,48 @@ def test_parts_and_engines_continue_each_other(
     counts = embed([folder], config_of(out, tiny_model, workers=1))
     assert counts.earlier == IMAGES - 50
     assert contents(out) == expected
+
+
+def test_predictions_are_those_of_one_process(
+    cluster: Any, folder: Path, tiny_model: str, photos: Path, tmp_path: Path
+) -> None:
+    run = train_zero_shot(photos, tiny_model, tmp_path)
+    asked = PredictConfig(
+        model=RunModelConfig(device="cpu", precision="float32"), batch_size=8, workers=0, out=tmp_path / "local.csv"
+    )
+    counts = predict_into_file(run, [folder], asked)
+    assert (counts.answered, counts.unreadable) == (IMAGES - 1, 1)
+    shared = dataclasses.replace(asked, out=tmp_path / "ray.csv", ray=RayConfig(engine="ray", ray_workers=2))
+    assert shared.out is not None
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_into_file(run, [folder], shared, progress=Watched(IMAGES // 3, stop))
+    before = shared.out.read_bytes()
+    assert 0 < len(before) < len((tmp_path / "local.csv").read_bytes())
+    on_gpu = dataclasses.replace(
+        shared,
+        ray=RayConfig(engine="ray"),
+        model=dataclasses.replace(shared.model, device="auto"),
+        workers=1,
+    )
+    counts = predict_into_file(run, [folder], on_gpu)
+    assert counts.before == len(before.splitlines()) - 1
+    assert shared.out.read_bytes() == (tmp_path / "local.csv").read_bytes()
+    with pytest.raises(ConfigError, match="--engine ray requires --out"):
+        predict(run, [folder], dataclasses.replace(shared, out=None))
+
+
+def train_zero_shot(photos: Path, model: str, folder: Path) -> Path:
+    config = TrainConfig(
+        data=DataConfig(data=photos),
+        backbone=BackboneConfig(model=model, workers=0, precision="float32", cache=folder / "cache"),
+        method="zero-shot",
+        out=folder / "run",
+    )
+    return commands.train(config).folder
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------
