@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(root: Path, *given: Path, **options: object) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in ImageList(given, **options)]  # type: ignore[arg-type]
+    return [path.relative_to(root).as_posix() for path in ImageList(given, **options)]  # type: ignore[arg-type,union-attr]
 
 
 def test_a_folder_is_listed_in_the_order_of_its_paths(root: Path) -> None:
@@ -57,8 +57,8 @@ def test_no_more_names_are_held_than_one_folder_has(root: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", counted)
     found = iter(ImageList([root]))
     assert scanned == []
-    assert next(found).name == "1.jpg" and scanned == [".", ".h"]
-    assert next(found).name == "x.jpg" and scanned == [".", ".h", "a", "a/deep"]
+    assert str(next(found)).endswith("1.jpg") and scanned == [".", ".h"]
+    assert str(next(found)).endswith("x.jpg") and scanned == [".", ".h", "a", "a/deep"]
     list(found)
     assert scanned == [".", ".h", "a", "a/deep", "b", "empty"]
 
@@ -110,7 +110,7 @@ def test_lists_of_lines_and_of_names_that_nul_ends(root: Path) -> None:
     given = ["z.txt", "b/2.jpg", "é.jpg", "b/10.jpg", "b/2.jpg", os.fsdecode(b"b/gone\xff.jpg"), "b-c.jpg"]
     assert [str(path) for path in found] == [f"{root}/{name}" for name in given]
     nul = Pipe(b"one\nline.jpg\0two", b".jpg\0\0three", b"")
-    assert list(ImageList([STANDARD_INPUT], standard_input=nul, null=True)) == list(  # type: ignore[arg-type]
+    assert list(ImageList([STANDARD_INPUT], standard_input=nul, null=True)) == list(  # type: ignore[arg-type,union-attr]
         map(Path, ("one\nline.jpg", "two.jpg", "three"))
     )
     assert ImageList([STANDARD_INPUT], standard_input=lines).count() is None
@@ -118,7 +118,7 @@ def test_lists_of_lines_and_of_names_that_nul_ends(root: Path) -> None:
 
 def test_a_name_is_given_on_before_the_next_one_comes() -> None:
     pipe = Pipe(b"first.jpg\nsec", b"ond.jpg\n", b"third.jpg\n")
-    found: Iterator[Path] = iter(ImageList([STANDARD_INPUT], standard_input=pipe))  # type: ignore[arg-type]
+    found: Iterator[Path] = iter(ImageList([STANDARD_INPUT], standard_input=pipe))  # type: ignore[arg-type,union-attr]
     assert next(found) == Path("first.jpg") and len(pipe.parts) == 2
 
 

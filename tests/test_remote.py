@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
 import struct
 import threading
@@ -22,7 +23,7 @@ from clip_har.embedding.command import embed
 from clip_har.errors import ConfigError, MachineError, UnreadableImageError
 from clip_har.images import limits, remote
 from clip_har.images.listing import ImageList
-from clip_har.images.remote import RemoteImage, fetching, location, may_pass, reason_of
+from clip_har.images.remote import Fetching, RemoteImage, fetching, location, may_pass, reason_of
 from samples import HUES, write_image
 
 fsspec = pytest.importorskip("fsspec")
@@ -263,19 +264,20 @@ def test_memory_is_a_file_system_too(folder: Path) -> None:
     system = fsspec.filesystem("memory")
     system.pipe("/m/a.jpg", (folder / "a.jpg").read_bytes())
     assert [str(image) for image in ImageList([location("memory://m/")])] == ["memory://m/a.jpg"]
-    images = [RemoteImage("memory://m/a.jpg"), b"bytes", RemoteImage("memory://m/none.jpg")]
+    images = (RemoteImage("memory://m/a.jpg"), b"bytes", RemoteImage("memory://m/none.jpg"))
     first, same, last = fetching(images)
-    assert first.read() == (folder / "a.jpg").read_bytes()  # type: ignore[union-attr]
+    assert isinstance(first, Fetching) and isinstance(last, Fetching)
+    assert first.read() == (folder / "a.jpg").read_bytes()
     assert same == b"bytes"
     with pytest.raises(UnreadableImageError, match="cannot be fetched: no such object"):
-        last.read()  # type: ignore[union-attr]
+        last.read()
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError(f"No module named {name}")
 
-    monkeypatch.setattr(remote.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MachineError, match=r"pip install 'clip-har\[remote\]'"):
         RemoteImage("s3://b/a.jpg").read()
 
