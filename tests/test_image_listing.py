@@ -110,7 +110,7 @@ def test_lists_of_lines_and_of_names_that_nul_ends(root: Path) -> None:
     given = ["z.txt", "b/2.jpg", "é.jpg", "b/10.jpg", "b/2.jpg", os.fsdecode(b"b/gone\xff.jpg"), "b-c.jpg"]
     assert [str(path) for path in found] == [f"{root}/{name}" for name in given]
     nul = Pipe(b"one\nline.jpg\0two", b".jpg\0\0three", b"")
-    assert list(ImageList([STANDARD_INPUT], standard_input=nul, null=True)) == list(  # type: ignore[arg-type,union-attr]
+    assert list(ImageList([STANDARD_INPUT], standard_input=nul, null=True)) == list(  # type: ignore[arg-type]
         map(Path, ("one\nline.jpg", "two.jpg", "three"))
     )
     assert ImageList([STANDARD_INPUT], standard_input=lines).count() is None
@@ -118,7 +118,7 @@ def test_lists_of_lines_and_of_names_that_nul_ends(root: Path) -> None:
 
 def test_a_name_is_given_on_before_the_next_one_comes() -> None:
     pipe = Pipe(b"first.jpg\nsec", b"ond.jpg\n", b"third.jpg\n")
-    found: Iterator[Path] = iter(ImageList([STANDARD_INPUT], standard_input=pipe))  # type: ignore[arg-type,union-attr]
+    found: Iterator[Path] = iter(ImageList([STANDARD_INPUT], standard_input=pipe))  # type: ignore[arg-type]
     assert next(found) == Path("first.jpg") and len(pipe.parts) == 2
 
 

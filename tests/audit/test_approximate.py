@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,8 +54,13 @@ def test_an_index_is_used_for_many_rows_if_there_is_one(
     assert not uses_index(approximate.EXACT_ROWS)
     assert numbers(pairs_alike(rows, 0.7)) == exact
     asked = []
+
+    def search(*given: object) -> list[tuple[Any, Any]]:
+        asked.append(given)
+        return []
+
     monkeypatch.setattr(approximate, "EXACT_ROWS", ROWS - 1)
-    monkeypatch.setattr(approximate, "approximately_similar_pairs", lambda *given: asked.append(given) or iter(()))
+    monkeypatch.setattr(approximate, "approximately_similar_pairs", search)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     assert numbers(pairs_alike(rows, 0.7)) == set() and len(asked) == 1
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
