@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(root: Path, *given: Path, **options: object) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in ImageList(given, **options)]  # type: ignore[arg-type]
+    return [path.relative_to(root).as_posix() for path in ImageList(given, **options)]  # type: ignore[arg-type,union-attr]
 
 
 def test_a_folder_is_listed_in_the_order_of_its_paths(root: Path) -> None:
@@ -57,8 +57,8 @@ def test_no_more_names_are_held_than_one_folder_has(root: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", counted)
     found = iter(ImageList([root]))
     assert scanned == []
-    assert next(found).name == "1.jpg" and scanned == [".", ".h"]
-    assert next(found).name == "x.jpg" and scanned == [".", ".h", "a", "a/deep"]
+    assert str(next(found)).endswith("1.jpg") and scanned == [".", ".h"]
+    assert str(next(found)).endswith("x.jpg") and scanned == [".", ".h", "a", "a/deep"]
     list(found)
     assert scanned == [".", ".h", "a", "a/deep", "b", "empty"]
 

@@ -28,6 +28,7 @@ LAYERS = (
     "locking",
     "memory",
     "config",
+    "cluster",
     "prompts",
     "images",
     "dataset",

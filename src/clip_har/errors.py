@@ -21,8 +21,15 @@ class UserError(Exception):
         self.what = what
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (type(self), self.what, self.remedy)  # exceptions are otherwise sent without keyword arguments
+
     def __str__(self) -> str:
         return shown(" ".join(f"{self.what.rstrip('.')}. {self.remedy}".split()))
+
+
+def _again(kind: type[UserError], what: str, remedy: str) -> UserError:
+    return kind(what, remedy=remedy)
 
 
 class ConfigError(UserError):

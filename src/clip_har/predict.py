@@ -18,6 +18,7 @@ from clip_har.checkpoint import Run, load_run
 from clip_har.config import ExportConfig, Precision, PredictConfig, ServeConfig, VideoConfig
 from clip_har.errors import ConfigError, RunError
 from clip_har.images.lenient_batches import ImageInput, ReadImage, read_batches, read_stream
+from clip_har.images.remote import RemoteImage
 from clip_har.run_backbone import load_run_backbone
 from clip_har.run_model import RunModel, Scores
 from clip_har.tuned_models import model_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from clip_har.evaluation.records import FloatArray
 
 BATCH_SIZE = 16
-_ONE_IMAGE = (str, os.PathLike, bytes, Image.Image)
+_ONE_IMAGE = (str, os.PathLike, RemoteImage, bytes, Image.Image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ class Predictor(PredictsVideo[AbstentionPolicy]):
         """Answer for each image, in order; unreadable ones get a Prediction with `error` set.
 
         Args:
-            images: paths (text or Path), bytes of image files, Pillow images, or arrays of RGB pixels (H x W x 3,
+            images: paths (text or Path), URLs, bytes of image files, Pillow images, or arrays of RGB pixels (H x W x 3,
                 uint8); one alone will do. An iterator is read as its answers are asked for, `batch_size` images ahead,
                 with workers some thousand.
             top: how many of the most likely classes to give.
@@ -223,6 +224,12 @@ class Predictor(PredictsVideo[AbstentionPolicy]):
         batches = read_stream(images, self._transform, batch_size=batch_size, threads=threads)
         return self._predictions(batches, judge, top, embed)
 
+    def predict_read(
+        self, batches: Iterable[tuple[list[ImageInput], list[ReadImage]]], judge: Judge, *, top: int = 5
+    ) -> Iterator[Prediction]:
+        """The same for images that are read, with the transform of the run's preprocessing."""
+        return self._predictions(batches, judge, top, False)
+
     def judge(self, caution: AbstentionPolicy | None = None, classes: Sequence[str] | None = None) -> Judge:
         """What turns scores into predictions; of other classes' when they are given.
 
@@ -249,7 +256,7 @@ class Predictor(PredictsVideo[AbstentionPolicy]):
             names = [judge.names] * len(tensors)
             scores = iter(self.model.scores(torch.stack(tensors), names, embed=embed) if tensors else ())
             for image, outcome in zip(batch, read, strict=True):
-                name = str(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+                name = str(image) if isinstance(image, str | os.PathLike | RemoteImage) else f"image {number}"
                 number += 1
                 if outcome.image_CHW is None:
                     yield Prediction(image=name, error=outcome.reason)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clip_har.audit.approximate import pairs_alike
 from clip_har.audit.copies import CopyGroups, copy_findings
-from clip_har.audit.embeddings import Features, similar_pairs, whitened
+from clip_har.audit.embeddings import Features, whitened
 from clip_har.audit.fingerprints import Fingerprints, fingerprints, unreadable_reasons
 from clip_har.audit.inventory import Inventory, as_records
 from clip_har.audit.label_errors import LabelDoubt, label_doubts
@@ -121,7 +122,7 @@ def _copy_groups(
     merged = Groups(len(first))
     merged.merge(np.arange(len(first)), by_hash.root_N)
     comparable = np.flatnonzero(~is_flat(prints[first]))
-    for left, right in similar_pairs(whitened(features_NH[first])[comparable], settings.similarity):
+    for left, right in pairs_alike(whitened(features_NH[first])[comparable], settings.similarity):
         merged.merge(comparable[left], comparable[right])
     return CopyGroups(content_N=content_N, hash_N=hash_N, all_N=merged.root_N[content_N])
 

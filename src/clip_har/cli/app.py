@@ -226,7 +226,7 @@ def explain(
     from clip_har.images.listing import ImageList
 
     del config_file
-    files = tuple(ImageList(images))
+    files = tuple(map(Path, ImageList(images).names()))
     result, folder = commands.explain(
         run, config or ExplainConfig(), files, progress=shown_progress(), command=command_line()
     )
@@ -240,7 +240,7 @@ def explain(
 def predict(
     run: Path,
     /,
-    *images: Path,
+    *images: str,
     config: Annotated[PredictConfig | None, Parameter(name="*")] = None,
     config_file: ConfigFile = None,
 ) -> int:
@@ -250,27 +250,30 @@ def predict(
 
     Args:
         run: Run folder.
-        images: Image files, folders that are searched for images, quoted patterns such as 'photos/**/*.jpg', and - for
-            a list of paths on standard input, one a line.
+        images: Image files, folders that are searched for images, quoted patterns such as 'photos/**/*.jpg', URLs such
+            as s3://bucket/photos/, and - for a list of paths and URLs on standard input, one a line.
 
     In a pipe a line per image is printed: image, action, probability, and the next actions, separated by tabs.
     """
     from clip_har.experiment import predict_files
+    from clip_har.images.remote import RemoteImage, location
 
     del config_file
     config, progress = config or PredictConfig(), shown_progress()
-    if (code := videos_of_predict(run, images, config)) is not None:
+    given = tuple(map(location, images))
+    paths = [place for place in given if not isinstance(place, RemoteImage)]
+    if (code := videos_of_predict(run, paths, config)) is not None:
         return code
-    names = sys.stdin.buffer if STANDARD_INPUT in images else None
+    names = sys.stdin.buffer if STANDARD_INPUT in given else None
     if config.out is None:
         from clip_har.cli.printing import print_predictions
 
-        answers = predict_files.predict(run, images, config, standard_input=names, progress=progress)
+        answers = predict_files.predict(run, given, config, standard_input=names, progress=progress)
         counts = print_predictions(answers, config, progress)
     else:
         from clip_har.console import Output
 
-        counts = predict_files.predict_into_file(run, images, config, standard_input=names, progress=progress)
+        counts = predict_files.predict_into_file(run, given, config, standard_input=names, progress=progress)
         Output().predicted(counts)
         Output().files(("Predictions", config.out), *((("Sorted", config.sort_into),) if config.sort_into else ()))
     return EXIT_DONE if counts.answered else EXIT_USER_INPUT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,7 +11,7 @@ from clip_har.cli.shared import EXIT_DONE, EXIT_FINDINGS, EXIT_USER_INPUT, Confi
 from clip_har.config import STANDARD_INPUT, EmbedConfig
 
 
-def embed(*images: Path, config: Annotated[EmbedConfig, Parameter(name="*")], config_file: ConfigFile = None) -> int:
+def embed(*images: str, config: Annotated[EmbedConfig, Parameter(name="*")], config_file: ConfigFile = None) -> int:
     """Write the embeddings of any number of images to Parquet files, on one machine or on many.
 
     Files that exist are not written again, so that the same command continues after an interruption. With --part
@@ -21,18 +20,21 @@ def embed(*images: Path, config: Annotated[EmbedConfig, Parameter(name="*")], co
     Example: clip-har embed photos/ --model ViT-B/32 --out embeddings
 
     Args:
-        images: Image files, folders that are searched for images, quoted patterns such as 'photos/**/*.jpg', WebDataset
-            tar shards, and - for a list of paths on standard input, one a line.
+        images: Image files, folders that are searched for images, quoted patterns such as 'photos/**/*.jpg', URLs such
+            as s3://bucket/photos/, WebDataset tar shards, and - for a list of paths and URLs on standard input, one a
+            line.
     """
     from clip_har.console import Output
     from clip_har.embedding import command
+    from clip_har.images.remote import location
 
     del config_file
-    names = sys.stdin.buffer if STANDARD_INPUT in images else None
+    given = tuple(map(location, images))
+    names = sys.stdin.buffer if STANDARD_INPUT in given else None
     if config.check:
-        found = command.check(images, config, standard_input=names, progress=shown_progress())
+        found = command.check(given, config, standard_input=names, progress=shown_progress())
         Output().checked_embeddings(found)
         return EXIT_DONE if found.complete == found.shards else EXIT_FINDINGS
-    counts = command.embed(images, config, standard_input=names, progress=shown_progress())
+    counts = command.embed(given, config, standard_input=names, progress=shown_progress())
     Output().embedded(counts, config.out)
     return EXIT_DONE if counts.embedded or not counts.unreadable else EXIT_USER_INPUT

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from clip_har import report
+from clip_har.audit.approximate import EXACT_ROWS, uses_index
 from clip_har.audit.audit import audit, read_images
 from clip_har.audit.fingerprints import Fingerprints
 from clip_har.audit.inventory import Inventory, as_records, read_inventory
@@ -125,6 +126,12 @@ def _examine(inventory: Inventory, settings: AuditSettings, limits: AuditLimits,
     progress.note(f"Data {inventory.root}: {len(inventory.images):,} images")
     for warning in inventory.warnings:
         progress.warn(warning)
+    if backbone is not None and len(inventory.images) > EXACT_ROWS:
+        progress.note(
+            "Similar images are searched through an index, which finds nearly all pairs"
+            if uses_index(len(inventory.images))
+            else "Comparing all images with each other takes long; pip install 'clip-har[faiss]' makes it faster"
+        )
     readable, prints, reasons = read_images(inventory, settings, cache, progress)
     table = None
     model = None

@@ -31,6 +31,7 @@ from clip_har.config.groups import (
     EngineConfig,
     LoraConfig,
     OptimizerConfig,
+    RayConfig,
     RunModelConfig,
 )
 from clip_har.config.legacy import HISTORIC_KEYS
@@ -85,6 +86,7 @@ __all__ = [
     "PredictConfig",
     "PromptsConfig",
     "QuickstartConfig",
+    "RayConfig",
     "RunModelConfig",
     "ServeConfig",
     "Settings",

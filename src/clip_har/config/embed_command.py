@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from clip_har.config.converters import Precision, WholeNumber
-from clip_har.config.groups import DEFAULT_MODEL
+from clip_har.config.groups import DEFAULT_MODEL, RayConfig
 from clip_har.config.ranges import BATCH, WORKERS, from_to, setting
 
 EmbeddedFeatures = Literal["embedding", "hidden", "both"]
@@ -51,3 +51,4 @@ class EmbedConfig:
     in the main process."""
     offline: bool = False
     """Never download pretrained weights; use only those on this machine."""
+    ray: RayConfig = field(default_factory=RayConfig)

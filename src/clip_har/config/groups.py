@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -22,9 +22,10 @@ from clip_har.config.converters import (
     SetAside,
     WholeNumber,
 )
-from clip_har.config.ranges import BATCH, SEED, WORKERS, at_least, setting, within
+from clip_har.config.ranges import BATCH, SEED, WORKERS, Range, at_least, setting, within
 
 DEFAULT_MODEL = "ViT-B/32"
+MAX_RAY_WORKERS = 10_000
 
 # What --help shows together; the command's own flags come first, in the group Parameters.
 DATA = Group("Data", sort_key=11)
@@ -33,6 +34,7 @@ LORA = Group("LoRA (method lora)", sort_key=13)
 OPTIMISATION = Group("Optimisation (methods trained by gradient steps)", sort_key=14)
 AUGMENTATION = Group("Augmentation and hard negatives", sort_key=15)
 ENGINE = Group("Speed, memory and logging", sort_key=16)
+RAY = Group("Ray (--engine ray)", sort_key=17)
 
 
 @Parameter(name="*", group=DATA)
@@ -103,6 +105,22 @@ class RunModelConfig:
     """Device to run on: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
     """Numerical precision of the image encoder. auto selects bfloat16 if the hardware supports it."""
+
+
+@Parameter(name="*", group=RAY)
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """Whether a command runs in this process or on a Ray cluster."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Where the work is done: local (this process and its workers), or ray (workers of a Ray cluster). Both write the
+    same files and continue each other's. ray requires pip install 'clip-har[ray]'."""
+    ray_address: str = "local"
+    """Ray cluster: local (start one on this machine for this command), auto (the cluster that this machine belongs to),
+    or HOST:PORT."""
+    ray_workers: WholeNumber = setting(-1, Range("-1 or at least 1", lambda x: x == -1 or 1 <= x <= MAX_RAY_WORKERS))
+    """Number of Ray workers that have the model. -1: one per GPU of the cluster, or one per CPU core if it has none.
+    Each takes one GPU or one core."""
 
 
 @Parameter(name="*", group=LORA)

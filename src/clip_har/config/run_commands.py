@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from clip_har.config.converters import ExportFormat, PredictionFormat, WholeNumber
-from clip_har.config.groups import RunModelConfig
+from clip_har.config.groups import RayConfig, RunModelConfig
 from clip_har.config.ranges import (
     BATCH,
     POSITIVE,
@@ -62,6 +62,7 @@ class PredictConfig:
     """Images per forward pass."""
     workers: WholeNumber = setting(-1, WORKERS)
     """Processes that decode images; -1 means one per core, 0 decodes in the main process. A few images need none."""
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

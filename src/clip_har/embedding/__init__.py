@@ -1,4 +1,4 @@
 """`clip-har embed`: embeddings of any number of images, in files that several machines write without talking.
 
-job.py is the command; files.py, one file; images.py, the list; parts.py, who does what; api.py, the same in memory.
+command.py is the command; files.py, one file; images.py, the list; parts.py, who does what; api.py, the same in memory.
 """

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from clip_har.backbone import Backbone
 from clip_har.config import DEFAULT_MODEL, Precision
-from clip_har.embedding.command import load_encoder
-from clip_har.images.hashed_batches import HashedBatch, hashed_batches
+from clip_har.embedding.encoders import load_encoder
+from clip_har.images.hashed_batches import Address, HashedBatch, hashed_batches
+from clip_har.images.remote import location
 from clip_har.progress import SILENT
 
 
@@ -48,7 +48,7 @@ def embed_images(
     """Embed image files, in order; memory does not grow with their number.
 
     Args:
-        images: paths of image files; an iterator is read as embeddings are asked for.
+        images: paths or URLs of image files; an iterator is read as embeddings are asked for.
         model: a name as for --model, the folder of a run, or a loaded model.
         device: "auto", or anything torch.device takes.
         precision: arithmetic of the image encoder.
@@ -64,10 +64,10 @@ def embed_images(
         backbone = load_encoder(model, device=device, precision=precision, offline=False, progress=SILENT)
     remaining, asked = iter(images), deque[list[str]]()
 
-    def batches() -> Iterator[list[Path]]:
+    def batches() -> Iterator[list[Address]]:
         while names := [os.fspath(image) for image in islice(remaining, batch_size)]:
             asked.append(names)
-            yield list(map(Path, names))
+            yield list(map(location, names))
 
     transform = backbone.info.preprocessing.pixel_transform()
     read = hashed_batches(batches(), transform, batch_size=batch_size, workers=workers)

@@ -1,6 +1,6 @@
-"""Encoding a part's images into its files: while one batch is encoded, the next ones are decoded.
+"""Encoding a part's images into its files, each of which is locked while it is in progress.
 
-What the files have in common is in job.py; one file is in files.py.
+What encodes is in encoders.py and on_ray.py; what the files have in common in job.py; one file in files.py.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from clip_har.backbone import Backbone, ImageFeatures
+from clip_har.backbone import ImageFeatures
+from clip_har.embedding.encoders import EncodedBatch, Encoder
 from clip_har.embedding.files import ShardInfo, ShardRows, write_shard
 from clip_har.embedding.images import names_sha256
 from clip_har.embedding.job import Job
 from clip_har.errors import RunError
-from clip_har.images.addresses import ImageAddress
-from clip_har.images.hashed_batches import HashedBatch, hashed_batches
+from clip_har.images.hashed_batches import Address
 from clip_har.locking import exclusive
 from clip_har.progress import Bar, Progress
 
-NamedShard = tuple[int, list[tuple[str, ImageAddress]]]
+NamedShard = tuple[int, list[tuple[str, Address]]]
 LOCKED = ".embeddings-*.writing"
 _ATTEMPTS = 5
 
@@ -72,42 +72,37 @@ class ShardEncoder:
 
     Args:
         job: what the files are of.
+        encoder: what makes the features.
         batch_size: images per forward pass. No batch has images of two files, so that each file is always the same.
-        workers: processes that decode; 0 decodes in this one.
     """
 
-    def __init__(
-        self, job: Job, backbone: Backbone, *, batch_size: int, workers: int, progress: Progress, bar: Bar
-    ) -> None:
+    def __init__(self, job: Job, encoder: Encoder, *, batch_size: int, progress: Progress, bar: Bar) -> None:
         self.counts = EmbeddingCounts(shards=job.shards)
-        self._job, self._backbone = job, backbone
-        self._batch_size, self._workers = batch_size, workers
+        self._job, self._encoder = job, encoder
+        self._batch_size = batch_size
         self._progress, self._bar = progress, bar
         self._open: deque[_OpenShard] = deque()
 
-    def write(self, shards: Iterable[NamedShard]) -> None:
+    def write(self, shards: Iterable[NamedShard], images: int) -> None:
         """Write the files of these images.
 
+        Args:
+            images: how many there are to encode, approximately.
+
         Raises:
-            DataError: a worker was killed.
+            UserError: a worker was killed.
             OSError: a file cannot be written.
         """
-        preprocessing = self._backbone.info.preprocessing
-        batches = hashed_batches(
-            self._batches(shards),
-            preprocessing.pixel_transform(),
-            batch_size=self._batch_size,
-            workers=self._workers,
-        )
+        batches = self._encoder.encoded(self._batches(shards), images)
         try:
-            with closing(batches):  # else workers that ignore signals would outlive an interruption
+            with closing(batches):
                 for batch in batches:
-                    self._take(batch, preprocessing.normalise(batch.images_BCHW))
+                    self._take(batch)
         finally:
             for shard in self._open:
                 shard.lock.close()
 
-    def _batches(self, shards: Iterable[NamedShard]) -> Iterator[list[ImageAddress]]:
+    def _batches(self, shards: Iterable[NamedShard]) -> Iterator[list[Address]]:
         """The images of the files that have to be written, as the workers ask for them."""
         for number, images in shards:
             names = [name for name, _ in images]
@@ -143,13 +138,13 @@ class ShardEncoder:
             return None
         return lock
 
-    def _take(self, batch: HashedBatch, images_BCHW: torch.Tensor) -> None:
+    def _take(self, batch: EncodedBatch) -> None:
         """Add a batch to the file that it is of, and write the file with its last one."""
         shard = self._open[0]
         shard.sha256 += batch.sha256
         shard.reasons += batch.reasons
-        if len(images_BCHW):
-            shard.features.append(self._backbone.encode_images(images_BCHW))
+        if batch.features is not None:
+            shard.features.append(batch.features)
         self._bar.advance(len(batch.reasons))
         if len(shard.reasons) == len(shard.names):
             self._finish(shard)

@@ -18,8 +18,10 @@ from typing import BinaryIO, cast
 from clip_har.dataset.sources.shards import images_of_shard
 from clip_har.distributed import launched
 from clip_har.errors import ConfigError
-from clip_har.images.addresses import ImageAddress, PackedImage
+from clip_har.images.addresses import PackedImage
+from clip_har.images.hashed_batches import Address
 from clip_har.images.listing import ImageList
+from clip_har.images.remote import RemoteImage, is_url, location
 from clip_har.progress import SILENT, Progress
 
 _TOLD_TOGETHER = 1000
@@ -32,16 +34,21 @@ class NamedImages:
     Args:
         given, standard_input, null: as for `ImageList`.
         leave_out: files and folders that are passed over where a folder holds them.
+        offline: whether URLs are refused.
     """
 
     def __init__(
         self,
-        given: Iterable[Path],
+        given: Iterable[Path | RemoteImage],
         *,
         standard_input: BinaryIO | None = None,
         null: bool = False,
         leave_out: Sequence[Path] = (),
+        offline: bool = False,
     ) -> None:
+        given, self._offline = list(given), offline
+        if offline and (remote := [image for image in given if isinstance(image, RemoteImage)]):
+            raise _not_offline(remote[0].url)
         self._kept: BinaryIO | None = None
         if standard_input is not None:
             self._kept = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - it ends with this object
@@ -57,6 +64,8 @@ class NamedImages:
         if self._kept is not None:
             self._kept.seek(0)
         for name in self._list.names():
+            if self._offline and is_url(name):
+                raise _not_offline(name)
             if name.lower().endswith(".tar") and Path(name).is_file():
                 for member, packed in images_of_shard(Path(name)):
                     yield f"{name}/{member}", packed
@@ -74,16 +83,20 @@ class NamedImages:
                 bar.advance(len(some))
         return count, digest.hexdigest()
 
-    def in_shards(self, size: int, wanted: range) -> Iterator[tuple[int, list[tuple[str, ImageAddress]]]]:
+    def in_shards(self, size: int, wanted: range) -> Iterator[tuple[int, list[tuple[str, Address]]]]:
         """The number and the images of each wanted shard of `size` images, in one pass over all."""
         images = iter(self)
         for number in range(wanted.stop):
             some = islice(images, size)
             if number in wanted:
-                yield number, [(name, packed or Path(name)) for name, packed in some]
+                yield number, [(name, packed or location(name)) for name, packed in some]
             else:
                 for _ in some:
                     pass
+
+
+def _not_offline(url: str) -> ConfigError:
+    return ConfigError(f"--offline does not allow {url}", remedy="Remove --offline, or download the images.")
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> None:

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clip_har.backbone import Backbone
 from clip_har.config import EmbedConfig
+from clip_har.embedding.encoders import EncoderInfo
 from clip_har.embedding.files import ShardInfo, read_info
 from clip_har.errors import RunError
 from clip_har.images import PIXELS_VERSION
@@ -77,14 +77,14 @@ class Job:
             return sum(int(match[1]) < self.shards for match in matches if match)
 
 
-def described(config: EmbedConfig, backbone: Backbone, *, widths: dict[str, int], images: int, names: str) -> Job:
+def described(config: EmbedConfig, about: EncoderInfo, *, images: int, names: str) -> Job:
     """The job that a command asks for.
 
     Args:
-        widths: numbers per image of each kind of feature that is written.
+        about: what decides the features.
         names: SHA-256 over the images' names.
     """
-    info = backbone.info
+    info = about.info
     content = {
         "format": FORMAT,
         "model": info.name,
@@ -93,9 +93,9 @@ def described(config: EmbedConfig, backbone: Backbone, *, widths: dict[str, int]
         "preprocessing": info.preprocessing.to_json(),
         "pixels_version": PIXELS_VERSION,
         "projection": info.projection,
-        "precision": backbone.precision,
+        "precision": about.precision,
         "features": config.features,
-        "widths": widths,
+        "widths": about.widths,
         "dtype": config.dtype,
         "shard_size": config.shard_size,
         "images": images,

@@ -6,18 +6,22 @@ Not in commands/, whose package imports what the other commands need: an answer 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
+from clip_har.checkpoint import Run
+from clip_har.cluster.session import check_engine
 from clip_har.config import STANDARD_INPUT, PredictConfig, RunModelConfig, validate
 from clip_har.errors import ConfigError
 from clip_har.experiment.prediction_file import PredictionFile, kind_of, state_of
 from clip_har.experiment.prediction_rows import KnownRow
 from clip_har.experiment.sorted_images import SortedImages
 from clip_har.images.listing import ImageList
+from clip_har.images.remote import RemoteImage
 from clip_har.images.workers import worker_count
 from clip_har.predict import AbstentionPolicy, Prediction, PredictionCounts, Predictor
 from clip_har.progress import SILENT, Progress
@@ -35,7 +39,7 @@ class Answers:
 
 def predict(
     run: Path,
-    images: Iterable[Path],
+    images: Iterable[Path | RemoteImage],
     config: PredictConfig,
     *,
     standard_input: BinaryIO | None = None,
@@ -44,21 +48,23 @@ def predict(
     """Answer for each image, in order, as the answers are asked for.
 
     Args:
-        images: files, folders, patterns and `STANDARD_INPUT`; see `ImageList`.
+        images: files, folders, patterns, URLs and `STANDARD_INPUT`; see `ImageList`.
 
     Raises:
         UserError: settings, run or model cannot be used, or no image is given.
     """
+    if config.ray.engine == "ray":
+        raise ConfigError("--engine ray requires --out", remedy="Pass --out FILE.csv, or remove --engine ray.")
     listed = _listed(images, config, standard_input)
     given = _some(listed)
     predictor = predictor_of(run, config.model, progress)
     predictions = _predictions(predictor, given, config)
-    return Answers(predictor, _sorted(predictions, _sorting(predictor, config), progress), listed.count())
+    return Answers(predictor, _sorted(predictions, _sorting(predictor.classes, config), progress), listed.count())
 
 
 def predict_into_file(
     run: Path,
-    images: Iterable[Path],
+    images: Iterable[Path | RemoteImage],
     config: PredictConfig,
     *,
     standard_input: BinaryIO | None = None,
@@ -76,25 +82,58 @@ def predict_into_file(
     kind_of(config.out)  # refused before the model is loaded
     listed = _listed(images, config, standard_input)
     given = _some(listed)
-    predictor = predictor_of(run, config.model, progress)
-    sorting = _sorting(predictor, config)
-    with PredictionFile(config.out, predictor.run, config) as file:
-        remaining = file.remaining(given, known=sorting.place if sorting else _ignore, changed=_warn_of(progress))
-        total, done = listed.count(), file.counts.before
-        if done:
-            progress.note(f"Continuing {config.out}: {done:,}{f' of {total:,}' if total else ''} images are done")
-        left = None if total is None else max(total - done, 0)
-        with progress.bar("Predicting", total=left, unit="images") as bar:
-            for prediction in _sorted(_predictions(predictor, remaining, config), sorting, progress):
-                file.add(prediction)
-                bar.advance()
-        file.finish()
+    with _engine(run, config, progress) as engine:
+        sorting = _sorting(engine.run.classes, config)
+        with PredictionFile(config.out, engine.run, config) as file:
+            remaining = file.remaining(given, known=sorting.place if sorting else _ignore, changed=_warn_of(progress))
+            total, done = listed.count(), file.counts.before
+            if done:
+                progress.note(f"Continuing {config.out}: {done:,}{f' of {total:,}' if total else ''} images are done")
+            left = None if total is None else max(total - done, 0)
+            with progress.bar("Predicting", total=left, unit="images") as bar:
+                for prediction in _sorted(engine.predictions(remaining), sorting, progress):
+                    file.add(prediction)
+                    bar.advance()
+            file.finish()
     return file.counts
 
 
-def _listed(images: Iterable[Path], config: PredictConfig, standard_input: BinaryIO | None) -> ImageList:
+class _Engine(Protocol):
+    """What predicts."""
+
+    @property
+    def run(self) -> Run: ...
+
+    def predictions(self, images: Iterable[Path | RemoteImage]) -> Iterator[Prediction]:
+        """The prediction of each image, in order."""
+
+
+class _Local:
+    """Predicts in this process."""
+
+    def __init__(self, predictor: Predictor, config: PredictConfig) -> None:
+        self.run = predictor.run
+        self._predictor, self._config = predictor, config
+
+    def predictions(self, images: Iterable[Path | RemoteImage]) -> Iterator[Prediction]:
+        return _predictions(self._predictor, images, self._config)
+
+
+@contextmanager
+def _engine(run: Path, config: PredictConfig, progress: Progress) -> Iterator[_Engine]:
+    if config.ray.engine == "local":
+        yield _Local(predictor_of(run, config.model, progress), config)
+        return
+    from clip_har.experiment.predict_on_ray import ray_predictor
+
+    with ray_predictor(run, config, progress) as predictor:
+        yield predictor
+
+
+def _listed(images: Iterable[Path | RemoteImage], config: PredictConfig, standard_input: BinaryIO | None) -> ImageList:
     """The images, without what this command writes where they are."""
     validate(config)
+    check_engine(config.ray)
     AbstentionPolicy.of(config)  # refused before anything slow
     if config.copy and config.sort_into is None:
         raise ConfigError("--copy requires --sort-into", remedy="Pass --sort-into DIR, or remove --copy.")
@@ -108,12 +147,14 @@ def _listed(images: Iterable[Path], config: PredictConfig, standard_input: Binar
         written.append(config.sort_into)
         inside = os.path.realpath(config.sort_into)
         for path in given:
+            if isinstance(path, RemoteImage):
+                raise ConfigError(f"--sort-into requires files on this machine, not {path}", remedy="Download them.")
             if path != STANDARD_INPUT and os.path.realpath(path) == inside:
                 raise ConfigError(f"--sort-into {config.sort_into} has the images", remedy="Pass another directory.")
     return ImageList(given, standard_input=standard_input, null=config.null, leave_out=written)
 
 
-def _some(listed: ImageList) -> Iterator[Path]:
+def _some(listed: ImageList) -> Iterator[Path | RemoteImage]:
     """The images, at least one."""
     images = iter(listed)
     for first in images:
@@ -133,10 +174,10 @@ def predictor_of(run: Path, model: RunModelConfig, progress: Progress) -> Predic
     return predictor
 
 
-def _sorting(predictor: Predictor, config: PredictConfig) -> SortedImages | None:
+def _sorting(classes: Sequence[str], config: PredictConfig) -> SortedImages | None:
     if config.sort_into is None:
         return None
-    return SortedImages(config.sort_into, predictor.classes, copies=config.copy)
+    return SortedImages(config.sort_into, classes, copies=config.copy)
 
 
 def _sorted(
@@ -162,7 +203,9 @@ def _ignore(_: KnownRow) -> None:
     pass
 
 
-def _predictions(predictor: Predictor, images: Iterable[Path], config: PredictConfig) -> Iterator[Prediction]:
+def _predictions(
+    predictor: Predictor, images: Iterable[Path | RemoteImage], config: PredictConfig
+) -> Iterator[Prediction]:
     return predictor.predict(
         images,
         top=config.top,

@@ -53,7 +53,7 @@ def listed_videos(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        videos = videos_among(list(ImageList([path])))
+        videos = videos_among(list(map(Path, ImageList([path]).names())))
         if not videos:
             raise ConfigError(f"There is no video in {path}", remedy="Pass a video file, such as an .mp4 or .mov.")
         found += videos

@@ -21,6 +21,7 @@ from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.prediction_rows import JsonRows, KnownRow, RowFormat, csv_rows, whole_rows
 from clip_har.experiment.prediction_table import write_parquet
 from clip_har.images.parquet import load_pyarrow
+from clip_har.images.remote import RemoteImage
 from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
 from clip_har.locking import exclusive
 from clip_har.predict import Prediction, PredictionCounts
@@ -104,11 +105,11 @@ class PredictionFile:
 
     def remaining(
         self,
-        images: Iterable[Path],
+        images: Iterable[Path | RemoteImage],
         *,
         known: Callable[[KnownRow], None] = lambda _: None,
         changed: Callable[[int], None] = lambda _: None,
-    ) -> Iterator[Path]:
+    ) -> Iterator[Path | RemoteImage]:
         """The images that have no row yet; each occurrence of an image has one.
 
         They are compared with the rows one by one. Only if they are others than before, as of a folder that was
@@ -118,7 +119,7 @@ class PredictionFile:
             known: gets each row that an earlier call wrote.
             changed: gets the number of rows that are no longer in the order of the images.
         """
-        left, ahead = iter(images), list[Path]()
+        left, ahead = iter(images), list[Path | RemoteImage]()
         others: Counter[str] = Counter()
         for row in self._earlier():
             self._count(row)

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -23,7 +22,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from clip_har.errors import UnreadableImageError, first_line
 from clip_har.images import heif, limits
 from clip_har.images.addresses import ImageAddress
-from clip_har.images.formats import describe, open_source, read_head, sniff_head
+from clip_har.images.formats import ImageSource, describe, open_source, read_head, sniff_head
 from clip_har.images.limits import MAX_PIXELS, check_size
 
 TRUNCATED_WARNING = "ends early; the missing part is grey"
@@ -60,7 +59,7 @@ class Decoded:
 
 
 def decode(
-    source: ImageAddress | bytes | BinaryIO,
+    source: ImageSource,
     *,
     max_pixels: int = MAX_PIXELS,
     enough_pixels: int | None = None,
@@ -107,9 +106,7 @@ def header_size(path: ImageAddress) -> tuple[int, int]:
             raise UnreadableImageError(f"corrupt {kind} header") from error
 
 
-def decode_lenient(
-    source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, enough_side: int | None = None
-) -> Decoded:
+def decode_lenient(source: ImageSource, *, max_pixels: int = MAX_PIXELS, enough_side: int | None = None) -> Decoded:
     """Decode like `decode`, but take what there is of a JPEG that ends early.
 
     For showing one photograph to a model, with the warning next to the answer; not for training or scores.

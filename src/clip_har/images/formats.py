@@ -12,12 +12,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from clip_har.errors import UnreadableImageError
 from clip_har.failures import is_exhausted
 from clip_har.images import heif
 from clip_har.images.addresses import ImageAddress, PackedImage, ParquetImage
+from clip_har.images.remote import Fetching, RemoteImage
+
+ImageSource: TypeAlias = ImageAddress | RemoteImage | Fetching | bytes | BinaryIO
+"""What an image can be read from."""
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
@@ -114,10 +118,10 @@ def describe(head: bytes) -> str:
 
 
 @contextmanager
-def open_source(source: ImageAddress | bytes | BinaryIO) -> Iterator[BinaryIO]:
+def open_source(source: ImageSource) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
-    elif isinstance(source, PackedImage | ParquetImage):
+    elif isinstance(source, PackedImage | ParquetImage | RemoteImage | Fetching):
         yield io.BytesIO(source.read())
     elif isinstance(source, Path):
         with _open_file(source) as stream:

@@ -17,11 +17,13 @@ from clip_har.images.addresses import ImageAddress
 from clip_har.images.batches import loaded
 from clip_har.images.decoding import decode
 from clip_har.images.formats import open_source
+from clip_har.images.remote import Fetching, RemoteImage, fetching
 from clip_har.integrity import stream_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Address: TypeAlias = ImageAddress | RemoteImage
 _Item: TypeAlias = "tuple[str | None, Tensor | None, str | None]"
 
 
@@ -38,7 +40,7 @@ class HashedBatch:
 
 
 def hashed_batches(
-    batches: Iterable[Sequence[ImageAddress]],
+    batches: Iterable[Sequence[Address]],
     transform: Callable[[Image.Image], Tensor],
     *,
     batch_size: int,
@@ -67,13 +69,24 @@ def hashed_batches(
     )
 
 
+def hash_and_decode(addresses: Sequence[Address], transform: Callable[[Image.Image], Tensor]) -> HashedBatch:
+    """The same for one batch, in this process."""
+    blank_CHW = transform(Image.new("RGB", (1, 1)))
+    read = _Hashed(transform)
+    return _collate(read.__getitems__(addresses), empty_BCHW=blank_CHW.new_empty((0, *blank_CHW.shape)))
+
+
 class _Hashed:
     """A dataset whose indices are the images' addresses."""
 
     def __init__(self, transform: Callable[[Image.Image], Tensor]) -> None:
         self._transform = transform
 
-    def __getitem__(self, address: ImageAddress) -> _Item:
+    def __getitems__(self, addresses: Sequence[Address]) -> list[_Item]:
+        """A batch, which torch asks for at once."""
+        return [self[address] for address in fetching(addresses)]
+
+    def __getitem__(self, address: Address | Fetching) -> _Item:
         sha256 = None
         try:
             with open_source(address) as stream:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,12 +19,13 @@ from PIL import Image
 from clip_har.errors import UnreadableImageError
 from clip_har.images.batches import loaded
 from clip_har.images.decoding import decode_lenient, from_pillow
+from clip_har.images.remote import Fetching, RemoteImage, fetching, location
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-"""An image to predict: the path of a file, a file's bytes, a Pillow image, or RGB pixels (H x W x 3)."""
+ImageInput: TypeAlias = str | os.PathLike[str] | RemoteImage | bytes | Image.Image | npt.NDArray[np.uint8]
+"""An image to predict: the path or URL of a file, a file's bytes, a Pillow image, or RGB pixels (H x W x 3)."""
 WORTH_A_PROCESS = 32
 """Images per worker from which starting it saves time."""
 TOGETHER = 8192
@@ -44,7 +44,17 @@ class ReadImage:
     """What is missing of it, such as its lower half."""
 
 
-def read_image(image: ImageInput, transform: Callable[[Image.Image], Tensor]) -> ReadImage:
+def read_images(images: Sequence[ImageInput], transform: Callable[[Image.Image], Tensor]) -> list[ReadImage]:
+    """Decode and transform images, of which remote ones are fetched a few at a time.
+
+    Raises:
+        TypeError: something is not an image input.
+    """
+    named = [location(image) if isinstance(image, str) else image for image in images]
+    return [read_image(image, transform) for image in fetching(named)]
+
+
+def read_image(image: ImageInput | Fetching, transform: Callable[[Image.Image], Tensor]) -> ReadImage:
     """Decode and transform one image.
 
     Raises:
@@ -55,12 +65,12 @@ def read_image(image: ImageInput, transform: Callable[[Image.Image], Tensor]) ->
             image = _picture(image)
         if isinstance(image, Image.Image):
             return ReadImage(image_CHW=transform(from_pillow(image)))
-        if not isinstance(image, (str, os.PathLike, bytes)):
+        if not isinstance(image, (str, os.PathLike, bytes, RemoteImage, Fetching)):
             raise TypeError(
                 f"Cannot predict {type(image).__name__}: pass a path, the bytes of an image file, an array of RGB "
                 "pixels, or a PIL.Image"
             )
-        source = image if isinstance(image, bytes) else Path(image)
+        source = image if isinstance(image, bytes | RemoteImage | Fetching) else location(os.fspath(image))
         decoded = decode_lenient(source, enough_side=getattr(transform, "enough_side", None))
     except UnreadableImageError as error:
         return ReadImage(reason=error.reason)
@@ -126,7 +136,7 @@ def _read(
     batches: Sequence[list[ImageInput]], transform: Callable[[Image.Image], Tensor], workers: int
 ) -> Iterator[list[ReadImage]]:
     if workers < 1:
-        yield from ([read_image(image, transform) for image in batch] for batch in batches)
+        yield from (read_images(batch, transform) for batch in batches)
         return
     blank_CHW = transform(Image.new("RGB", (1, 1)))
     yield from loaded(
@@ -148,4 +158,4 @@ class _Batches:
         return len(self._batches)
 
     def __getitem__(self, index: int) -> list[ReadImage]:
-        return [read_image(image, self._transform) for image in self._batches[index]]
+        return read_images(self._batches[index], self._transform)

@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from clip_har.config import STANDARD_INPUT
 from clip_har.errors import ConfigError, DataError
+from clip_har.images.remote import RemoteImage, is_url, location
+from clip_har.images.remote_listing import below, require_remote
 
 BLOCK = 1 << 16
 LONGEST_NAME = 1 << 16
@@ -29,8 +31,9 @@ class ImageList:
     names are held at a time than are in one folder, its parents included, and those that match a glob pattern.
 
     Args:
-        given: files, folders, patterns such as photos/**/*.jpg, and `STANDARD_INPUT` for the list that is read there.
-        standard_input: paths of files and folders, one a line.
+        given: files, folders, patterns such as photos/**/*.jpg, URLs of these, and `STANDARD_INPUT` for the list
+            that is read there.
+        standard_input: paths and URLs of files and folders, one a line.
         null: whether NUL ends each of them, and not a line break.
         leave_out: files and folders that are passed over where a folder holds them.
 
@@ -40,7 +43,7 @@ class ImageList:
 
     def __init__(
         self,
-        given: Iterable[Path],
+        given: Iterable[Path | RemoteImage],
         *,
         standard_input: BinaryIO | None = None,
         null: bool = False,
@@ -49,16 +52,17 @@ class ImageList:
         self._given = [(path, _matches(path)) for path in given]
         self._input, self._null = standard_input, null
         self.reads_input = any(path == STANDARD_INPUT for path, _ in self._given)
+        self._is_remote = any(isinstance(path, RemoteImage) for path, _ in self._given)
         self._left_out = {os.path.realpath(path): path.name for path in leave_out}
         if null and not self.reads_input:
             raise ConfigError("--null is for a list on standard input", remedy='Add "-" to the images, or remove it.')
 
-    def __iter__(self) -> Iterator[Path]:
-        return map(Path, self.names())
+    def __iter__(self) -> Iterator[Path | RemoteImage]:
+        return map(location, self.names())
 
     def count(self, seconds: float = COUNTING_SECONDS) -> int | None:
-        """How many there are; None of a list on standard input, and where counting takes longer than this."""
-        if self.reads_input:
+        """How many there are; None of a list on standard input or of URLs, or if counting takes longer than this."""
+        if self.reads_input or self._is_remote:
             return None
         total, end = 0, time.monotonic() + seconds
         for total, _ in enumerate(self.names(), start=1):  # noqa: B007 - the last number is the result
@@ -80,6 +84,9 @@ class ImageList:
 
     def _below(self, name: str) -> Iterator[str]:
         """The file itself, or the files of a folder; a folder that cannot be listed itself, which is unreadable."""
+        if is_url(name):
+            yield from below(name)
+            return
         if not Path(name).is_dir():
             yield name
             return
@@ -145,8 +152,10 @@ def _read_some(stream: BinaryIO) -> bytes:
     return block
 
 
-def _matches(path: Path) -> list[str] | None:
+def _matches(path: Path | RemoteImage) -> list[str] | None:
     """What a pattern matches, sorted; None for a path that is none, such as a file whose name looks like one."""
+    if isinstance(path, RemoteImage):
+        return require_remote(path.url)
     pattern = str(path)
     if path == STANDARD_INPUT or not glob.has_magic(pattern) or os.path.lexists(path):
         return None
