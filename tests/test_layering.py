@@ -75,6 +75,7 @@ LAYERS = (
     "demo",
     "console",
     "experiment",
+    "sweeping",
     "commands",
     "cli",
     "__main__",
