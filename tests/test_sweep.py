@@ -35,7 +35,7 @@ from clip_har.experiment import training
 from clip_har.progress import SILENT
 from clip_har.sweeping.jobs import from_json, to_json
 from clip_har.sweeping.loop import work
-from clip_har.sweeping.open import open_sweep
+from clip_har.sweeping.opening import open_sweep
 from clip_har.sweeping.space import sampled
 from clip_har.sweeping.trial import pack, unpack
 
@@ -176,7 +176,9 @@ def test_the_same_command_again_trains_nothing_and_keeps_the_test(
     swept: tuple[SweepConfig, SweepTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, table = swept
-    monkeypatch.setattr(sys.modules["clip_har.commands.sweep"], "_evaluate", None)  # the test images are not looked at again
+    monkeypatch.setattr(
+        sys.modules["clip_har.commands.sweep"], "_evaluate", None
+    )  # the test images are not looked at again
     monkeypatch.setattr("clip_har.sweeping.loop.run_trial", None)
     again = commands.sweep(given)
     assert again.trials == table.trials and again.test == table.test
@@ -190,12 +192,12 @@ def test_other_data_or_settings_in_the_same_folder_are_refused(
     given, _ = swept
     with pytest.raises(RunError, match="made with other settings: seed 0 -> 1"):
         commands.sweep(replace(given, seed=1))
-    with pytest.raises(RunError, match="made with other settings: search"):
+    with pytest.raises(RunError, match=r"made with other settings: \[search\] method removed\. Pass"):
         commands.sweep(replace(given, search=LORA))
     other = write_dataset(tmp_path / "other", train=6, test=3)
     with pytest.raises(RunError, match="made with other settings: other images"):
         commands.sweep(replace(given, data=DataConfig(data=other)))
-    with pytest.raises(RunError, match="has a study in study.journal"):
+    with pytest.raises(RunError, match=r"has a study in study\.journal"):
         commands.sweep(replace(given, storage="sqlite"))
 
 
@@ -266,7 +268,7 @@ def test_workers_share_a_study_without_doing_a_trial_twice(photos: Path, tiny_mo
     assert first is not None and second is not None and (first.number, second.number) == (0, 1)
     assert first.config.lora != second.config.lora
     for study, _ in opened:
-        study.release()
+        study.release()  # as if both were killed
     threads = [
         threading.Thread(target=work, args=(given, study, experiments, SILENT, "")) for study, experiments in opened
     ]
@@ -302,14 +304,12 @@ def test_a_killed_sweep_with_jobs_continues(photos: Path, tiny_model: str, tmp_p
 
 
 def test_a_trial_without_hope_is_stopped(photos: Path, tiny_model: str, tmp_path: Path) -> None:
-    given = config(photos, tiny_model, tmp_path / "out", {"lr": {"low": 1e-7, "high": 0.3, "log": True}}, trials=12)
+    given = config(photos, tiny_model, tmp_path / "out", {"lr": {"low": 1e-7, "high": 0.3, "log": True}}, trials=7)
     given = replace(given, optimizer=OptimizerConfig(epochs=5, batch_size=10), pruner="halving", test=False)
     table = commands.sweep(given)
     pruned = [trial for trial in table.trials if trial.state == "pruned"]
     assert pruned and all(trial.epochs is not None and trial.epochs < 5 for trial in pruned)
     assert table.best is not None and table.best.epochs == 5
-    unpruned = commands.sweep(replace(given, out=tmp_path / "all", pruner="none"))
-    assert all(trial.state == "complete" for trial in unpruned.trials)
 
 
 def test_trials_that_fail_are_counted_and_said(photos: Path, tiny_model: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ LOCK_NAME = ".lock"
 _POLL_SECONDS = 0.01
 # A POSIX lock belongs to the process, so threads of one process need this to keep out of each other's way.
 _held: dict[Path, str] = {}
+_waiting: dict[Path, threading.Lock] = {}
 _guard = threading.Lock()
 
 
@@ -118,14 +119,12 @@ class _Lock:
 
 
 class WaitingLock:
-    """A lock on a file that one waits for; held for moments, and ended with its process. The file stays.
-
-    One object per file and process: closing a second descriptor would end the first one's lock.
-    """
+    """A lock on a file that one waits for; held for moments, and ended with its process. The file stays."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._threads = threading.Lock()
+        with _guard:
+            self._threads = _waiting.setdefault(path.resolve(), threading.Lock())
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:

@@ -24,7 +24,7 @@ from clip_har.progress import SILENT, Progress
 from clip_har.sweeping.files import BEST_FILE, JSON_FILE, write_best, write_table
 from clip_har.sweeping.jobs import helpers
 from clip_har.sweeping.loop import OncePerSweep, work
-from clip_har.sweeping.open import check_sweep, open_sweep
+from clip_har.sweeping.opening import check_sweep, open_sweep
 from clip_har.sweeping.study import Study
 from clip_har.sweeping.trial import Experiments, unpack
 

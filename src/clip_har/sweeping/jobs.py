@@ -74,7 +74,7 @@ def main(parent: int, command: str) -> int:
 
     light_imports.enable()
     from clip_har.sweeping.loop import work
-    from clip_har.sweeping.open import open_sweep
+    from clip_har.sweeping.opening import open_sweep
 
     config = from_json(sys.stdin.readline())
     try:

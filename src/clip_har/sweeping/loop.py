@@ -12,7 +12,7 @@ from clip_har.config import SweepConfig
 from clip_har.evaluation.sweep import SweepTrial, rank
 from clip_har.progress import SILENT, Bar, Progress
 from clip_har.sweeping.study import OpenTrial, Study
-from clip_har.sweeping.trial import Experiments, Outcome, run_trial
+from clip_har.sweeping.trial import EPOCH_METRICS, Experiments, Outcome, StopTrialError, run_trial
 
 
 class OncePerSweep:
@@ -60,7 +60,8 @@ def work(
             progress.note(f"Trial {opened.number} was interrupted: continuing it")
 
         def on_epoch(entry: Mapping[str, Any], opened: OpenTrial = opened) -> None:
-            study.report(opened, entry)
+            if study.report(opened, entry["epoch"], entry[EPOCH_METRICS[config.metric]]):
+                raise StopTrialError(entry["epoch"])
 
         try:
             outcome = run_trial(opened.config, opened.folder, experiments, quiet, command, on_epoch)

@@ -25,7 +25,7 @@ from clip_har.evaluation.sweep import SweepTrial, rank
 from clip_har.locking import WaitingLock, exclusive
 from clip_har.sweeping.space import sampled, trial_config
 from clip_har.sweeping.storage import open_storage, study_file
-from clip_har.sweeping.trial import Outcome, StopTrialError
+from clip_har.sweeping.trial import Outcome
 
 TRIALS_FOLDER = "trials"
 STUDY_NAME = "clip-har"
@@ -70,7 +70,7 @@ class Study:
         self._fixed = config.fixed
         self._path = study_file(config)
         self._lock = WaitingLock(config.out / ".study.lock")
-        self._running = contextlib.ExitStack()
+        self._held: dict[int, contextlib.ExitStack] = {}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self._lock, self._readable():
             self._study = optuna.create_study(
@@ -97,19 +97,13 @@ class Study:
                 return None
             return self._new(trials)
 
-    def report(self, opened: OpenTrial, entry: Mapping[str, Any]) -> None:
-        """Take in an epoch's validation metrics.
-
-        Raises:
-            StopTrialError: the pruner sees no point in going on.
-        """
-        value = entry["val_accuracy" if self._config.metric == "accuracy" else "val_macro_f1"]
+    def report(self, opened: OpenTrial, epoch: int, value: float) -> bool:
+        """Take in the metric after an epoch; whether the pruner sees no point in going on."""
         with self._lock:
             trial = self._trial(opened)
-            if entry["epoch"] not in self._frozen(opened).intermediate_values:
-                trial.report(value, step=entry["epoch"])
-            if self._config.pruner != "none" and trial.should_prune():
-                raise StopTrialError(entry["epoch"])
+            if epoch not in self._frozen(opened).intermediate_values:
+                trial.report(value, step=epoch)
+            return self._config.pruner != "none" and trial.should_prune()
 
     def finish(self, opened: OpenTrial, outcome: Outcome) -> None:
         """Write what came of a trial, and delete the runs that are not the best."""
@@ -118,13 +112,15 @@ class Study:
             trial.set_user_attr(OUTCOME, outcome.to_json())
             score = outcome.score(self._config.metric) if outcome.state == "complete" else None
             self._study.tell(opened.number, score, state=_STATES[outcome.state])
-            self.release()
+            self._held.pop(opened.number).close()
             if not self._config.keep_all:
                 self._delete_others()
 
     def release(self) -> None:
-        """Let another worker continue the trial that this one was running, if any."""
-        self._running.close()
+        """Let another worker continue what this one was running, if anything."""
+        for held in self._held.values():
+            held.close()
+        self._held.clear()
 
     def trials(self) -> tuple[SweepTrial, ...]:
         """All trials by number."""
@@ -150,13 +146,23 @@ class Study:
         """Settings that are sampled on a logarithmic scale."""
         return frozenset(name for name, searched in self._search.items() if getattr(searched, "log", False))
 
+    def values(self, number: int) -> dict[str, Any]:
+        """The values that were sampled for a trial."""
+        return self._values(self._trials()[number])
+
     def config_of(self, number: int) -> TrainConfig:
         """A trial's config, its preset applied."""
-        return trial_config(self._values(self._trials()[number]), self._fixed)
+        return trial_config(self.values(number), self._fixed)
 
     def folder(self, number: int) -> Path:
         """A trial's run folder."""
         return self._config.out / TRIALS_FOLDER / str(number)
+
+    def _hold(self, number: int) -> None:
+        """Lock a trial's folder until `finish` or `release`."""
+        with contextlib.ExitStack() as held:
+            held.enter_context(exclusive(self.folder(number)))
+            self._held[number] = held.pop_all()
 
     def _trials(self) -> list[FrozenTrial]:
         with self._readable():
@@ -175,7 +181,7 @@ class Study:
         """A trial whose worker has gone; None if it is alive, or the trial was begun too often."""
         folder = self.folder(trial.number)
         try:
-            self._running.enter_context(exclusive(folder))
+            self._hold(trial.number)
         except RunError:  # somebody trains it
             return None
         opened = OpenTrial(
@@ -186,7 +192,7 @@ class Study:
             note = f"interrupted {starts} times"
             self._trial(opened).set_user_attr(OUTCOME, Outcome(state="failed", note=note).to_json())
             self._study.tell(trial.number, state=TrialState.FAIL)
-            self.release()
+            self._held.pop(trial.number).close()
             return None
         self._trial(opened).set_user_attr(STARTS, starts + 1)
         return opened
@@ -202,7 +208,7 @@ class Study:
             return None
         number = len(trials)
         folder = self.folder(number)
-        self._running.enter_context(exclusive(folder))
+        self._hold(number)
         # One record: a worker that is killed leaves a trial with all of its settings, or none.
         self._study.add_trial(
             create_trial(state=TrialState.RUNNING, params=asked.params, distributions=asked.distributions)
@@ -216,7 +222,8 @@ class Study:
         workers with the same seed do not sample the same.
         """
         memory = optuna.create_study(direction="maximize", sampler=self._sampler(len(trials), attempt))
-        memory.add_trials(trials)
+        if attempt < TPE_ATTEMPTS:
+            memory.add_trials(trials)
         asked = memory.ask()
 
         def suggest(name: str, searched: Searched) -> Any:
@@ -332,4 +339,6 @@ def _pruner(config: SweepConfig) -> optuna.pruners.BasePruner:
 
 
 def _change(key: str, before: Any, now: Any) -> str:
-    return f"other {key}" if key in ("images", "weights") else f"{key} {json.dumps(before)} -> {json.dumps(now)}"
+    if key in ("images", "weights") or key.startswith("[search]"):
+        return f"other {key}" if before and now else f"{key} {'added' if now else 'removed'}"
+    return f"{key} {json.dumps(before)} -> {json.dumps(now)}"

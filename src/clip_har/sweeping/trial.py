@@ -26,6 +26,8 @@ from clip_har.progress import Progress
 TOLERATED = (TrainingError, ConfigError, ModelError)
 """Errors of one trial after which the others are still tried."""
 MODELS_KEPT = 2
+EPOCH_METRICS = {"accuracy": "val_accuracy", "macro-f1": "val_macro_f1"}
+"""Metric of a sweep -> its name in the log of a run."""
 
 
 class StopTrialError(Exception):

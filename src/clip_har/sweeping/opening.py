@@ -57,8 +57,8 @@ def open_sweep(config: SweepConfig, progress: Progress) -> tuple[Study, Experime
         first = trial_config({"model": models.values[0]}, fixed)
     experiment = experiments.of(trial_config({}, first))
     facts = {
-        **{key: value for key, value in deciding_settings(fixed).items() if key not in search},
-        "search": {name: dataclasses.asdict(searched) for name, searched in search.items()},
+        **deciding_settings(fixed),
+        **{f"[search] {name}": dataclasses.asdict(searched) for name, searched in search.items()},
         **{key: getattr(config, key) for key in ("metric", "sampler", "pruner")},
         "images": experiment.whole.manifest_hash(),
         "weights": experiment.protocol.model,
