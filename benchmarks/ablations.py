@@ -222,15 +222,17 @@ def measure(bench: Bench, rows: Sequence[Row], seeds: Sequence[int], name: str, 
     references = {
         kind: {seed: bench.correct(kind, changes, seed) for seed in seeds} for kind, changes in REFERENCES.items()
     }
-    found = []
+    path = RESULTS / f"ablations-{name}.json"
+    found = earlier_rows(path, seeds)
     for row in rows:
         own = seeds[:1] if row.towers else seeds
         started = time.perf_counter()
         changed = {
             seed: bench.correct(row.name, _changes(row, seed, bench), seed, last_epoch=row.last_epoch) for seed in own
         }
-        found.append({**_compared(row, references[row.reference], changed), "seconds": time.perf_counter() - started})
-        bench.progress.note(f"{row.name}: {100 * found[-1]['difference']:+.2f} points")
+        seconds = time.perf_counter() - started
+        found[row.name] = {**_compared(row, references[row.reference], changed), "seconds": seconds}
+        bench.progress.note(f"{row.name}: {100 * found[row.name]['difference']:+.2f} points")
         content = {
             "about": about,
             "model": bench.base.backbone.model,
@@ -241,10 +243,18 @@ def measure(bench: Bench, rows: Sequence[Row], seeds: Sequence[int], name: str, 
                 kind: float(np.mean([right.mean() for right in by_seed.values()]))
                 for kind, by_seed in references.items()
             },
-            "rows": found,
+            "rows": [found[row.name] for row in ROWS if row.name in found],
         }
         text = json.dumps(content, indent=2, ensure_ascii=False)
-        write_atomically(RESULTS / f"ablations-{name}.json", text + "\n")
+        write_atomically(path, text + "\n")
+
+
+def earlier_rows(path: Path, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """The rows that an earlier command with the same seeds has measured."""
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {row["name"]: row for row in content["rows"]} if content["seeds"] == list(seeds) else {}
 
 
 def _changes(row: Row, seed: int, bench: Bench) -> dict[str, Any]:

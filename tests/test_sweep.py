@@ -322,6 +322,21 @@ def test_trials_that_fail_are_counted_and_said(photos: Path, tiny_model: str, tm
         commands.sweep(config(photos, tiny_model, tmp_path / "bad", {"rank": [50000, 60000]}, test=False))
 
 
+@pytest.mark.slow  # starts Ray, whose processes import torch
+def test_ray_runs_the_trials_of_the_same_study(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    given = config(photos, tiny_model, tmp_path / "out", BOTH, trials=4, search_engine="ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        table = commands.sweep(given)
+    finally:
+        ray.shutdown()
+    assert len(table.trials) == 4 and table.test is not None
+    assert {trial.state for trial in table.trials} <= {"complete", "pruned"}
+    assert not (given.out / "ray").exists()
+    assert commands.sweep(replace(given, search_engine="optuna")).trials == table.trials
+
+
 # --- files that are damaged or missing ---------------------------------------------------------------------
 
 

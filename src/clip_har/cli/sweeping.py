@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -37,15 +38,17 @@ def sweep(config: Annotated[SweepConfig, Parameter(name="*")], *, config_file: C
     output = Output()
     output.sweep(found)
     out = config.out
-    files = [("Tables", out / "trials.csv"), ("Plots", out / "history.png")]
+    files: list[tuple[str, Path | str]] = [("Tables", out / "trials.csv"), ("Plots", out / "history.png")]
     if found.best is not None:
         files.append(("Best run", out / "trials" / str(found.best.number)))
     if found.test is not None and found.best is not None:
         files.append(("Report", out / "trials" / str(found.best.number) / "eval" / "report.html"))
-    output.files(*files, *_next(config))
+    if not found.counts()["running"]:
+        files.extend(_next(config))
+    output.files(*files)
     return EXIT_DONE
 
 
-def _next(config: SweepConfig) -> list[tuple[str, str]]:
+def _next(config: SweepConfig) -> list[tuple[str, Path | str]]:
     best = config.out / "best.toml"
     return [("Train it again", shlex.join(("clip-har", "train", "--config", str(best), "--out", "runs/best")))]

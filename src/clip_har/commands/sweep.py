@@ -65,13 +65,12 @@ def _finish(
         number = table.best.number
         table = dataclasses.replace(table, importances=importances(study.finished(), table))
         best = study.config_of(number)
+        test = _known_test(config.out, table)
         if not running:
             write_best(best, config.out, about=_about(table, config.out / BEST_FILE))
-            if config.test:
-                test = _known_test(config.out, table) or _evaluate(
-                    best, number, study.folder(number), experiments.of(best), progress, command
-                )
-                table = dataclasses.replace(table, test=test)
+            if config.test and test is None:
+                test = _evaluate(best, number, study.folder(number), experiments.of(best), progress, command)
+        table = dataclasses.replace(table, test=test)
         write_table(table, config.out)
         report.write_sweep_plots(table, config.out)
     return table

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import IO
 
@@ -33,32 +34,34 @@ def from_json(text: str) -> SweepConfig:
 @contextlib.contextmanager
 def helpers(config: SweepConfig, command: str, progress: Progress) -> Iterator[None]:
     """All --jobs but this one, for the length of a with block, at whose end they are waited for."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[tuple[subprocess.Popen[str], IO[str]]] = []
     cores = max(1, (os.cpu_count() or 1) // config.jobs)
     environment = {"OMP_NUM_THREADS": str(cores), **os.environ}
     try:
         for _ in range(config.jobs - 1):
+            errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody reads would fill
             process = subprocess.Popen(
                 [sys.executable, "-m", "clip_har.sweeping.jobs", str(os.getpid()), command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stderr=errors,
                 text=True,
                 env=environment,
             )
-            started.append(process)
+            started.append((process, errors))
             _write(process.stdin, to_json(config))
         yield
-        for process in started:
-            _, said = process.communicate()
-            if process.returncode:
-                last = (said.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        for process, errors in started:
+            if process.wait():
+                errors.seek(0)
+                last = (errors.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
                 progress.warn(f"A worker has ended early: {last}")
     finally:
-        for process in started:
+        for process, errors in started:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
+            errors.close()
 
 
 def _write(stream: IO[str] | None, text: str) -> None:

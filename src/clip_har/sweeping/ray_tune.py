@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_har.config import SweepConfig
-from clip_har.errors import UserError
+from clip_har.errors import MachineError, UserError, first_line
 from clip_har.files import cache_folder
 from clip_har.progress import SILENT, Progress
 from clip_har.sweeping.jobs import from_json, to_json
@@ -41,7 +41,13 @@ def run_on_ray(config: SweepConfig, study: Study, progress: Progress, command: s
 
     ours = not ray.is_initialized()
     if ours:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", configure_logging=True)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        except Exception as error:  # Ray raises this very type if a machine is too slow or has too little memory
+            raise MachineError(
+                f"Ray cannot be started: {first_line(error)}",
+                remedy="Check RAY_ADDRESS and the machine's memory and load, or use --engine optuna.",
+            ) from error
     store = config.out.resolve() / RAY_FOLDER
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") and config.backbone.device != "cpu" else 0
