@@ -133,10 +133,10 @@ def _known_test(out: Path, table: SweepTable) -> SweepTest | None:
     assert table.best is not None
     try:
         content = json.loads((out / JSON_FILE).read_text(encoding="utf-8"))["test"]
-        found = SweepTest.from_json(content)
+        found = SweepTest.from_json(content) if isinstance(content, dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if found.trial == table.best.number else None
+    return found if found is not None and found.trial == table.best.number else None
 
 
 def _about(table: SweepTable, path: Path) -> str:

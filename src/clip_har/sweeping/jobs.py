@@ -39,7 +39,7 @@ def helpers(config: SweepConfig, command: str, progress: Progress) -> Iterator[N
     environment = {"OMP_NUM_THREADS": str(cores), **os.environ}
     try:
         for _ in range(config.jobs - 1):
-            errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody reads would fill
+            errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody reads would fill
             process = subprocess.Popen(
                 [sys.executable, "-m", "clip_har.sweeping.jobs", str(os.getpid()), command],
                 stdin=subprocess.PIPE,
@@ -51,17 +51,17 @@ def helpers(config: SweepConfig, command: str, progress: Progress) -> Iterator[N
             started.append((process, errors))
             _write(process.stdin, to_json(config))
         yield
-        for process, errors in started:
+        for process, said in started:
             if process.wait():
-                errors.seek(0)
-                last = (errors.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+                said.seek(0)
+                last = (said.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
                 progress.warn(f"A worker has ended early: {last}")
     finally:
-        for process, errors in started:
+        for process, said in started:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-            errors.close()
+            said.close()
 
 
 def _write(stream: IO[str] | None, text: str) -> None:
