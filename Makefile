@@ -32,8 +32,8 @@ checks: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
 	$(BIN)/pytest -m fuzz
 
-ablation: $(VENV)/.installed ## measure what each choice is worth that differs from the predecessor, on synthetic images: half an hour, offline
-	$(BIN)/python benchmarks/ablations.py --towers
+ablation: $(VENV)/.installed ## measure what each choice is worth that differs from the predecessor, on synthetic images: some minutes, offline
+	$(BIN)/python benchmarks/ablations.py --seeds 0
 	$(BIN)/python benchmarks/ablations.py --tables
 
 benchmark-methods: $(VENV)/.installed ## compare every method on the synthetic images, offline

@@ -28,7 +28,7 @@ from clip_har.trainer import Engine, TrainState, fit
 from clip_har.training_states import BestWeights, SavedState, Start, place_best, save_best, save_state
 
 OnEpoch = Callable[[Mapping[str, Any]], None]
-"""Called with the log's entry of each finished epoch of gradient training; what it raises ends the training."""
+"""Called with the log's entry of each epoch of gradient training but the last; what it raises ends the training."""
 
 
 class TrainingRun:
@@ -224,7 +224,8 @@ class TrainingRun:
             checkpoint.save_log(self.folder, self.history)
             for tracker in self._trackers:
                 tracker.log({key: value for key, value in entry.items() if isinstance(value, float)}, state.step)
-        if self._on_epoch is not None and isinstance(self.method, GradientMethod):
+        more = isinstance(self.method, GradientMethod) and state.epoch < self.settings.optimizer.epochs
+        if self._on_epoch is not None and more:
             self._on_epoch(entry)
         return entry
 
