@@ -5,6 +5,7 @@ The study stays in the process that was started, which asks it for trials and te
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -96,7 +97,13 @@ def _train(assigned: Mapping[str, Any], *, config_json: str, command: str) -> No
     except UserError as error:
         outcome = Outcome(state="failed", note=str(error))
     score = outcome.score(config.metric)
-    tune.report({"score": 0.0 if score is None else score, "epoch": outcome.epochs or 0, "outcome": outcome.to_json()})
+    tune.report(
+        {
+            "score": 0.0 if score is None else score,
+            "epoch": outcome.epochs or 0,
+            "outcome": json.dumps(outcome.to_json()),
+        }
+    )
 
 
 def _scheduler(config: SweepConfig) -> Any:
@@ -154,8 +161,8 @@ def _searcher(config: SweepConfig, study: Study, progress: Progress) -> Any:
             assigned = self._assigned.pop(trial_id, None)
             if assigned is None:
                 return
-            if result is not None and isinstance(result.get("outcome"), Mapping):
-                outcome = Outcome(**result["outcome"])
+            if result is not None and "outcome" in result:
+                outcome = Outcome(**json.loads(result["outcome"]))
             elif error or result is None:
                 outcome = Outcome(state="failed", note="its Ray process has failed")
             else:
