@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart benchmark benchmark-methods test test-all checks fuzz docs docs-serve docs-refresh format clean
+.PHONY: help venv quickstart ablation benchmark benchmark-methods test test-all checks fuzz docs docs-serve docs-refresh format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,10 @@ benchmark: $(VENV)/.installed-dev ## compare speed and memory with plain loops, 
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/render.py
 
+ablation: $(VENV)/.installed ## measure what each choice is worth that differs from the predecessor, on synthetic images: some minutes, offline
+	$(BIN)/python benchmarks/ablations.py --seeds 0
+	$(BIN)/python benchmarks/ablations.py --tables
+
 benchmark-methods: $(VENV)/.installed ## compare every method on the synthetic images, offline
 	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods
 
@@ -53,7 +57,7 @@ format: $(VENV)/.installed-dev ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the output of quickstart and the tools, but keep .venv
-	rm -rf quickstart benchmark-methods build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf quickstart ablations benchmark-methods build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -77,6 +77,7 @@ LAYERS = (
     "demo",
     "console",
     "experiment",
+    "sweeping",
     "commands",
     "cli",
     "__main__",

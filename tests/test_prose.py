@@ -16,11 +16,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "clip_har"
 DOCUMENTS = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG")]
-CONFIGS = ("groups", "commands", "run_commands", "data_commands", "video_command", "embed_command")
+CONFIGS = ("groups", "commands", "run_commands", "data_commands", "video_command", "embed_command", "sweep_command")
 HELP = {f"config/{name}.py" for name in CONFIGS} | {
     "cli/app.py",
     "cli/data.py",
     "cli/embedding.py",
+    "cli/sweeping.py",
     "cli/video.py",
     "historic.py",
 }

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clip_har.commands.compare import compare
     from clip_har.commands.evaluate import evaluate
+    from clip_har.commands.sweep import sweep
     from clip_har.commands.train import train
-    from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, TrainConfig
+    from clip_har.config import BackboneConfig, CompareConfig, DataConfig, EvaluateConfig, SweepConfig, TrainConfig
     from clip_har.embedding.api import EmbeddedImage, embed_images
     from clip_har.errors import UserError
     from clip_har.predict import Prediction, Predictor
@@ -28,22 +29,24 @@ __all__ = [
     "EvaluateConfig",
     "Prediction",
     "Predictor",
+    "SweepConfig",
     "TrainConfig",
     "UserError",
     "VideoPrediction",
     "compare",
     "embed_images",
     "evaluate",
+    "sweep",
     "train",
 ]
 
 _HOMES = {
-    "config": ("BackboneConfig", "CompareConfig", "DataConfig", "EvaluateConfig", "TrainConfig"),
+    "config": ("BackboneConfig", "CompareConfig", "DataConfig", "EvaluateConfig", "SweepConfig", "TrainConfig"),
     "embedding.api": ("EmbeddedImage", "embed_images"),
     "errors": ("UserError",),
     "predict": ("Prediction", "Predictor"),
     "video": ("VideoPrediction",),
-    "commands": ("compare", "evaluate", "train"),
+    "commands": ("compare", "evaluate", "sweep", "train"),
 }
 
 

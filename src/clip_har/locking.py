@@ -18,8 +18,10 @@ from clip_har.errors import RunError
 from clip_har.files import is_utf8
 
 LOCK_NAME = ".lock"
+_POLL_SECONDS = 0.01
 # A POSIX lock belongs to the process, so threads of one process need this to keep out of each other's way.
 _held: dict[Path, str] = {}
+_waiting: dict[Path, threading.Lock] = {}
 _guard = threading.Lock()
 
 
@@ -114,6 +116,43 @@ class _Lock:
         missing = [self._folder, *self._folder.parents]
         self._made = [folder for folder in missing if not folder.exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
+
+
+class WaitingLock:
+    """A lock on a file that one waits for; held for moments, and ended with its process. The file stays."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _guard:
+            self._threads = _waiting.setdefault(path.resolve(), threading.Lock())
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock and take it; True."""
+        self._threads.acquire()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+            while not _try_lock(descriptor):
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            self._threads.release()
+            raise
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        assert self._descriptor is not None
+        os.close(self._descriptor)
+        self._descriptor = None
+        self._threads.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def _try_lock(descriptor: int) -> bool:

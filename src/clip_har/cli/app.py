@@ -27,6 +27,7 @@ from clip_har.cli.shared import (
     shown_progress,
     speaks,
 )
+from clip_har.cli.sweeping import sweep
 from clip_har.cli.video import video, videos_of_predict
 from clip_har.config import (
     STANDARD_INPUT,
@@ -162,6 +163,9 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")], *, config_fil
     output.comparison(comparison.rows, comparison.results)
     output.files(("Report", config.out / "report.html"), ("Tables", config.out / "comparison.csv"))
     return EXIT_DONE
+
+
+app.command(sweep)
 
 
 @app.command

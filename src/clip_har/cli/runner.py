@@ -77,7 +77,8 @@ def run_command(tokens: Sequence[str], *, app: App = app) -> int:
     if words in (("predict",), ("embed",)):  # cyclopts takes "-" for a flag
         tokens = [str(STANDARD_INPUT) if token == "-" else token for token in tokens]
     if path is not None and words in CONFIG_TYPES:
-        values = load_config_file(Path(path), CONFIG_TYPES[words], note=say)
+        apart = ("search",) if words == ("sweep",) else ()
+        values = load_config_file(Path(path), CONFIG_TYPES[words], note=say, apart=apart)
         for word in reversed(words):  # cyclopts drops keys of the root that are called as a command, and "data" is one
             values = {word: values}
         app.config = (ConfigValues(values, source=path),)

@@ -12,6 +12,7 @@ from clip_har.commands.import_checkpoint import import_checkpoint, import_folder
 from clip_har.commands.prompts import try_prompts
 from clip_har.commands.quickstart import quickstart
 from clip_har.commands.split import Splitting, split, verify_manifest
+from clip_har.commands.sweep import sweep
 from clip_har.commands.train import train
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "import_folder",
     "quickstart",
     "split",
+    "sweep",
     "train",
     "try_prompts",
     "verify_manifest",

@@ -37,8 +37,9 @@ from clip_har.config.groups import (
 from clip_har.config.legacy import HISTORIC_KEYS
 from clip_har.config.methods import METHOD_NAMES
 from clip_har.config.presets import apply_preset, load_preset, names_method
-from clip_har.config.reading import load_config_file
+from clip_har.config.reading import load_config_file, load_table
 from clip_har.config.run_commands import STANDARD_INPUT, ExportConfig, PredictConfig, ServeConfig
+from clip_har.config.search_space import Choices, Interval, Searched, parse_search, with_values
 from clip_har.config.settings import (
     AugmentSettings,
     Defaults,
@@ -46,9 +47,11 @@ from clip_har.config.settings import (
     OptimizerSettings,
     Settings,
     SourceSettings,
+    deciding_settings,
     differing_settings,
     resolve,
 )
+from clip_har.config.sweep_command import SweepConfig
 from clip_har.config.video_command import VideoConfig
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "AugmentSettings",
     "AutoBudget",
     "BackboneConfig",
+    "Choices",
     "CleanConfig",
     "CompareConfig",
     "DataConfig",
@@ -76,6 +80,7 @@ __all__ = [
     "Features",
     "FetchConfig",
     "ImportConfig",
+    "Interval",
     "LoraConfig",
     "LoraSettings",
     "MethodNames",
@@ -88,23 +93,29 @@ __all__ = [
     "QuickstartConfig",
     "RayConfig",
     "RunModelConfig",
+    "Searched",
     "ServeConfig",
     "Settings",
     "SourceSettings",
     "SplitConfig",
+    "SweepConfig",
     "TrainConfig",
     "VerifyConfig",
     "VideoConfig",
     "apply_preset",
+    "deciding_settings",
     "differing_settings",
     "flat_fields",
     "known_method",
     "load_config_file",
     "load_preset",
+    "load_table",
     "names_method",
+    "parse_search",
     "preset_names",
     "range_problems",
     "resolve",
     "to_flat_json",
     "validate",
+    "with_values",
 ]

@@ -24,7 +24,11 @@ _LARGEST_BYTES = 10_000_000
 
 
 def load_config_file(
-    path: Path, config_type: type, *, note: Callable[[str], None] = lambda _line: None
+    path: Path,
+    config_type: type,
+    *,
+    note: Callable[[str], None] = lambda _line: None,
+    apart: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Read a JSON or TOML file of settings, in the current flat format or the predecessor's nested format.
 
@@ -35,6 +39,7 @@ def load_config_file(
     Args:
         note: called with a line that names the ignored keys, if there are any, and one on the predecessor's names in a
             file that is not one of its own.
+        apart: tables that `load_table` reads.
 
     Returns:
         Setting name -> raw value.
@@ -43,7 +48,7 @@ def load_config_file(
         ConfigError: the file is missing or malformed, or holds unknown keys (all named, each with the nearest
             known one).
     """
-    given = list(_flatten(_read_mapping(path)))
+    given = list(_flatten({key: value for key, value in _read_mapping(path).items() if key not in apart}))
     known = {item.name for item in flat_fields(config_type)}
     legacy = is_legacy(key.replace("-", "_") for key, _ in given)
     values: dict[str, Any] = {}
@@ -74,6 +79,18 @@ def load_config_file(
     if renamed:
         note(f"{path}: read {', '.join(renamed)}")
     return values
+
+
+def load_table(path: Path, name: str) -> dict[str, Any]:
+    """A table of a config file as it is; empty if there is none.
+
+    Raises:
+        ConfigError: the file is missing or malformed, or the entry is no table.
+    """
+    table = _read_mapping(path).get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {name} is not a table", remedy=f"Write [{name}] and its entries below it.")
+    return table
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:

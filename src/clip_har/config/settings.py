@@ -242,6 +242,11 @@ _FREE = frozenset(
 )
 
 
+def deciding_settings(config: object) -> dict[str, Any]:
+    """The settings of a config that decide what comes out of a training, flat."""
+    return {key: value for key, value in to_flat_json(config).items() if key not in _FREE}
+
+
 def differing_settings(
     saved: Mapping[str, Any], config: TrainConfig, *, unread: frozenset[str] = frozenset()
 ) -> list[str]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from clip_har import wording
-from clip_har.console import model_tables, tables, video_tables
+from clip_har.console import model_tables, sweep_tables, tables, video_tables
 from clip_har.console.table import ShownTable
 from clip_har.shown_text import shown
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # only for annotations: `predict` need not wait for scikit-le
     from clip_har.evaluation.few_shot import FewShotTable
     from clip_har.evaluation.findings import Confidence, ExplainResult, Findings, PromptTrial
     from clip_har.evaluation.model_comparison import ModelTable
+    from clip_har.evaluation.sweep import SweepTable
     from clip_har.exporting.certificate import Certificate
     from clip_har.model_listing import ModelListing
     from clip_har.predict import Prediction, PredictionCounts
@@ -75,6 +76,13 @@ class Output:
         """A row per model and method, then what could not be compared and why."""
         for part in tables.compared_models(found):
             self._console.print(part)
+
+    def sweep(self, found: SweepTable) -> None:
+        """The best trials, then what the best of them is worth."""
+        if found.best is not None:
+            self._console.print(sweep_tables.sweep_table(found))
+        for line in sweep_tables.sweep_lines(found):
+            self.line(line)
 
     def evaluation(self, result: EvalResult) -> None:
         """Zero-shot and the run side by side."""

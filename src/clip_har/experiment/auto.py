@@ -18,6 +18,7 @@ from clip_har import checkpoint, distributed
 from clip_har.config import AutoBudget, TrainConfig
 from clip_har.encoder_speed import images_per_second
 from clip_har.evaluation import FloatArray
+from clip_har.evaluation.sweep import selection_optimism
 from clip_har.experiment.members import MEMBERS_FOLDER, TrainMember, as_members, train_seconds
 from clip_har.experiment.setup import Experiment
 from clip_har.fusion import FusedBackbone
@@ -40,7 +41,6 @@ MANY_EPOCHS = 10
 """What lp-ft trains by default."""
 SETTLED = 0.01
 """Where the error is surely below this, nothing slower is tried."""
-RESAMPLES = 200
 FEW_ROUNDS = 15
 """Of greedy selection, where every combination is tried."""
 
@@ -230,22 +230,9 @@ class _Evidence:
         )
 
     def optimism(self) -> float:
-        """By how much the best member's accuracy is too high where it was chosen, by the bootstrap.
-
-        The best of each resample is measured on the images that are not in it (Efron & Tibshirani 1997,
-        doi 10.1080/01621459.1997.10474007).
-        """
+        """By how much the best member's accuracy is too high where it was chosen."""
         correct_KN = np.stack([self._correct(name) for name in self._logs]).astype(np.float64)
-        draw, count = np.random.default_rng(0), correct_KN.shape[1]
-        gaps = []
-        for _ in range(RESAMPLES):
-            taken = draw.integers(0, count, count)
-            left_out = np.setdiff1d(np.arange(count), taken)
-            if not len(left_out):  # of a handful of images
-                continue
-            best = int(correct_KN[:, taken].mean(axis=1).argmax())
-            gaps.append(correct_KN[best, taken].mean() - correct_KN[best, left_out].mean())
-        return max(0.0, float(np.mean(gaps))) if gaps else 0.0
+        return selection_optimism(lambda rows: correct_KN[:, rows].mean(axis=1), correct_KN.shape[1])
 
     def _calibrated(self, name: str) -> torch.Tensor:
         answers = self._sources[name].answers

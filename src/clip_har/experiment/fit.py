@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,22 @@ from clip_har.tracking import Tracker, trackers
 from clip_har.trainer import Engine, TrainState, fit
 from clip_har.training_states import BestWeights, SavedState, Start, place_best, save_best, save_state
 
+OnEpoch = Callable[[Mapping[str, Any]], None]
+"""Called with the log's entry of each epoch of gradient training but the last; what it raises ends the training."""
+
 
 class TrainingRun:
     """Trains one method, keeps the weights that are best on validation, and leaves states to continue from."""
 
     def __init__(
-        self, folder: Path, method: Method, task: Task, experiment: Experiment, start: Start, progress: Progress
+        self,
+        folder: Path,
+        method: Method,
+        task: Task,
+        experiment: Experiment,
+        start: Start,
+        progress: Progress,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         self.folder = folder
         self.method = method
@@ -49,6 +59,7 @@ class TrainingRun:
         self._backbone = experiment.model.backbone
         self._zero_shot = experiment.model.classifier()
         self._progress = progress
+        self._on_epoch = on_epoch
         self._trackers: list[Tracker] = []
 
     def fit(self, saved: SavedState | None, last_epoch: int | None = None) -> None:
@@ -214,6 +225,9 @@ class TrainingRun:
             checkpoint.save_log(self.folder, self.history)
             for tracker in self._trackers:
                 tracker.log({key: value for key, value in entry.items() if isinstance(value, float)}, state.step)
+        more = isinstance(self.method, GradientMethod) and state.epoch < self.settings.optimizer.epochs
+        if self._on_epoch is not None and more:
+            self._on_epoch(entry)
         return entry
 
     def _entry(self, state: TrainState, rate: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.auto import choose
 from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.decoded import with_decoded_cache
-from clip_har.experiment.fit import TrainingRun
+from clip_har.experiment.fit import OnEpoch, TrainingRun
 from clip_har.experiment.members import as_members, member_runs, member_settings, train_seconds
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment
@@ -38,6 +38,7 @@ def train_prepared(
     command: str,
     *,
     last_epoch: int | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> checkpoint.Run:
     """Train into a run folder that `check_folder` allows, from its last saved state if there is one.
 
@@ -46,6 +47,7 @@ def train_prepared(
     Args:
         config: with a method's name, its preset applied.
         last_epoch: after which to end the run that was begun, if before its time.
+        on_epoch: see `OnEpoch`.
     """
     config = dataclasses.replace(config, out=folder)
     source, settings = _settings(config, experiment)
@@ -85,7 +87,7 @@ def train_prepared(
     task = _task(config, settings, experiment, source, progress)
     if members:
         task = dataclasses.replace(task, members=as_members(members, task.train, task.val, experiment, progress))
-    fitting = TrainingRun(folder, method, task, experiment, start, progress)
+    fitting = TrainingRun(folder, method, task, experiment, start, progress, on_epoch)
     try:
         fitting.fit(saved, last_epoch)
     except KeyboardInterrupt as interrupt:  # the command line says how to continue
@@ -112,7 +114,13 @@ def train_prepared(
 
 
 def finished_or_trained(
-    config: TrainConfig, folder: Path, experiment: Experiment, progress: Progress, command: str
+    config: TrainConfig,
+    folder: Path,
+    experiment: Experiment,
+    progress: Progress,
+    command: str,
+    *,
+    on_epoch: OnEpoch | None = None,
 ) -> checkpoint.Run:
     """The run of a config in a folder: reused where it is finished, continued where it was begun, else trained.
 
@@ -123,7 +131,7 @@ def finished_or_trained(
     """
     run_folders.check_folder(folder, config, resume=checkpoint.has_run(folder))
     if not checkpoint.is_finished(folder):
-        return train_prepared(config, folder, experiment, progress, command)
+        return train_prepared(config, folder, experiment, progress, command, on_epoch=on_epoch)
     run = checkpoint.load_run(folder)
     if run.caution:
         progress.warn(run.caution)

@@ -5,6 +5,7 @@ The public functions of the package; what is measured comes from `clip_har.evalu
 
 from clip_har.report.parts import DataSummary, ReportParts
 from clip_har.report.pictures import ThumbnailLoader
+from clip_har.report.sweep_plots import SWEEP_PLOTS, write_sweep_plots
 from clip_har.report.write import (
     COMPARISON_PLOTS,
     EVALUATION_PLOTS,
@@ -20,6 +21,7 @@ from clip_har.report.write import (
 __all__ = [
     "COMPARISON_PLOTS",
     "EVALUATION_PLOTS",
+    "SWEEP_PLOTS",
     "DataSummary",
     "ReportParts",
     "ThumbnailLoader",
@@ -30,4 +32,5 @@ __all__ = [
     "write_explanations",
     "write_few_shot",
     "write_models",
+    "write_sweep_plots",
 ]
