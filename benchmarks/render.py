@@ -33,7 +33,7 @@ def main() -> int:
 
 def result_files() -> list[Path]:
     """The files that `make benchmark` has written."""
-    return [path for path in sorted(RESULTS.glob("*.json")) if "rows" in json.loads(path.read_text(encoding="utf-8"))]
+    return [path for path in sorted(RESULTS.glob("*.json")) if not path.name.startswith("ablations-")]
 
 
 def rendered(page: str, results: list[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,10 @@ def main() -> None:
     print("rows     pairs  lists probed  exact (s)  index (s)  recall")
     for size in given.sizes:
         rows_NH = generated(size)
-        exact, exact_seconds = found(lambda rows=rows_NH: similar_pairs(rows, given.similarity), size)
+        exact, exact_seconds = found(partial(similar_pairs, rows_NH, given.similarity), size)
         for probed in given.probed:
-            some, seconds = found(
-                lambda rows=rows_NH, lists=probed: approximately_similar_pairs(rows, given.similarity, probed=lists),
-                size,
-            )
+            search = partial(approximately_similar_pairs, rows_NH, given.similarity, probed=probed)
+            some, seconds = found(search, size)
             recall = len(np.intersect1d(exact, some)) / max(1, len(exact))
             print(
                 f"{size:<7,} {len(exact):>6,} {probed:>13} {exact_seconds:>10.1f} {seconds:>10.1f} {recall:>7.4f}",
