@@ -621,6 +621,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "train": {"data": "photos", "epochs": 3, "rank": 2},
     "evaluate": {"data": "photos", "severities": [1, 2]},
     "compare": {"data": "photos", "seeds": [3, 4], "models": ["demo", "RN50"]},
+    "sweep": {"data": "photos", "trials": 4, "metric": "macro-f1", "jobs": 2},
     "prompts": {"data": "photos", "out": "p"},
     "models": {"model": ["siglip", "ViT-B/32"], "batch_size": 8, "probe": True},
     "explain": {"data": "photos", "limit": 3, "maps": False, "device": "cpu", "workers": 0},
@@ -680,7 +681,7 @@ def test_every_command_takes_its_settings_from_a_file_or_from_flags(
 
 
 NEEDED = {"predict": [], "models": [], "serve": [], "data audit": [], "data verify": ["--manifest=x"]} | {
-    name: ["--data=other"] for name in ("train", "evaluate", "compare", "prompts")
+    name: ["--data=other"] for name in ("train", "evaluate", "compare", "sweep", "prompts")
 }
 
 
