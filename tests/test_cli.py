@@ -91,7 +91,10 @@ def test_help_does_not_import_torch() -> None:
         (["train", "--data", "d", "--loss", "mse"], "cross-entropy"),
         (["compare", "--data", "d", "--methods", "lora,zeroshot"], "did you mean 'zero-shot'?"),
         (["compare", "--data", "d", "--methods", "lora,lora"], "lists a method twice"),
-        (["improt"], 'Did you mean "import"? Available commands: data, quickstart, train, evaluate, compare, sweep, prompts'),
+        (
+            ["improt"],
+            'Did you mean "import"? Available commands: data, quickstart, train, evaluate, compare, sweep, prompts',
+        ),
         (["foo"], "explain, predict, video, embed, serve, import, export. See clip-har --help."),
         (["data", "foo"], "Available commands: fetch, audit, clean, split, verify. See clip-har data --help."),
         (["predict"], "RUN"),
