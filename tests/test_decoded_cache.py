@@ -22,23 +22,10 @@ from clip_har.demo.scenes import ACTIONS, draw_action
 from clip_har.errors import ConfigError
 from clip_har.images import DecodedCache, ImageFiles, PixelView, Preprocessing, decode, decoded_cache, view_seed
 from clip_har.images.decoded_cache import stored_size
-from clip_har.progress import Silent
+from noted import Notes
 
 MODEL = Preprocessing(image_size=(24, 24), mean=(0.2, 0.5, 0.7), std=(0.1, 0.2, 0.4))
 ENOUGH = PixelView(preprocessing=MODEL, augment="light").enough_pixels or 0
-
-
-class Notes(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture

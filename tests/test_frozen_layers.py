@@ -26,23 +26,10 @@ from clip_har.integrity import read_sealed_json
 from clip_har.layer_cache import LayerCache
 from clip_har.methods import split_tower
 from clip_har.methods.frozen_layers import SplitTower
-from clip_har.progress import Silent
+from noted import Notes
 from test_tower_lora import write
 
 FIXED = AugmentConfig(augment="none")
-
-
-class Notes(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module", params=["vit", "timm vit"])

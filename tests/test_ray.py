@@ -32,7 +32,7 @@ from clip_har.config import (
 from clip_har.embedding.command import embed
 from clip_har.errors import ConfigError, DataError, MachineError, ModelError
 from clip_har.experiment.predict_files import predict, predict_into_file
-from clip_har.progress import SILENT, Bar, Progress
+from clip_har.progress import SILENT, Bar
 from samples import HUES, write_image
 
 pytestmark = [
@@ -224,7 +224,8 @@ def train_zero_shot(photos: Path, model: str, folder: Path) -> Path:
 class Dies:
     """A worker that dies of an item."""
 
-    def start(self) -> str:
+    @property
+    def common(self) -> str:
         return "ready"
 
     def work(self, item: int) -> int:
@@ -234,7 +235,8 @@ class Dies:
 
 
 class NeverStarts(Dies):
-    def start(self) -> str:
+    @property
+    def common(self) -> str:
         raise DataError("No such thing", remedy="Make one.")
 
 
@@ -243,8 +245,25 @@ class Fails(Dies):
         raise ZeroDivisionError(item)
 
 
-def pool(ray: Any, kind: Any, progress: Progress = SILENT) -> WorkerPool:
-    return WorkerPool(ray, RayConfig(ray_workers=1), kind, (), gpu=False, named=str, progress=progress)
+class ComesBackOther(Dies):
+    """A worker that dies once, and has something else in common with the others afterwards."""
+
+    def __init__(self, died: Path) -> None:
+        self._died = died
+
+    @property
+    def common(self) -> str:
+        return "other" if self._died.exists() else "ready"
+
+    def work(self, item: int) -> int:
+        if not self._died.exists():
+            self._died.touch()
+            os._exit(1)
+        return item
+
+
+def pool(ray: Any, kind: Any, *arguments: Any) -> WorkerPool:
+    return WorkerPool(ray, RayConfig(ray_workers=1), kind, arguments, gpu=False, named=str, progress=SILENT)
 
 
 def test_items_come_in_order_and_few_are_asked_for_ahead(cluster: Any) -> None:
@@ -270,6 +289,13 @@ def test_an_item_that_workers_die_of_ends_with_an_error(cluster: Any) -> None:
     workers.start()
     with pytest.raises(MachineError, match=r"Ray workers died 4 times over the images \d"):
         list(workers.in_order([1, 2, 3]))
+
+
+def test_a_worker_that_comes_back_with_other_weights_is_refused(cluster: Any, tmp_path: Path) -> None:
+    workers = pool(cluster, ComesBackOther, tmp_path / "died")
+    assert workers.start() == "ready"
+    with pytest.raises(ConfigError, match="started again with another precision or other weights"):
+        list(workers.in_order([1]))
 
 
 def test_what_a_worker_refuses_is_the_commands_error(cluster: Any, folder: Path, tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ _END = object()
 class Worker(Protocol):
     """What a class of workers has; arguments and results are sent between processes."""
 
-    def start(self) -> Any:
-        """Make it ready, and say what all workers must have in common."""
+    @property
+    def common(self) -> Any:
+        """What all workers must have in common; asked first, so that it also makes the worker ready."""
 
     def work(self, item: Any) -> Any:
         """The result for an item."""
@@ -81,10 +82,10 @@ class Hosted:
         _enter(folder)
 
     def start(self) -> tuple[tuple[int, float], Any]:
-        return self._process, self._worker.start()
+        return self._process, self._worker.common
 
-    def work(self, item: Any) -> tuple[tuple[int, float], Any]:
-        return self._process, self._worker.work(item)
+    def work(self, item: Any) -> tuple[tuple[int, float], Any, Any]:
+        return self._process, self._worker.common, self._worker.work(item)
 
 
 def _enter(folder: str) -> None:
@@ -212,7 +213,12 @@ class WorkerPool:
     def _finish(self, task: _Task) -> None:
         seat = task.seat
         assert seat is not None
-        process, result = self._value(task.working, task.item)
+        process, common, result = self._value(task.working, task.item)
+        if common != self._common:
+            raise ConfigError(
+                "A Ray worker was started again with another precision or other weights",
+                remedy="Set --precision, and use the same weights on all machines.",
+            )
         if seat.process not in (None, process):
             self._progress.warn("A Ray worker died and was started again; its images are read again")
         seat.process, seat.busy = process, seat.busy - 1

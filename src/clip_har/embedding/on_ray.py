@@ -16,7 +16,6 @@ from clip_har.cluster.pool import Reader, WorkerPool, item_names
 from clip_har.cluster.session import connected, uses_gpu
 from clip_har.config import EmbedConfig
 from clip_har.embedding.encoders import EncodedBatch, Encoder, EncoderInfo, about, encode, load_encoder
-from clip_har.errors import ConfigError
 from clip_har.images.hashed_batches import Address, HashedBatch, hash_and_decode
 from clip_har.images.preprocessing import Preprocessing
 from clip_har.progress import SILENT, Progress
@@ -41,18 +40,20 @@ class EncodeWorker:
     def __init__(self, config: EmbedConfig) -> None:
         self._config = config
 
-    def start(self) -> _Common:
-        """Load the model.
+    @cached_property
+    def common(self) -> _Common:
+        """Load the model, and say which it is.
 
         Raises:
             UserError: it cannot be used.
         """
-        return _Common(version=__version__, about=self._about, notes=self._backbone.notes)
+        found = about(self._backbone, self._config.features)
+        return _Common(version=__version__, about=found, notes=self._backbone.notes)
 
-    def work(self, batch: Sequence[Address] | HashedBatch) -> tuple[EncoderInfo, EncodedBatch]:
+    def work(self, batch: Sequence[Address] | HashedBatch) -> EncodedBatch:
         """The features of a batch."""
-        read = batch if isinstance(batch, HashedBatch) else read_batch(self._about.info.preprocessing, batch)
-        return self._about, encode(self._backbone, read)
+        read = batch if isinstance(batch, HashedBatch) else read_batch(self.common.about.info.preprocessing, batch)
+        return encode(self._backbone, read)
 
     @cached_property
     def _backbone(self) -> Backbone:  # not when it is made: a worker that died is made again, and only gets work
@@ -60,10 +61,6 @@ class EncodeWorker:
         return load_encoder(
             config.model, device=config.device, precision=config.precision, offline=config.offline, progress=SILENT
         )
-
-    @cached_property
-    def _about(self) -> EncoderInfo:
-        return about(self._backbone, self._config.features)
 
 
 def read_batch(preprocessing: Preprocessing, addresses: Sequence[Address]) -> HashedBatch:
@@ -99,13 +96,7 @@ class _RayEncoder:
             arguments = (self.about.info.preprocessing,)
             reader = Reader(read=read_batch, arguments=arguments, processes=self._config.workers)
         with closing(self._pool.in_order(batches, reader)) as results:
-            for found, batch in results:
-                if found != self.about:
-                    raise ConfigError(
-                        "A Ray worker was started again with another precision or other weights",
-                        remedy="Set --precision, and use the same weights on all machines.",
-                    )
-                yield batch
+            yield from results
 
 
 def _named(addresses: Sequence[Address]) -> str:

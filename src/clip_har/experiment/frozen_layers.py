@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from clip_har import distributed
 from clip_har.backbone import Backbone
 from clip_har.config import Settings
 from clip_har.experiment.setup import Experiment
+from clip_har.features import store_key
 from clip_har.files import unless_unwritable
-from clip_har.images import PIXELS_VERSION
 from clip_har.layer_cache import LayerCache
 from clip_har.methods import Classifier, LabelledImages, SplitTower, Task, Towers, split_tower
 from clip_har.progress import Progress
@@ -41,7 +41,7 @@ def with_frozen_layers(
         return task
     cache = LayerCache(
         experiment.model.store.cache,
-        _key(experiment.model.backbone, split),
+        {"features": store_key(experiment.model.backbone), "depth": split.depth},
         shape=shape,
         dtype=np.float32 if settings.backbone.precision in ("auto", "float32") else np.float16,
         progress=progress,
@@ -73,16 +73,6 @@ def _shape(classifier: Towers, split: SplitTower, backbone: Backbone) -> tuple[i
     parts_BD = torch.nn.functional.normalize(split.rest(tokens_BLW), dim=-1)
     same = torch.allclose(parts_BD, classifier.encode_images(noise_BCHW), rtol=0, atol=TOLERANCE)
     return (tokens_BLW.shape[1], tokens_BLW.shape[2]) if same else None
-
-
-def _key(backbone: Backbone, split: SplitTower) -> dict[str, object]:
-    return {
-        "weights": backbone.info.weights_hash,
-        "activation": backbone.info.activation,
-        "preprocessing": backbone.info.preprocessing.to_json(),
-        "pixels": PIXELS_VERSION,
-        "depth": split.depth,
-    }
 
 
 def _fill(
@@ -120,11 +110,10 @@ def _tokens(
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Yield the hashes and the tokens [B, L, W] of the images wanted, on the CPU."""
     classifier.eval()
-    encode: Callable[[Tensor], Tensor] = split.below
     with progress.bar("Computing frozen layers", total=len(wanted), unit="images") as bar:
         for images in {id(images): images for images, _ in files.values()}.values():
             rows = {files[sha256][1]: sha256 for sha256 in wanted if files[sha256][0] is images}
             assert images.files is not None
             for indices, images_BCHW in images.files.evaluation_batches(rows):
-                yield [rows[index] for index in indices], encode(images_BCHW.to(classifier.device)).float().cpu()
+                yield [rows[index] for index in indices], split.below(images_BCHW.to(classifier.device)).float().cpu()
                 bar.advance(len(indices))

@@ -18,7 +18,6 @@ from clip_har.checkpoint import Run, load_run
 from clip_har.cluster.pool import Reader, WorkerPool, item_names
 from clip_har.cluster.session import connected, uses_gpu
 from clip_har.config import PredictConfig
-from clip_har.errors import ConfigError
 from clip_har.images.lenient_batches import ImageInput, ReadImage, read_images
 from clip_har.images.preprocessing import Preprocessing
 from clip_har.predict import AbstentionPolicy, Judge, Prediction, Predictor
@@ -49,18 +48,26 @@ class PredictWorker:
     def __init__(self, run: Path, config: PredictConfig) -> None:
         self._run, self._config = run, config
 
-    def start(self) -> _Common:
-        """Load the run.
+    @cached_property
+    def common(self) -> _Common:
+        """Load the run, and say which it is.
 
         Raises:
             UserError: it cannot be used.
         """
-        return self._common
+        predictor = self._predictor
+        return _Common(
+            version=__version__,
+            run=predictor.run.weights_sha256(),
+            model=predictor.backbone.info.weights_hash,
+            precision=predictor.backbone.precision,
+            notes=tuple(predictor.notes),
+        )
 
-    def work(self, batch: list[ImageInput] | ReadBatch) -> tuple[_Common, list[Prediction]]:
+    def work(self, batch: list[ImageInput] | ReadBatch) -> list[Prediction]:
         """The predictions of a batch."""
         read = batch if isinstance(batch, tuple) else read_batch(self._predictor.run.preprocessing, batch)
-        return self._common, list(self._predictor.predict_read([read], self._judge, top=self._config.top))
+        return list(self._predictor.predict_read([read], self._judge, top=self._config.top))
 
     @cached_property
     def _predictor(self) -> Predictor:  # not when it is made: a worker that died is made again, and only gets work
@@ -70,17 +77,6 @@ class PredictWorker:
     @cached_property
     def _judge(self) -> Judge:
         return self._predictor.judge(AbstentionPolicy.of(self._config))
-
-    @cached_property
-    def _common(self) -> _Common:
-        predictor = self._predictor
-        return _Common(
-            version=__version__,
-            run=predictor.run.weights_sha256(),
-            model=predictor.backbone.info.weights_hash,
-            precision=predictor.backbone.precision,
-            notes=tuple(predictor.notes),
-        )
 
 
 def read_batch(preprocessing: Preprocessing, images: Sequence[ImageInput]) -> ReadBatch:
@@ -103,15 +99,15 @@ def ray_predictor(run: Path, config: PredictConfig, progress: Progress) -> Itera
         common: _Common = pool.start()
         for note in common.notes:
             progress.note(note)
-        yield RayPredictor(loaded, pool, common, config, gpu=gpu)
+        yield RayPredictor(loaded, pool, config, gpu=gpu)
 
 
 class RayPredictor:
     """See `ray_predictor`."""
 
-    def __init__(self, run: Run, pool: WorkerPool, common: _Common, config: PredictConfig, *, gpu: bool) -> None:
+    def __init__(self, run: Run, pool: WorkerPool, config: PredictConfig, *, gpu: bool) -> None:
         self.run = run
-        self._pool, self._common, self._config, self._gpu = pool, common, config, gpu
+        self._pool, self._config, self._gpu = pool, config, gpu
 
     def predictions(self, images: Iterable[ImageInput]) -> Iterator[Prediction]:
         """The prediction of each image, in order.
@@ -123,12 +119,7 @@ class RayPredictor:
         if self._gpu:
             reader = Reader(read=read_batch, arguments=(self.run.preprocessing,), processes=self._config.workers)
         with closing(self._pool.in_order(_batches(images, self._config.batch_size), reader)) as results:
-            for common, predictions in results:
-                if common != self._common:
-                    raise ConfigError(
-                        "A Ray worker was started again with another precision or other weights",
-                        remedy="Set --precision, and use the same weights on all machines.",
-                    )
+            for predictions in results:
                 yield from predictions
 
 

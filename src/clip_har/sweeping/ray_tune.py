@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clip_har.config import SweepConfig
-from clip_har.errors import MachineError, UserError, first_line
+from clip_har.cluster.session import LOCAL, connected
+from clip_har.config import RayConfig, SweepConfig
+from clip_har.errors import UserError
 from clip_har.files import cache_folder
 from clip_har.progress import SILENT, Progress
 from clip_har.sweeping.jobs import from_json, to_json
@@ -34,21 +35,15 @@ _prepared: dict[str, Experiments] = {}
 
 def run_on_ray(config: SweepConfig, study: Study, progress: Progress, command: str) -> None:
     """Run trials on Ray until the study has enough of them or the time is over."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths are relative to where the command was started
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
+    address = "auto" if os.environ.get("RAY_ADDRESS") else LOCAL
+    with connected(RayConfig(engine="ray", ray_address=address)) as ray:
+        _tune(ray, config, study, progress, command)
+
+
+def _tune(ray: Any, config: SweepConfig, study: Study, progress: Progress, command: str) -> None:
     from ray import tune
 
-    ours = not ray.is_initialized()
-    if ours:
-        try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        except Exception as error:  # Ray raises this very type if a machine is too slow or has too little memory
-            raise MachineError(
-                f"Ray cannot be started: {first_line(error)}",
-                remedy="Check RAY_ADDRESS and the machine's memory and load, or use --engine optuna.",
-            ) from error
     store = config.out.resolve() / RAY_FOLDER
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") and config.backbone.device != "cpu" else 0
@@ -67,8 +62,6 @@ def run_on_ray(config: SweepConfig, study: Study, progress: Progress, command: s
         ).fit()
     finally:
         study.release()
-        if ours:
-            ray.shutdown()
         shutil.rmtree(store, ignore_errors=True)
 
 
