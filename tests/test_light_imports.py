@@ -85,3 +85,36 @@ def test_what_was_left_out_can_be_imported_later() -> None:
     found = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip() == "('repository', 'file') ['library_name', 'library_version', 'revision']"
+
+
+EXTRAS = """
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import clip_har
+from clip_har import cli, commands
+from clip_har.embedding import command
+from clip_har.experiment import predict_files
+for name in clip_har.__all__:
+    getattr(clip_har, name)
+print(sorted(set(sys.argv[2].split(",")) & sys.modules.keys()))
+"""
+PACKAGES = (
+    *("aiohttp", "av", "cleanlab", "faiss", "fastapi", "kagglehub", "mkdocs", "onnx", "onnxruntime", "onnxscript"),
+    *("optuna", "pillow_heif", "prometheus_client", "pyarrow", "ray", "s3fs", "sqlalchemy", "tensorboard", "umap"),
+    *("uvicorn", "wandb"),
+)
+"""What the extras install; fsspec and others also come with torch."""
+
+
+def test_commands_need_no_extra_to_be_imported() -> None:
+    names = ",".join(PACKAGES)
+    command = [sys.executable, "-c", EXTRAS, names, names]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "[]"

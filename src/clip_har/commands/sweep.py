@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,8 +26,10 @@ from clip_har.sweeping.files import BEST_FILE, JSON_FILE, write_best, write_tabl
 from clip_har.sweeping.jobs import helpers
 from clip_har.sweeping.loop import OncePerSweep, work
 from clip_har.sweeping.opening import check_sweep, open_sweep
-from clip_har.sweeping.study import Study
 from clip_har.sweeping.trial import Experiments, unpack
+
+if TYPE_CHECKING:  # it needs Optuna, which is an extra
+    from clip_har.sweeping.study import Study
 
 
 def sweep(config: SweepConfig, *, progress: Progress = SILENT, command: str = "") -> SweepTable:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clip_har import wording
 from clip_har.config import SweepConfig
 from clip_har.evaluation.sweep import SweepTrial, rank
 from clip_har.progress import SILENT, Bar, Progress
-from clip_har.sweeping.study import OpenTrial, Study
 from clip_har.sweeping.trial import EPOCH_METRICS, Experiments, Outcome, StopTrialError, run_trial
+
+if TYPE_CHECKING:  # it needs Optuna, which is an extra
+    from clip_har.sweeping.study import OpenTrial, Study
 
 
 class OncePerSweep:
