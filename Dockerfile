@@ -1,4 +1,4 @@
-# clip-har in a container: `docker build -t clip-har .`, then see docs/deploy.md.
+# clip-har in a container: `docker build -t clip-har .`, then see docs/guide/serve.md.
 #
 # TORCH_INDEX says where torch comes from: by default the CPU build, an image of about 2 GB. For a GPU:
 #   docker build --build-arg TORCH_INDEX=https://pypi.org/simple -t clip-har:cuda .

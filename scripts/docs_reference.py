@@ -55,12 +55,7 @@ def _code(match: re.Match[str]) -> str:
 
 
 def _page_link(match: re.Match[str]) -> str:
-    """Help texts name pages; a name of before the pages were in folders is looked for there."""
-    found = [ROOT / "docs" / match[1], *sorted((ROOT / "docs").rglob(match[1]))]
-    page = next((path for path in found if path.exists()), None)
-    if page is None:
-        return match[0]
-    return f"[{match[0]}](../{page.relative_to(ROOT / 'docs').as_posix()})"
+    return f"[{match[0]}](../{match[1]})"
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
