@@ -1,15 +1,11 @@
-"""Steps of LoRA in the encoders and of full fine-tuning against stock PEFT and open_clip: time and peak memory.
+"""Steps of LoRA in the encoders and of full fine-tuning against stock PEFT and open_clip.
 
 Both take the same step from the same random weights: cross-entropy over the class prompts, backward, AdamW. The
-gradients of the first step are compared before anything is timed. Peak memory is that of a process that only takes
-steps of one kind.
+gradients of the first step are compared before anything is timed. Their memory is measured in tower_memory.py.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,7 +32,7 @@ KINDS = {"lora-attention": "PEFT on open_clip", "full": "open_clip"}
 
 
 def rows(folder: Path, *, pairs: int = 5) -> list[Row]:
-    """Time and memory of a step, for each method."""
+    """Images per second of a step, for each method."""
     found = []
     for kind, reference in KINDS.items():
         ours, stock = both_steps(kind)
@@ -51,18 +47,6 @@ def rows(folder: Path, *, pairs: int = 5) -> list[Row]:
                 more_is_better=True,
                 target=1.5,
                 note=f"ViT-B/32, {BATCH} images, {CLASSES} prompts, float32",
-            )
-        )
-        memory = [peak_of(kind, side) for side in ("ours", "stock")]
-        found.append(
-            row(
-                f"peak memory of steps, {kind}",
-                "MiB",
-                memory[:1],
-                memory[1:],
-                reference,
-                target=1 / 0.7,
-                note="of the whole process, its own imports included",
             )
         )
     return found
@@ -129,18 +113,25 @@ def load() -> Backbone:
     return Backbone(backbone.model, open_clip.get_tokenizer("ViT-B-32"), backbone.info, "float32")
 
 
-def stock_model(kind: str, classifier: Towers) -> Any:
-    """The same weights, and the same adapter, without clip-har."""
+def plain_model(kind: str) -> Any:
+    """The same weights without clip-har, to train whole or with PEFT's adapter."""
     model = cast(Any, load().model)
     if kind == "full":
         return model.requires_grad_(True).train()
     config = peft.LoraConfig(r=2, lora_alpha=4.0, use_rslora=True, target_modules=["attn"])
-    stock = cast(Any, peft.get_peft_model(model, config))
+    return cast(Any, peft.get_peft_model(model, config)).train()
+
+
+def stock_model(kind: str, classifier: Towers) -> Any:
+    """The same with the adapter of a classifier."""
+    stock = plain_model(kind)
+    if kind == "full":
+        return stock
     with torch.no_grad():
         for key, parameter in classifier.model.named_parameters():
             if ".lora_" in key:
                 stock.base_model.model.get_parameter(key).copy_(parameter).requires_grad_(parameter.requires_grad)
-    return stock.train()
+    return stock
 
 
 def own_step(method: GradientMethod, classifier: Towers, batch: Batch, task: Task) -> Step:
@@ -167,33 +158,3 @@ def stock_step(stock: Any, batch: Batch, scale: float) -> Step:
         optimizer.step()
 
     return step
-
-
-def peak_of(kind: str, side: str) -> float:
-    """Peak memory in MiB of a process that takes three steps."""
-    words = [sys.executable, "-m", "speed.tower_training", kind, side]
-    printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]).stdout
-    return float(printed.split()[-1])
-
-
-def take_steps(kind: str, side: str) -> None:
-    batch = Batch.of(torch.randn(BATCH, 3, 224, 224), torch.arange(BATCH) % CLASSES)
-    if side == "ours":
-        keep_freed_memory()
-        method, classifier, task = own_training(kind)
-        step = own_step(method, classifier, batch, task)
-    else:
-        model = cast(Any, load().model)
-        if kind == "full":
-            stock = model.requires_grad_(True).train()
-        else:
-            config = peft.LoraConfig(r=2, lora_alpha=4.0, use_rslora=True, target_modules=["attn"])
-            stock = cast(Any, peft.get_peft_model(model, config)).train()
-        step = stock_step(stock, batch, 100.0)
-    for _ in range(3):
-        step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-if __name__ == "__main__":
-    take_steps(*sys.argv[1:])
