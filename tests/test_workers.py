@@ -152,3 +152,27 @@ def test_sigterm_to_the_whole_group_ends_as_the_parent_decides(paths: list[Path]
     assert (output.splitlines()[-1], errors, job.returncode) == ("interrupted", "", 0)
     with pytest.raises(ProcessLookupError):
         os.killpg(job.pid, 0)
+
+
+HANGS_UP = """
+import os, socket, sys, threading
+from multiprocessing import resource_sharer
+from clip_har.images.workers import ignore_interrupts, start_worker
+{prepare}()
+resource_sharer.DupFd(os.pipe()[0])
+for _ in range(3):
+    with socket.socket(socket.AF_UNIX) as parent:
+        parent.connect(resource_sharer._resource_sharer._address)
+resource_sharer.stop(timeout=30)
+sys.excepthook(ValueError, ValueError("a fault"), None)
+"""
+
+
+@POSIX
+@pytest.mark.parametrize(("prepare", "shown"), [("start_worker", False), ("ignore_interrupts", True)])
+def test_a_parent_that_hangs_up_is_no_traceback(prepare: str, shown: bool) -> None:
+    command = [sys.executable, "-c", HANGS_UP.format(prepare=prepare)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ("Traceback" in ended.stderr) is shown
+    assert "ValueError: a fault" in ended.stderr

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from clip_har.errors import DataError
@@ -56,6 +57,16 @@ def start_worker(_worker: int = 0) -> None:
         os._exit(LOST_BATCH)
 
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
+    sys.excepthook = _unless_parent_left
+
+
+def _unless_parent_left(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Show an error, but not that the parent hung up, as an interrupted one does in the middle of taking a batch.
+
+    The thread that hands over file descriptors shows errors so (multiprocessing.resource_sharer).
+    """
+    if not isinstance(error, (EOFError, ConnectionError)):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def iterate(loader: DataLoader[T]) -> Iterator[T]:
