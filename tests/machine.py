@@ -18,7 +18,9 @@ from huggingface_hub import constants
 from hypothesis import settings
 
 QUESTION = "_cpu_multiplies_bfloat16"
-"""The one function of `backbone` that asks the processor."""
+"""The function of `backbone` that asks the processor."""
+AMX = "_cpu_has_amx"
+"""The one that asks whether training in bfloat16 is faster."""
 ASKED = "clip-har/asked-the-processor"
 """Property of a test's report, and name of the list in pytest's cache: node ids of tests, or files."""
 PROXIES = tuple(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL"))
@@ -87,6 +89,7 @@ def _answer(*, multiplies: bool) -> None:
     from clip_har import backbone
 
     setattr(backbone, QUESTION, answer)
+    setattr(backbone, AMX, bool)  # False: tests of training by bfloat16 autocast ask for it
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:

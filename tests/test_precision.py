@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import machine
 from clip_har import backbone, cli
+from clip_har.trainer.engine import Engine
 
 
 @pytest.mark.parametrize(("multiplies", "precision"), [(True, "bfloat16"), (False, "float32")])
@@ -37,3 +40,25 @@ def test_every_command_computes_as_the_processor_has_it(
 
     other = {"float32": "bfloat16", "bfloat16": "float32"}[precision]
     assert predicted() == predicted("--precision", precision) != predicted("--precision", other)
+
+
+@pytest.mark.parametrize(("amx", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_encoders_train_in_bfloat16_where_the_processor_has_amx(
+    amx: bool, dtype: torch.dtype, photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, machine.QUESTION, lambda: True)
+    monkeypatch.setattr(backbone, machine.AMX, lambda: amx)
+    seen: set[torch.dtype] = set()
+    train = ["train", "--data", str(photos), "--workers", "0", "--model", tiny_model, "--method", "full"]
+    original = Engine.accumulate
+
+    def accumulate(engine: Engine, batches: list[Any]) -> float:
+        visual = engine.classifier.get_submodule("model.visual")
+        handle = visual.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
+        loss = original(engine, batches)
+        handle.remove()
+        return loss
+
+    monkeypatch.setattr(Engine, "accumulate", accumulate)
+    assert cli.main([*train, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    assert seen == {dtype}

@@ -13,21 +13,22 @@ from torch.utils.data import DataLoader
 from clip_har.backbone import load_backbone
 from clip_har.encoder_speed import images_per_second
 from speed.harness import Row, in_pairs, row
-from speed.material import write_model, write_photos
+from speed.material import write_model
 from speed.plain_loops import PlainImages
-from speed.whole_job import encoding_seconds
+from speed.whole_job import encoding_seconds, slices
 
 
-def rows(folder: Path, *, images: int = 128, pairs: int = 3) -> list[Row]:
+def rows(folder: Path, *, pairs: int = 3) -> list[Row]:
     """ViT-B/32: files to embeddings."""
-    paths = write_photos(folder / "photos", images)
     backbone = load_backbone(write_model("ViT-B-32", folder / "model"))
+    paths, few = slices(backbone, folder)
+    images = len(paths)
 
     def end_to_end() -> float:
         return images / encoding_seconds(backbone, paths)
 
     ours, alone = in_pairs(end_to_end, lambda: images_per_second(backbone, seconds=5.0), pairs)
-    again, plain = in_pairs(end_to_end, plain_loop(paths), pairs)
+    again, plain = in_pairs(end_to_end, plain_loop(few), pairs)
     said = f"{images} JPEGs of 300 x 200 pixels, {backbone.precision}"
     return [
         row(

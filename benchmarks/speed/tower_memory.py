@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,25 +12,41 @@ import torch
 from clip_har.memory import PeakMemory, keep_freed_memory
 from clip_har.methods import Batch
 from speed.harness import Row, row
-from speed.tower_training import BATCH, CLASSES, KINDS, own_step, own_training, plain_model, stock_step
+from speed.tower_training import (
+    BATCH,
+    CLASSES,
+    KINDS,
+    Step,
+    own_step,
+    own_training,
+    plain_model,
+    precisions,
+    stock_step,
+)
 
 STEPS = 3
+STOCK = "stock"
+"""The reference's process; the others are named after their precision."""
 
 
 def rows(folder: Path) -> list[Row]:
     """Peak memory in MiB, for each method."""
-    return [
-        row(
-            f"peak memory of steps, {kind}",
-            "MiB",
-            [peak_of(kind, "ours")],
-            [peak_of(kind, "stock")],
-            reference,
-            target=1 / 0.7,
-            note=f"ViT-B/32, {BATCH} images, float32; of the whole process, its own imports included",
-        )
-        for kind, reference in KINDS.items()
-    ]
+    found = []
+    for kind, reference in KINDS.items():
+        stock = peak_of(kind, STOCK)
+        for precision in precisions():
+            found.append(
+                row(
+                    f"peak memory of steps, {kind}, {precision}",
+                    "MiB",
+                    [peak_of(kind, precision)],
+                    [stock],
+                    f"{reference}, float32",
+                    target=1 / 0.7,
+                    note=f"ViT-B/32, {BATCH} images; of the whole process, its own imports included",
+                )
+            )
+    return found
 
 
 def peak_of(kind: str, side: str) -> float:
@@ -43,10 +60,10 @@ def peak_of(kind: str, side: str) -> float:
 def take_steps(kind: str, side: str) -> None:
     peak = PeakMemory(torch.device("cpu"))  # what getrusage gives would include the process that started this one
     batch = Batch.of(torch.randn(BATCH, 3, 224, 224), torch.arange(BATCH) % CLASSES)
-    if side == "ours":
+    if side != STOCK:
         keep_freed_memory()
         method, classifier, task = own_training(kind)
-        step = own_step(method, classifier, batch, task)
+        step: Step = partial(own_step(method, classifier, batch, task), side)
     else:
         step = stock_step(plain_model(kind), batch, 100.0)
     for _ in range(STEPS):

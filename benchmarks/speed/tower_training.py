@@ -1,7 +1,8 @@
 """Steps of LoRA in the encoders and of full fine-tuning against stock PEFT and open_clip.
 
 Both take the same step from the same random weights: cross-entropy over the class prompts, backward, AdamW. The
-gradients of the first step are compared before anything is timed. Their memory is measured in tower_memory.py.
+gradients of the first step are compared before anything is timed. Where `--precision auto` trains in bfloat16, that is
+measured too, against the same float32 steps. Their memory is measured in tower_memory.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_har.backbone import Backbone
+from clip_har.backbone import Backbone, autocast_pays
 from clip_har.config import DataConfig, LoraConfig, TrainConfig
 from clip_har.config.settings import resolve
 from clip_har.encoder_speed import random_backbone
@@ -36,24 +37,35 @@ def rows(folder: Path, *, pairs: int = 5) -> list[Row]:
     found = []
     for kind, reference in KINDS.items():
         ours, stock = both_steps(kind)
-        own, other = in_pairs(partial(rate, ours), partial(rate, stock), pairs)
-        found.append(
-            row(
-                f"training step, {kind}",
-                "images/s",
-                own,
-                other,
-                reference,
-                more_is_better=True,
-                target=1.5,
-                note=f"ViT-B/32, {BATCH} images, {CLASSES} prompts, float32",
+        for precision in precisions():
+            own, other = in_pairs(partial(rate, partial(ours, precision)), partial(rate, stock), pairs)
+            found.append(
+                row(
+                    f"training step, {kind}, {precision}",
+                    "images/s",
+                    own,
+                    other,
+                    f"{reference}, float32",
+                    more_is_better=True,
+                    target=1.5,
+                    note=f"ViT-B/32, {BATCH} images, {CLASSES} prompts",
+                )
             )
-        )
     return found
 
 
-def both_steps(kind: str) -> tuple[Step, Step]:
-    """A step of each, whose gradients agree."""
+def precisions() -> tuple[str, ...]:
+    """float32, and bfloat16 autocast where training uses it by default."""
+    return ("float32", "bfloat16") if autocast_pays(torch.device("cpu")) else ("float32",)
+
+
+def arithmetic(precision: str) -> torch.autocast:
+    """The autocast of steps, as `clip_har.trainer.engine` sets it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def both_steps(kind: str) -> tuple[Callable[..., None], Step]:
+    """A step of each, whose gradients agree; ours takes a precision."""
     images_BCHW = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     batch = Batch.of(images_BCHW, torch.arange(BATCH) % CLASSES)
     keep_freed_memory()
@@ -134,12 +146,14 @@ def stock_model(kind: str, classifier: Towers) -> Any:
     return stock
 
 
-def own_step(method: GradientMethod, classifier: Towers, batch: Batch, task: Task) -> Step:
+def own_step(method: GradientMethod, classifier: Towers, batch: Batch, task: Task) -> Callable[..., None]:
     optimizer = torch.optim.AdamW(method.parameter_groups(classifier.train()), fused=True)
 
-    def step() -> None:
+    def step(precision: str = "float32") -> None:
         optimizer.zero_grad()
-        method.loss(classifier, batch, task).backward()
+        with arithmetic(precision):
+            loss = method.loss(classifier, batch, task)
+        loss.backward()
         optimizer.step()
 
     return step

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clip_har import checkpoint, distributed
-from clip_har.backbone import resolve_precision
+from clip_har.backbone import autocast_pays, resolve_precision
 from clip_har.errors import ConfigError, TrainingError
 from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
 from clip_har.experiment.frozen_layers import with_frozen_layers
@@ -333,12 +333,12 @@ class TrainingRun:
 
 
 def training_precision(asked: str, device: torch.device, classifier: Classifier) -> str:
-    """The arithmetic of the steps: cached embeddings stay in float32, and a CPU's autocast gains nothing."""
+    """The arithmetic of the steps: cached embeddings stay in float32, and so do encoders where autocast is slower."""
     if asked == "fp16-pure":
         return asked
     if asked == "float16" and device.type == "cpu":
         raise ConfigError("--precision float16 cannot train on a CPU", remedy="Use --precision float32 or bfloat16.")
-    if classifier.small or (asked == "auto" and device.type != "cuda"):
+    if classifier.small or (asked == "auto" and not autocast_pays(device)):
         return "float32"
     return resolve_precision(asked, device)  # type: ignore[arg-type]
 
