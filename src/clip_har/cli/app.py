@@ -255,7 +255,7 @@ def predict(
     Args:
         run: Run folder.
         images: Image files, folders that are searched for images, quoted patterns such as 'photos/**/*.jpg', URLs such
-            as s3://bucket/photos/, and - for a list of paths and URLs on standard input, one a line.
+            as s3://bucket/photos/, and - for a list of paths and URLs on standard input, one per line.
 
     In a pipe a line per image is printed: image, action, probability, and the next actions, separated by tabs.
     """

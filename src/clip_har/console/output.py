@@ -269,12 +269,11 @@ def p_text(p: float) -> str:
 
 def _confidence_text(confidence: Confidence) -> str:
     """What temperature scaling gives, and how often the 90 % prediction sets contain the true class."""
-    text = f"temperature 1: scaling gives no significant improvement (calibration error {confidence.ece_before:.3f})"
+    before = f"{confidence.ece_before:.3f}"
+    text = f"temperature 1, because scaling gives no significant improvement (calibration error {before})"
     if confidence.temperature != 1:
-        text = (
-            f"temperature {confidence.temperature:.2f} changes the calibration error from {confidence.ece_before:.3f} "
-            f"to {confidence.ece_after:.3f}"
-        )
+        after = f"{confidence.ece_after:.3f}"
+        text = f"temperature {confidence.temperature:.2f} changes the calibration error from {before} to {after}"
     sets = next((entry for entry in confidence.conformal if entry.level == 0.9), None)
     if sets is None:
         return text

@@ -228,7 +228,7 @@ def _unseen(found: Unseen) -> Table:
     for name in ("model", "base", "novel", "harmonic"):
         table.add_column(name, justify="left" if name == "model" else "right")
     table.add_row("zero-shot", *_base_novel(found.baseline))
-    name = "run (novel: zero-shot's; it cannot predict them)" if found.falls_back else "run"
+    name = "run (novel: accuracy of zero-shot)" if found.falls_back else "run"
     table.add_row(name, *_base_novel(found.finetuned))
     return table
 
