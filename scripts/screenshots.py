@@ -86,7 +86,7 @@ class Screenshots:
 
     def reports(self, quickstart: Path) -> None:
         """The report of the comparison, and that of a run."""
-        self._save(self._open((quickstart / "report.html").as_uri()), "report.png", height=1000)
+        self._save(self._open((quickstart / "report.html").as_uri()), "report.png", height=920)
         run = quickstart / "runs" / "lora"
         self._save(self._open((run / "eval" / "report.html").as_uri()), "run-report.png", height=1100)
 

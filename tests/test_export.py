@@ -427,7 +427,7 @@ def test_a_model_card_has_the_metrics_and_the_limits(
     assert f"{result.best.metrics.accuracy:.1%} (95 % confidence interval {low:.1%} to {high:.1%})" in page
     for heading in ("Metrics", "Intended use", "Limits", "Training data", "Licence", "Use"):
         assert f"\n## {heading}\n" in page
-    assert str(photos) not in page and "Do not use it to identify people" in page
+    assert str(photos) not in page and "Do not use it to identify or monitor people" in page
 
 
 def test_a_card_without_an_evaluation_says_so(train: Train) -> None:

@@ -77,7 +77,7 @@ def test_the_report_links_to_the_comparison_of_each_number(compared: Comparison)
     for shots in (1, 2):
         assert f'<a href="shots-{shots}/report.html">{shots} per class</a>' in page
         assert (compared.out / f"shots-{shots}" / "report.html").is_file()
-    assert "does best with 2 training images per class" in page
+    assert "is the most accurate with 2 training images per class" in page
     assert "over seeds 0, 3" in page and "clip-har compare --shots 2,1" in page
 
 

@@ -126,7 +126,7 @@ def test_a_name_is_given_on_before_the_next_one_comes() -> None:
     ("content", "null", "remedy"),
     [
         (b"a.jpg\0b.jpg\0", False, "Pass --null"),
-        (b"x" * 70_000, False, "one path a line"),
+        (b"x" * 70_000, False, "one path per line"),
         (b"x" * 70_000, True, "one"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_folder_of_unreadable_files_exits_with_2_and_has_a_row_each(
     assert said.out == "" and said.err.splitlines()[-1] == "3 of 3 images cannot be read"
     assert said.err.count("empty file") == 3
     assert predicted(run, str(tmp_path / "bad"), "--out", str(tmp_path / "out.csv")) == 2
-    assert "3 images: 0 answered, 3 unreadable" in capsys.readouterr().out
+    assert "3 images: 0 classified, 3 unreadable" in capsys.readouterr().out
     assert (tmp_path / "out.csv").read_text().count("empty file") == 3
 
 

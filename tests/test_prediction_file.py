@@ -181,7 +181,7 @@ def test_another_run_or_other_options_do_not_continue_a_file(
         (runs[0], replace(config, top=2), "with --top 3, not with --top 2"),
         (runs[0], replace(config, coverage=None, accuracy=0.1), "with --coverage 0.9 and no --accuracy, not"),
     ):
-        with pytest.raises(ConfigError, match=f"out.csv was begun {said}"):
+        with pytest.raises(ConfigError, match=f"out.csv was started {said}"):
             predict_into_file(run, images, other)
     assert (tmp_path / "out.csv").read_bytes() == before
     note = tmp_path / ".out.csv.unfinished" / "note.json"

@@ -174,7 +174,7 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
     assert float(in_table["coop"]["novel"]) == pytest.approx(coop.novel, abs=1e-6)
     assert float(in_table["coop"]["harmonic"]) == pytest.approx(coop.harmonic, abs=1e-6)
     assert "| method | base | novel | harmonic |" in (tmp_path / "comparison.md").read_text()
-    assert "held out of training (novel)" in (tmp_path / "comparison.txt").read_text()
+    assert "held-out (novel) classes" in (tmp_path / "comparison.txt").read_text()
     assert '<h2 id="unseen">Unseen classes</h2>' in (tmp_path / "report.html").read_text()
     argv = [
         "compare",
@@ -189,7 +189,7 @@ def test_compare_gives_base_novel_and_harmonic_and_says_where_a_head_is_fixed(
     ]
     assert cli.main([*argv, "--hold-out", "drinking,using_laptop", "--workers", "0", "--precision", "float32"]) == 0
     out = capsys.readouterr().out
-    assert "Trained actions (base) and held-out ones (novel)" in out and "harmonic" in out
+    assert "Accuracy on trained (base) and held-out (novel) classes" in out and "harmonic" in out
 
 
 def test_a_run_with_held_out_actions_keeps_what_is_known_of_its_confidence(run: checkpoint.Run) -> None:

@@ -40,22 +40,20 @@ def test_a_leak_names_the_held_out_image_first_and_counts_the_others() -> None:
     assert (leak.kind, leak.severity, leak.count) == ("leak", "error", 3)
     assert names(leak) == ["test/run/d.jpg", "val/run/c.jpg", "train/run/a.jpg", "train/run/b.jpg"]
     assert leak.notes == ("", LOOKS_ALIKE, SAME_PICTURE, SAME_PICTURE)
-    assert (
-        leak.why == "Images that look alike to the model in test and val and train: metrics on test are too optimistic"
-    )
+    assert leak.why == "Images with similar features in test and val and train: metrics on test are too optimistic"
     assert leak.action == "Drop the 3 duplicates outside test."
     assert (duplicate.kind, duplicate.severity, duplicate.count) == ("duplicate", "warning", 1)
     assert names(duplicate) == ["train/run/a.jpg", "train/run/b.jpg"]
     assert duplicate.notes == ("", SAME_BYTES)
-    assert duplicate.why == "The same file 2 times in train"
+    assert duplicate.why == "The same file: 2 images in train"
 
 
 def test_how_sure_a_finding_is_follows_its_weakest_link() -> None:
     images: list[tuple[str, SplitName | None]] = [(f"run/{name}.jpg", None) for name in "abc"]
     said = {
-        ("aaa", "aaa", "aaa"): ("The same file 3 times", ("", SAME_BYTES, SAME_BYTES)),
-        ("aab", "aaa", "aaa"): ("The same picture 3 times", ("", SAME_BYTES, SAME_PICTURE)),
-        ("abb", "abb", "aaa"): ("Images that look alike to the model 3 times", ("", LOOKS_ALIKE, LOOKS_ALIKE)),
+        ("aaa", "aaa", "aaa"): ("The same file: 3 images", ("", SAME_BYTES, SAME_BYTES)),
+        ("aab", "aaa", "aaa"): ("The same picture: 3 images", ("", SAME_BYTES, SAME_PICTURE)),
+        ("abb", "abb", "aaa"): ("Images with similar features: 3 images", ("", LOOKS_ALIKE, LOOKS_ALIKE)),
     }
     for groups, (why, notes) in said.items():
         (finding,) = findings(images, *groups)
@@ -67,7 +65,7 @@ def test_copies_under_several_classes_conflict_and_are_duplicates_as_well() -> N
     images: list[tuple[str, SplitName | None]] = [("run/b.jpg", None), ("sit/a.jpg", None), ("eat/c.jpg", None)]
     conflict, duplicate = findings(images, "aax", "aax", "aax")
     assert (conflict.kind, conflict.severity, conflict.count) == ("conflict", "error", 2)
-    assert conflict.why == "The same file, under 2 classes: run, sit"
+    assert conflict.why == "The same file, in 2 classes: run, sit"
     assert conflict.action == "Decide which class is right, and relabel or drop the others."
     assert names(conflict) == names(duplicate) == ["run/b.jpg", "sit/a.jpg"]
 

@@ -222,7 +222,7 @@ def test_given_features_find_what_looks_alike_and_doubt_labels(tmp_path: Path) -
     )
     (duplicate,) = found(result, "duplicate")
     assert names(duplicate) == ["cycling/02.jpg", "cycling/05.jpg"]
-    assert duplicate.why == "Images that look alike to the model 2 times"
+    assert duplicate.why == "Images with similar features: 2 images"
     (suspect,) = found(result, "label")
     assert names(suspect) == ["cycling/07.jpg"] and suspect.doubt is not None
     assert suspect.action == "Review it: keep, relabel as running, or drop."

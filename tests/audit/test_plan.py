@@ -65,7 +65,7 @@ def test_every_image_has_a_row_and_every_proposal_a_reason(root: Path, tmp_path:
     propose_cleaning(root, plan, settings=NO_MODEL)
     table = rows(plan)
     said = {name: (row["action"], row["reason"]) for name, row in table.items() if row["reason"]}
-    conflict = "conflict: The same file, under 2 classes: cycling, running"
+    conflict = "conflict: The same file, in 2 classes: cycling, running"
     assert said == {
         "train/cycling/leak.jpg": ("drop", "same file as test/cycling/0.jpg in test"),
         "train/running/twice.jpg": ("drop", "same file as train/running/0.jpg"),

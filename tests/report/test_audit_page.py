@@ -68,7 +68,7 @@ def test_the_page_is_self_contained_and_shows_every_finding(tmp_path: Path) -> N
     assert (
         "29 images: 1 unreadable image, 1 leak, 11 conflicting labels and 10 duplicates above the limit; also " in said
     )
-    assert "Labels were not examined: that needs a model." in said
+    assert "Labels were not checked, because that requires a model." in said
     for finding in result.findings:
         assert finding.why[1:] in said and finding.action in said
     assert "and 3 more images; --json lists them." in said  # of the eleven copies

@@ -43,7 +43,7 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
     assert best is not None
     name = model_labels([model.name for model in table.models])[table.best.name]
     accuracy = f"{100 * best.accuracy:.1f}"
-    assert f"{name} with LoRA does best: {accuracy} % of 160 test images classified correctly." in page.text
+    assert f"{name} with LoRA is the most accurate: {accuracy} % of 160 test images classified correctly." in page.text
     assert f"RN50: {NO_NETWORK}" in page.text and "ViT-B/16, LoRA: lora cannot train this model." in page.text
     assert "WIT, 400 million pairs" in page.text and "605.2 MB" in page.text
     assert page.text.count("All models with") == 3

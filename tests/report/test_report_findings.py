@@ -62,7 +62,7 @@ def test_every_finding_is_shown(make_result: MakeResult, load_thumbnail: Loader,
     assert_self_contained(page)
     assert_accessible(page)
     for words in (
-        "Mean accuracy 2 kinds, 3 severities, 90 images 45.0 % 60.0 % +15.0",
+        "Mean accuracy 2 corruptions, 3 severities, 90 images 45.0 % 60.0 % +15.0",
         "elsewhere 1,812 images, 5 classes 70.0 % 64.0 % −6.0 worse p = 0.012",
         "Unseen classes 2 held out 80.0 % 75.0 % −5.0 worse",
         "ECE, scaled after temperature scaling 0.045 0.045 0.000",
@@ -76,7 +76,7 @@ def test_every_finding_is_shown(make_result: MakeResult, load_thumbnail: Loader,
         "a photo of a person clapping. 0.310",
         "clapping 0.91",
         "leaks 3 above the limit 0",
-        "odd not looked for any",
+        "odd not checked none",
         "8,800 training, 96 test images of 8 classes; 1 skipped",
         "train/broken.jpg cut off",
     ):
@@ -243,7 +243,7 @@ def test_methods_stand_against_each_other(twelve_rows: list[ComparisonRow], tmp_
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert_accessible(page)
-    assert "zero-shot worse: −32.0 p < 0.001 alike: −0.5 p = 0.400" in page.text
+    assert "zero-shot worse: −32.0 p < 0.001 not significant: −0.5 p = 0.400" in page.text
     assert "CoOp 94.5 % ± 1.00 93.5 % 95.5 % 93.5 (seed 0) , 94.5 (seed 1)" in page.text
     assert comparison_page.pairwise_table(rows, []) == []
 

@@ -214,9 +214,9 @@ def with_answers(result: EvalResult, p_value: float, accuracy: float) -> EvalRes
 def test_the_verdict_does_not_oversell(make_result: MakeResult) -> None:
     result = make_result()
     level = result.baseline.metrics.accuracy
-    assert "may well be chance" in evaluation_page.verdict(with_answers(result, 0.05, level + 0.01))
+    assert "may be due to chance" in evaluation_page.verdict(with_answers(result, 0.05, level + 0.01))
     assert "1.0 percentage points above zero-shot" in evaluation_page.verdict(with_answers(result, 0.049, level + 0.01))
-    assert "below zero-shot: the adaptation did harm" in evaluation_page.verdict(
+    assert "below zero-shot: fine-tuning made the model worse" in evaluation_page.verdict(
         with_answers(result, 0.001, level - 0.1)
     )
 
@@ -298,8 +298,8 @@ def test_the_page_of_a_comparison(comparison: Comparison, load_thumbnail: Loader
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert_accessible(page)
-    assert "LoRA does best" in page.text
-    assert "1 of 2 methods is shown to be above zero-shot" in page.text
+    assert "LoRA is the most accurate" in page.text
+    assert "1 of 2 methods is significantly better than zero-shot" in page.text
     assert "full not distinguishable from zero-shot" in page.text
     assert "LoRA not distinguishable" not in page.text
     assert len(page.plots) == 2
@@ -320,7 +320,7 @@ def test_a_comparison_links_to_the_reports_that_exist(
     write_comparison(rows, results, tmp_path / "out", facts={}, reports=reports, command="")
     page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page, ["runs/lora/eval/report.html"])
-    assert "leads to its own report" in page.text
+    assert "links to its report" in page.text
     several = {"coop": {0: there[0], 1: there[1], 2: gone}}
     write_comparison(twelve_rows, {}, tmp_path / "out", facts={}, reports=several, command="")
     page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
@@ -351,7 +351,7 @@ def test_a_comparison_where_nothing_helps_says_so(comparison: Comparison, tmp_pa
     chosen = [row for row in rows if row.name != "lora"]
     write_comparison(chosen, results, tmp_path, facts={}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "No method is shown to be above zero-shot CLIP" in page.text
+    assert "No method is significantly better than zero-shot CLIP" in page.text
 
 
 def test_a_comparison_without_zero_shot_or_results(comparison: Comparison, tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_a_comparison_without_zero_shot_or_results(comparison: Comparison, tmp_p
     write_comparison(rows[1:], {}, tmp_path, facts={}, command="")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
-    assert "LoRA does best" in page.text and "shown to be above" not in page.text
+    assert "LoRA is the most accurate" in page.text and "significantly better" not in page.text
 
 
 def test_a_comparison_of_twelve_methods_is_loud_where_it_must_be(
@@ -369,10 +369,13 @@ def test_a_comparison_of_twelve_methods_is_loud_where_it_must_be(
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert_accessible(page)
-    assert "8 of 11 methods are shown to be above zero-shot, 1 not distinguishable from zero-shot, 1 below" in page.text
-    assert "Collapsed full: answers running for 97% of the images. Its accuracy means little" in page.text
-    assert "Below zero-shot Tip-Adapter, by −5.0 points: it did harm." in page.text
-    assert "Not distinguishable from zero-shot LoRA: the difference may well be chance." in page.text
+    assert (
+        "8 of 11 methods are significantly better than zero-shot, 1 not distinguishable from zero-shot, 1 below"
+        in page.text
+    )
+    assert "Collapsed full: answers running for 97% of the images. Its accuracy is meaningless" in page.text
+    assert "Below zero-shot Tip-Adapter, by −5.0 points: training made the model worse." in page.text
+    assert "Not distinguishable from zero-shot LoRA: the difference may be due to chance." in page.text
     chips = [span for span in page.of("span") if "chip" in (span.get("class") or "")]
     assert len(chips) == 3
     assert "95.0 % ± 1.0 93.0 to 97.0 %" in page.text  # coop: mean, spread, interval
@@ -381,7 +384,7 @@ def test_a_comparison_of_twelve_methods_is_loud_where_it_must_be(
 
 def test_a_collapsed_method_is_not_the_best(twelve_rows: list[ComparisonRow]) -> None:
     rows = [replace(row, accuracy=0.99) if row.collapsed else row for row in twelve_rows]
-    assert comparison_page.headline(rows, None, 0.63).startswith("CLIP-Adapter does best: 95.0")
+    assert comparison_page.headline(rows, None, 0.63).startswith("CLIP-Adapter is the most accurate: 95.0")
 
 
 def test_a_collapse_is_told_once_and_under_the_name_of_the_entry(make_result: MakeResult, tmp_path: Path) -> None:

@@ -104,8 +104,8 @@ def _likeness_warnings(groups: CopyGroups, model: str | None) -> Iterator[str]:
     alike = sum(sizes[a] > within[h] for a, h in zip(groups.all_N.tolist(), groups.hash_N.tolist(), strict=True))
     if alike > IMPLAUSIBLE_LIKENESS * len(groups.all_N):
         yield (
-            f"{alike:,} of {len(groups.all_N):,} images have similar features in {model} but different hashes, more "
-            "than duplicates explain: raise --similarity, or audit without a model with --no-embeddings"
+            f"{alike:,} of {len(groups.all_N):,} images have similar features in {model} but different hashes, too "
+            "many to be duplicates: raise --similarity, or audit without a model with --no-embeddings"
         )
 
 

@@ -59,7 +59,7 @@ def _conflict(files: tuple[FoundFile, ...], notes: tuple[str, ...]) -> Iterator[
         files=files,
         notes=notes,
         count=len(files),
-        why=f"{_weakest(notes)}, under {len(classes)} classes: {', '.join(classes)}",
+        why=f"{_weakest(notes)}, in {len(classes)} classes: {', '.join(classes)}",
         action="Decide which class is right, and relabel or drop the others.",
     )
 
@@ -93,7 +93,7 @@ def _duplicates(files: Sequence[FoundFile], indices: Sequence[int], groups: Copy
                 files=tuple(files[index] for index in own),
                 notes=notes,
                 count=len(own) - 1,
-                why=f"{_weakest(notes)} {len(own)} times" + (f" in {split}" if split else ""),
+                why=f"{_weakest(notes)}: {len(own)} images" + (f" in {split}" if split else ""),
                 action="Drop all but one, or keep them in one split: clip-har data split.",
             )
 
@@ -112,7 +112,7 @@ def _notes(indices: Sequence[int], groups: CopyGroups) -> tuple[str, ...]:
 
 def _weakest(notes: Sequence[str]) -> str:
     """What can be said of all of a group's images."""
-    for note, said in ((LOOKS_ALIKE, "Images that look alike to the model"), (SAME_PICTURE, "The same picture")):
+    for note, said in ((LOOKS_ALIKE, "Images with similar features"), (SAME_PICTURE, "The same picture")):
         if note in notes:
             return said
     return "The same file"

@@ -75,8 +75,8 @@ def quickstart(
     Output().comparison(comparison.rows, comparison.results)
     Output().files(
         ("Report", config.out / "report.html"),
-        ("The scenes, with answers", config.out / "contact_sheet.png"),
-        ("Next, your own folder", "clip-har compare --data FOLDER --model ViT-B/32 --out own"),
+        ("Contact sheet", config.out / "contact_sheet.png"),
+        ("Next", "clip-har compare --data FOLDER --model ViT-B/32 --out own"),
     )
     return EXIT_DONE
 
@@ -107,7 +107,7 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")], *, config_file: C
         methods = f"zero-shot,{rival},{config.method}"
         output.line(
             f"{rival} trains in seconds and was more accurate than {config.method} in the comparisons of "
-            f"docs/methods/index.md; clip-har compare --methods {methods} shows which is better here"
+            f"docs/methods/index.md; clip-har compare --methods {methods} shows which is better on your data"
         )
     output.files(("Run", run.folder), ("Next", shlex.join(next_command)))
     return EXIT_DONE
@@ -255,7 +255,7 @@ def predict(
     Args:
         run: Run folder.
         images: Image files, folders that are searched for images, quoted patterns such as 'photos/**/*.jpg', URLs such
-            as s3://bucket/photos/, and - for a list of paths and URLs on standard input, one a line.
+            as s3://bucket/photos/, and - for a list of paths and URLs on standard input, one per line.
 
     In a pipe a line per image is printed: image, action, probability, and the next actions, separated by tabs.
     """

@@ -31,7 +31,7 @@ def video(
     config: Annotated[VideoConfig | None, Parameter(name="*")] = None,
     config_file: ConfigFile = None,
 ) -> int:
-    """Find the actions in videos or in front of a camera: who does what from when to when.
+    """Find actions in videos or in front of a camera, each with its start and end.
 
     Example: clip-har video runs/lora clip.mp4 --out clip.srt,clip.png
 

@@ -42,7 +42,7 @@ def quickstart(config: QuickstartConfig | None = None, *, progress: Progress = S
 def draw_demo(out: Path, *, seed: int, progress: Progress) -> Path:
     """Draw the demo dataset into `out`, or leave the one that is there."""
     total = len(demo.ACTIONS) * (DEMO_TRAIN_PER_CLASS + DEMO_TEST_PER_CLASS)
-    with progress.bar("Drawing scenes", total=total, unit="images") as bar:
+    with progress.bar("Generating images", total=total, unit="images") as bar:
         drawn = 0
 
         def on_image(done: int, _total: int) -> None:

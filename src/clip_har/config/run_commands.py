@@ -34,8 +34,8 @@ class PredictConfig:
     """File to write the predictions to as they are made: .csv, .jsonl or .parquet. After an interruption, run the same
     command again to continue."""
     overwrite: Annotated[bool, Parameter(negative="")] = False
-    """Replace --out if it is finished, or was begun with another run or other options. An interrupted file of the same
-    command is continued."""
+    """Replace --out if it is finished, or was started with another run or other options. An interrupted file of the
+    same command is continued."""
     format: PredictionFormat | None = None
     """What is printed without --out: table, text (a line per image, tab-separated), jsonl (an object per line) or csv.
     Default: table in a terminal, otherwise text."""

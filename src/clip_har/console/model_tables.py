@@ -58,7 +58,7 @@ def model_notes(listing: ModelListing) -> Iterator[str]:
     )
     if listing.probed:
         yield "images/s: the image encoder alone, without reading and decoding files. No speed: no weights on disk."
-    yield "Licences are those of the model cards when this version was released. docs/models.md helps to choose."
+    yield "Licences are those of the model cards when this version was released. How to choose: docs/models.md."
 
 
 def _sizes(model: ListedModel) -> list[str]:

@@ -143,7 +143,7 @@ class Output:
             table.add_row(Text(label), *(f"{own[label]:,}" for own in counts.values()))
         self._console.print(table)
         checks = ShownTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for name in ("check", "found", "limit", "for example"):
+        for name in ("check", "found", "limit", "example"):
             right = name in ("found", "limit")
             checks.add_column(name, justify="right" if right else "left", overflow="fold")
         for check in audit.checks:
@@ -152,7 +152,7 @@ class Output:
             checks.add_row(
                 Text(check.name.replace("_", " "), style=colour),
                 Text(f"{check.found:,}" if check.performed else "-", style=colour),
-                "any" if check.limit is None else f"{check.limit:,}",
+                "none" if check.limit is None else f"{check.limit:,}",
                 Text(_finding_text(found[0]) if found else "" if check.performed else "needs a model"),
             )
         self._console.print(checks)
@@ -201,9 +201,9 @@ class Output:
 
     def predicted(self, counts: PredictionCounts) -> None:
         """What a file of predictions holds."""
-        said = [f"{counts.answered:,} answered"]
-        said += [f"{counts.unsure:,} of them unsure"] if counts.unsure else []
-        said += [f"{counts.unknown:,} of them none of the classes"] if counts.unknown else []
+        withheld = [f"{counts.unsure:,} unsure"] if counts.unsure else []
+        withheld += [f"{counts.unknown:,} none of these"] if counts.unknown else []
+        said = [f"{counts.answered:,} classified" + f" ({', '.join(withheld)})" * bool(withheld)]
         said += [f"{counts.unreadable:,} unreadable"] if counts.unreadable else []
         said += [f"{counts.before:,} of them by an earlier command"] if counts.before else []
         self.line(f"{counts.answered + counts.unreadable:,} images: {', '.join(said)}")
@@ -268,17 +268,19 @@ def p_text(p: float) -> str:
 
 
 def _confidence_text(confidence: Confidence) -> str:
-    """What temperature scaling gives, and how the sets of 90 % hold."""
-    text = f"its confidence needs no temperature (calibration error {confidence.ece_before:.3f})"
+    """What temperature scaling gives, and how often the 90 % prediction sets contain the true class."""
+    before = f"{confidence.ece_before:.3f}"
+    text = f"temperature 1, because scaling gives no significant improvement (calibration error {before})"
     if confidence.temperature != 1:
-        text = (
-            f"temperature {confidence.temperature:.2f} takes the calibration error from {confidence.ece_before:.3f} "
-            f"to {confidence.ece_after:.3f}"
-        )
+        after = f"{confidence.ece_after:.3f}"
+        text = f"temperature {confidence.temperature:.2f} changes the calibration error from {before} to {after}"
     sets = next((entry for entry in confidence.conformal if entry.level == 0.9), None)
     if sets is None:
         return text
-    return f"{text}; sets of 90 % hold the truth for {sets.coverage:.1%}, with {sets.mean_size:.1f} actions on average"
+    return (
+        f"{text}; 90 % prediction sets contain the true class for {sets.coverage:.1%} of images "
+        f"and have {sets.mean_size:.1f} classes on average"
+    )
 
 
 def _seeds_text(rows: Sequence[ComparisonRow]) -> str:

@@ -50,7 +50,7 @@ def unseen_columns(rows: Sequence[ComparisonRow]) -> Table | None:
     """Base, novel and harmonic mean of each compared method; None where no action was held out."""
     if all(row.unseen is None for row in rows):
         return None
-    table = _table("Trained actions (base) and held-out ones (novel), each among its own names")
+    table = _table("Accuracy on trained (base) and held-out (novel) classes, each among its own class names")
     table.add_column("method")
     for name in ("base", "novel", "harmonic"):
         table.add_column(name, justify="right")
@@ -147,8 +147,8 @@ def _model_cells(model: ComparedModel, method: str, *, on_frontier: bool) -> lis
 def prompt_tables(trial: PromptTrial) -> Iterator[Table | Text]:
     """A row per wording, best first, then what the best changes for each class."""
     table = _table(f"Zero-shot accuracy on {trial.images:,} validation images")
-    for name in ("templates", "phrasings", "sentences", "accuracy", "95 % interval", "macro F1", "p", "for example"):
-        table.add_column(name, justify="left" if name in ("templates", "phrasings", "for example") else "right")
+    for name in ("templates", "descriptions", "prompts", "accuracy", "95 % interval", "macro F1", "p", "example"):
+        table.add_column(name, justify="left" if name in ("templates", "descriptions", "example") else "right")
     for score in trial.scores:
         p = "default" if score.mcnemar_p is None else _p(score.mcnemar_p)
         figures = (f"{score.accuracy:.2%}", _interval(score.accuracy_ci95), f"{score.macro_f1:.3f}", p)
@@ -157,19 +157,21 @@ def prompt_tables(trial: PromptTrial) -> Iterator[Table | Text]:
     best = trial.scores[0]
     if best != trial.default:
         changes = _table(f"Recall, default → {best.templates} with {best.phrasings}")
-        for name in ("class", "recall", "said as"):
+        for name in ("class", "recall", "description"):
             changes.add_column(name, justify="right" if name == "recall" else "left")
         rows = zip(trial.classes, trial.default.recall, best.recall, strict=True)
         for name, before, after in sorted(rows, key=lambda row: row[1] - row[2]):
             changes.add_row(Text(name), _pair(before, after), Text(trial.phrases[best.phrasings][name]))
         yield changes
-    yield Text("p is McNemar's against the default. The best of several on the same images looks better than it is.")
+    yield Text(
+        "p: McNemar's test against the default. The best of several on the same images is an optimistic estimate."
+    )
 
 
 def explanation_tables(result: ExplainResult) -> Iterator[Table]:
     """A row per explained image; confused classes; what training changed."""
     table = _table(f"{len(result.explanations)} images explained" + f" ({result.map_method})" * bool(result.map_method))
-    for name in ("image", "answer", "true", "closest sentence", "closest training image", "overlay"):
+    for name in ("image", "predicted", "true", "closest prompt", "closest training image", "overlay"):
         table.add_column(name, overflow="fold")
     for item in result.explanations:
         near = f"{item.neighbours[0].path} ({item.neighbours[0].similarity:.2f})" if item.neighbours else "-"
@@ -177,8 +179,8 @@ def explanation_tables(result: ExplainResult) -> Iterator[Table]:
         table.add_row(*(Text(cell) for cell in (*cells, item.overlay or "-")))
     yield table
     if result.confused:
-        pairs = _table("Taken for each other")
-        for name in ("true", "answered", "images", "of"):
+        pairs = _table("Most frequent confusions")
+        for name in ("true", "predicted", "images", "of"):
             pairs.add_column(name, justify="right" if name in ("images", "of") else "left")
         for pair in result.confused:
             pairs.add_row(Text(pair.true), Text(pair.predicted), str(pair.count), str(pair.support))
@@ -222,17 +224,18 @@ def _shift(found: ShiftScore) -> Table:
 
 
 def _unseen(found: Unseen) -> Table:
-    table = _table(f"Held out of training: {', '.join(found.novel_classes)}")
+    table = _table(f"Held-out classes: {', '.join(found.novel_classes)}")
     for name in ("model", "base", "novel", "harmonic"):
         table.add_column(name, justify="left" if name == "model" else "right")
     table.add_row("zero-shot", *_base_novel(found.baseline))
-    table.add_row("run" + " (novel: zero-shot's, it has no answer)" * found.falls_back, *_base_novel(found.finetuned))
+    name = "run (novel: accuracy of zero-shot)" if found.falls_back else "run"
+    table.add_row(name, *_base_novel(found.finetuned))
     return table
 
 
 def _unknown(found: UnknownActions) -> Table:
     """A row per score; the last two columns are at the threshold from validation images."""
-    table = _table(f"Unknown actions: {found.known:,} images of the classes, {found.unknown:,} of held-out ones")
+    table = _table(f"Unknown actions: {found.known:,} images of trained classes, {found.unknown:,} of held-out ones")
     for name in ("model", "score", "AUROC", "FPR at 95 % TPR", "known rejected", "unknown rejected"):
         table.add_column(name, justify="left" if name in ("model", "score") else "right")
     for one in found.scores:
@@ -248,12 +251,12 @@ def _base_novel(found: BaseNovel) -> list[str]:
 def _wise_curve(found: WiseCurve) -> Table:
     """A row per alpha; the chosen one is marked."""
     names = [name for name in ("novel", "corrupted", "shift") if getattr(found.points[0], name) is not None]
-    table = _table("WiSE-FT: share of the trained weights, inside and outside the domain")
+    table = _table("WiSE-FT: accuracy by alpha, the fraction of the fine-tuned weights")
     for name in ("alpha", "in domain", *names, ""):
         table.add_column(name, justify="right")
     for point in found.points:
         figures = [f"{100 * getattr(point, name):.1f}" for name in ("in_domain", *names)]
-        table.add_row(f"{point.alpha:g}", *figures, "chosen" if point.alpha == found.chosen else "")
+        table.add_row(f"{point.alpha:g}", *figures, "selected" if point.alpha == found.chosen else "")
     return table
 
 

@@ -190,7 +190,7 @@ class PredictionFile:
         if self._overwrite:
             return self._begin()
         before, now = _differences(note["made_by"], self._made_by)
-        raise ConfigError(f"{self._path} was begun with {before}, not with {now}", remedy=_START_AGAIN)
+        raise ConfigError(f"{self._path} was started with {before}, not with {now}", remedy=_START_AGAIN)
 
     def _begin(self) -> int:
         self._write_note(0)

@@ -92,19 +92,20 @@ def _body(run: Run, licence: str, certificate: Certificate | None, test: Mapping
     trained = " and ".join(f"{card.splits[split]:,} {kind}" for split, kind in kinds.items() if card.splits.get(split))
     sections = {
         f"{card.method} for action recognition in photographs": (
-            f"This model names the action that a photograph shows, one of {len(run.classes)} classes. It was trained "
-            f"with clip-har by the method {card.method} on the pretrained model {public_name(card.backbone.name)}.\n\n"
+            f"This model classifies photographs by the action they show, one of {len(run.classes)} classes. It was "
+            f"trained with the method {card.method} of clip-har on the pretrained model "
+            f"{public_name(card.backbone.name)}.\n\n"
             f"Classes: {', '.join(run.classes)}."
         ),
         "Metrics": _metrics(run, certificate, test),
         "Intended use": (
-            "Sorting and searching collections of photographs by the action they show, and research. The classes are "
-            "the only answers: an image of another action gets one of them too."
+            "Sorting and searching collections of photographs by the action they show, and research. The model "
+            "predicts one of its classes for every image, even if the image shows another action."
         ),
         "Limits": (
-            "The model sees one photograph, not a movement. It has not been evaluated separately by age, gender, skin "
+            "The model sees a single photograph, not motion. It has not been evaluated separately by age, gender, skin "
             "colour, disability, clothing or country of the people shown, and models of the CLIP family are known to "
-            "have learned social biases from images of the web. Do not use it to identify people, to watch them, or "
+            "have learned social biases from web images. Do not use it to identify or monitor people, or "
             "for decisions about a person. Accuracy on photographs of another source is usually lower."
         ),
         "Training data": f"{trained or 'Unknown'} images of a labelled dataset. Its content hash is "

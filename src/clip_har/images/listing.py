@@ -133,7 +133,7 @@ def read_names(stream: BinaryIO, *, null: bool) -> Iterator[str]:
         *names, rest = (rest + block).split(end)
         if len(rest) > LONGEST_NAME or (not null and b"\0" in block):
             remedy = (
-                "Pass one path a line." if null or b"\0" not in block else "Pass --null if NUL separates the paths."
+                "Pass one path per line." if null or b"\0" not in block else "Pass --null if NUL separates the paths."
             )
             raise DataError("Standard input is not a list of paths", remedy=remedy)
         yield from (os.fsdecode(name) for name in (_path(name, null) for name in names) if name)

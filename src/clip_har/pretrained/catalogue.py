@@ -17,7 +17,7 @@ from clip_har.pretrained.provenance import Provenance, provenance
 CURATED = (DEMO, *HISTORIC_NAMES, *SHORT_NAMES)
 """The models that `clip-har models` lists by default."""
 _OWN_FILES = Provenance(data="not recorded in the files", licence="not recorded in the files")
-_DEMO = Provenance(data="synthetic scenes of clip-har", licence="MIT", research_only=False)
+_DEMO = Provenance(data="clip-har's synthetic images", licence="MIT", research_only=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,8 +38,11 @@ CHECK_WORDS: Mapping[CheckName, tuple[str, str]] = {
         "A linear probe that was not trained on the image or its duplicates predicts another class. The most likely "
         "errors come first; some are correct labels of unusual images.",
     ),
-    "odd": ("Anomalous images", "Tiny, extremely shaped, grey or of one tone: often harmless, worth a look."),
-    "imbalance": ("Missing and small classes", "Classes without images in a split, or with few."),
+    "odd": (
+        "Anomalous images",
+        "Tiny, very elongated, greyscale or of a single colour: often harmless; review them.",
+    ),
+    "imbalance": ("Missing and small classes", "Classes with no or few images in a split."),
 }
 """Check -> heading and what it means."""
 THUMBNAILS: Mapping[CheckName, int] = {"leaks": 100, "conflicts": 60, "duplicates": 60, "label_errors": 100, "odd": 40}
@@ -104,12 +107,12 @@ def _listed(checks: Sequence[Check]) -> str:
 
 def verdict(audit: Audit) -> str:
     """What to do with the page, in one or two sentences."""
-    looked = "" if audit.model else " Labels were not examined: that needs a model."
+    looked = "" if audit.model else " Labels were not checked, because that requires a model."
     if not audit.findings:
         return f"There is nothing to review.{looked}"
     return (
-        "Work through the parts below, choose what becomes of each image, and download the choices as a plan for "
-        f"clip-har data clean. The images themselves are never touched.{looked}"
+        "Review the findings below, choose an action for each image, and download your decisions as a plan for "
+        f"clip-har data clean. Image files are never modified.{looked}"
     )
 
 
@@ -134,7 +137,7 @@ def _check_row(audit: Audit, name: CheckName) -> dict[str, Any]:
         "name": name,
         "title": CHECK_WORDS[name][0],
         "found": wording.thousands(check.found) if check.performed else "–",
-        "limit": "any" if check.limit is None else wording.thousands(check.limit),
+        "limit": "none" if check.limit is None else wording.thousands(check.limit),
         "state": state,
         "above": check.above,
         "linked": bool(audit.of(name)),

@@ -93,15 +93,15 @@ def headline(rows: Sequence[ComparisonRow], result: EvalResult | None, level: fl
     if level is None:
         best = max(rows, key=lambda row: row.accuracy)
         label = wording.sentence_start(wording.method_label(best.name))
-        return f"{label} does best: {wording.percent(best.accuracy)} of {images}."
+        return f"{label} is the most accurate: {wording.percent(best.accuracy)} of {images} classified correctly."
     above = [row for row in rows if standing.standing(row, level) == standing.ABOVE]
     if not above:
         shown = wording.percent(level)
-        return f"No method is shown to be above zero-shot CLIP, which classifies {shown} of {images} correctly."
+        return f"No method is significantly better than zero-shot CLIP, which classifies {shown} of {images} correctly."
     best = max(above, key=lambda row: row.accuracy)
     return (
-        f"{wording.sentence_start(wording.method_label(best.name))} does best: {wording.percent(best.accuracy)} of "
-        f"{images} classified correctly; zero-shot CLIP {wording.percent(level)}."
+        f"{wording.sentence_start(wording.method_label(best.name))} is the most accurate: "
+        f"{wording.percent(best.accuracy)} of {images} classified correctly; zero-shot CLIP {wording.percent(level)}."
     )
 
 
@@ -118,7 +118,8 @@ def verdict(places: Sequence[str]) -> str:
     first = counts.pop(standing.ABOVE)
     rest = "".join(f", {n} {place}" for place, n in counts.items() if n)
     methods = "method" if len(judged) == 1 else "methods"
-    return f"{first} of {len(judged)} {methods} {'is' if first == 1 else 'are'} shown to be above zero-shot{rest}."
+    verb = "is" if first == 1 else "are"
+    return f"{first} of {len(judged)} {methods} {verb} significantly better than zero-shot{rest}."
 
 
 def alarms(rows: Sequence[ComparisonRow], places: Mapping[str, str], level: float | None) -> list[tuple[str, str]]:
@@ -127,14 +128,17 @@ def alarms(rows: Sequence[ComparisonRow], places: Mapping[str, str], level: floa
     for row in rows:
         label = wording.method_label(row.name)
         if places[row.name] == standing.COLLAPSED:
-            found.append(("Collapsed", f"{label}: {row.note}. Its accuracy means little: do not use it."))
+            found.append(("Collapsed", f"{label}: {row.note}. Its accuracy is meaningless: do not use it."))
     for row in rows:
+        label = wording.method_label(row.name)
         if places[row.name] == standing.BELOW and level is not None:
             lost = wording.points(row.accuracy - level)
-            found.append(("Below zero-shot", f"{wording.method_label(row.name)}, by {lost} points: it did harm."))
+            found.append(("Below zero-shot", f"{label}, by {lost} points: training made the model worse."))
     alike = [wording.method_label(row.name) for row in rows if places[row.name] == standing.INDISTINCT]
     if alike:
-        found.append(("Not distinguishable from zero-shot", f"{', '.join(alike)}: the difference may well be chance."))
+        found.append(
+            ("Not distinguishable from zero-shot", f"{', '.join(alike)}: the difference may be due to chance.")
+        )
     return found
 
 

@@ -52,7 +52,7 @@ MARKDOWN_HEAD = (
 )
 TEXT_HEAD = ("method", "accuracy", "95 % interval", "macro F1", "ECE", "trained", "share", "training", "memory", "p")
 
-UNSEEN_TITLE = "Actions trained on (base) and held out of training (novel), each among its own names:"
+UNSEEN_TITLE = "Accuracy on trained (base) and held-out (novel) classes, each among its own class names:"
 
 
 def comparison_json(rows: Sequence[ComparisonRow]) -> str:

@@ -185,10 +185,10 @@ def verdict(result: EvalResult) -> str:
         f"McNemar’s test: {wording.p_value(result.mcnemar_p)}"
     )
     if result.mcnemar_p >= wording.SIGNIFICANT_BELOW:
-        return f"The difference of {wording.points(difference)} points may well be chance ({evidence})."
+        return f"The difference of {wording.points(difference)} points may be due to chance ({evidence})."
     size = f"{abs(100 * difference):.1f} percentage points"
     if difference < 0:
-        return f"That is {size} below zero-shot: the adaptation did harm ({evidence})."
+        return f"That is {size} below zero-shot: fine-tuning made the model worse ({evidence})."
     return f"That is {size} above zero-shot ({evidence})."
 
 

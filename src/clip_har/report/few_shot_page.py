@@ -56,7 +56,7 @@ def headline(table: FewShotTable) -> str:
     label = wording.sentence_start(wording.method_label(best.name))
     beside = "" if table.zero_shot is None else f"; zero-shot CLIP {wording.percent(table.zero_shot)}"
     return (
-        f"{label} does best with {wording.counted(shots, 'training image')} per class: "
+        f"{label} is the most accurate with {wording.counted(shots, 'training image')} per class: "
         f"{wording.percent(best.rows[shots].accuracy)} of the {split_word(table.split)} images classified "
         f"correctly{beside}."
     )

@@ -98,7 +98,7 @@ def _hardest(result: EvalResult, label: str, pictures: Pictures) -> dict[str, An
     return {
         "id": "hardest",
         "title": "Hardest images",
-        "text": f"{who} these {wrong}; the least probable truth comes first.",
+        "text": f"{who} these {wrong}; the lowest probability of the true class comes first.",
         "tiles": _tiles(result, images[np.argsort(truth_N, kind="stable")].tolist(), pictures, GALLERY_LIMIT // 2),
     }
 

@@ -62,7 +62,7 @@ def headline(table: ModelTable, labels: Mapping[str, str]) -> str:
     best = table.best.best
     assert best is not None
     return (
-        f"{labels[table.best.name]} with {wording.method_label(best.name)} does best: "
+        f"{labels[table.best.name]} with {wording.method_label(best.name)} is the most accurate: "
         f"{wording.percent(best.accuracy)} of {table.images:,} {split_word(table.split)} images classified correctly."
     )
 
@@ -76,7 +76,7 @@ def verdict(table: ModelTable, labels: Mapping[str, str]) -> str:
     names = [labels[test.first if test.second == table.best.name else test.second] for test in alike]
     others = "the other model" if len(tests) == 1 else f"each of the {len(tests)} other models"
     if not names:
-        return f"It is shown to be more accurate than the best method of {others}."
+        return f"It is significantly more accurate than the best method of {others}."
     return f"It is not distinguishable from the best method of {', '.join(names)}."
 
 

@@ -88,7 +88,7 @@ def _corruptions(findings: ReportParts) -> list[OverviewRow]:
     return [
         OverviewRow(
             name="Mean accuracy",
-            note=f"{kinds} kinds, {severities} {word}, {found.images:,} images",
+            note=f"{wording.counted(kinds, 'corruption')}, {severities} {word}, {found.images:,} images",
             before=found.mean_baseline,
             after=found.mean_finetuned,
         )

@@ -81,8 +81,8 @@ def data_summary(summary: DataSummary | None, said: Sequence[str] = ()) -> dict[
         "checks": [
             {
                 "name": check.name.replace("_", " "),
-                "found": f"{check.found:,}" if check.performed else "not looked for",
-                "limit": "any" if check.limit is None else f"{check.limit:,}",
+                "found": f"{check.found:,}" if check.performed else "not checked",
+                "limit": "none" if check.limit is None else f"{check.limit:,}",
                 "above": check.above,
             }
             for check in summary.checks

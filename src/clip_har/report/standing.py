@@ -66,7 +66,7 @@ def reading_notes(rows: Sequence[ComparisonRow]) -> list[str]:
     if several:
         notes.append(
             "Of several seeds, accuracy and macro F1 are means, ± is their sample standard deviation, the interval "
-            "combines a bootstrap over images with Student’s t over the seeds, and p is of a sign-flip test over "
+            "combines a bootstrap over images with Student’s t over the seeds, and p is from a sign-flip test over "
             "images on the seeds’ mean predictions, which does not cover the variation across seeds."
         )
     if without_seed:
@@ -75,12 +75,12 @@ def reading_notes(rows: Sequence[ComparisonRow]) -> list[str]:
         )
     if single:
         notes.append(
-            f"{'Of a single seed, the' if several else 'The'} interval is a bootstrap over images and p is of "
-            "McNemar’s test; neither says what another training seed would change."
+            f"{'Of a single seed, the' if several else 'The'} interval is a bootstrap over images and p is from "
+            "McNemar’s test; neither covers the variation across training seeds."
         )
     notes.append(
         "All tests are two-sided, against zero-shot on the same images, and p is not corrected for the number of "
-        "methods. The best of several methods on the same test images looks a little better than it is."
+        "methods. The best of several methods on the same test images is a slightly optimistic estimate."
     )
     return notes
 

@@ -71,7 +71,7 @@ def sweep_plots(table: SweepTable) -> dict[str, Plot]:
             partial(_draw_importance, table),
             name="importance",
             title="Importance of the settings (fANOVA)",
-            description="Share of the score's variance between trials that each setting explains.",
+            description="Fraction of the score's variance between trials that each setting explains.",
             for_page=False,
         )
     return plots
@@ -175,7 +175,7 @@ def _draw_importance(table: SweepTable) -> Figure:
     axes.set_ylim(-height + 0.4, 0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
-    axes.set_xlabel("share of the variance between trials")
+    axes.set_xlabel("fraction of the variance between trials")
     return figure
 
 
