@@ -82,8 +82,8 @@ class BackboneConfig:
     """Device to run on: auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
     """Numerical precision of frozen encoders, and of autocast in training, where weights stay float32. auto selects
-    bfloat16 if the hardware supports it. fp16-pure trains float16 weights, which diverges or collapses; use it only to
-    reproduce the original results."""
+    bfloat16 if the hardware supports it; on a CPU without AMX, training stays in float32. fp16-pure trains float16
+    weights, which diverges or collapses; use it only to reproduce the original results."""
     encode_batch_size: WholeNumber = setting(64, BATCH)
     """Images per forward pass when embeddings are computed."""
     workers: WholeNumber = setting(-1, WORKERS)
