@@ -93,6 +93,15 @@ def test_the_index_lists_every_page() -> None:
     assert [str(page.relative_to(DOCS)) for page in sorted(DOCS.rglob("*.md")) if page not in listed] == []
 
 
+def test_the_site_lists_every_page() -> None:
+    """Of mkdocs.yml; so does the build of the site, which is slower."""
+    _, _, navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")
+    listed = re.findall(r"^ +- (?:.*: )?(\S+\.md)$", navigation, re.MULTILINE)
+    own = [name for name in listed if not name.startswith("project/")]
+    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
+    assert sorted(own) == sorted(pages), set(own) ^ set(pages)
+
+
 def test_every_method_has_a_page_and_every_preset_is_described() -> None:
     assert [name for name in METHOD_NAMES if not (DOCS / "methods" / f"{name}.md").is_file()] == []
     text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "methods").glob("*.md"))
