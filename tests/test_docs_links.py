@@ -109,6 +109,13 @@ def test_every_method_has_a_page_and_every_preset_is_described() -> None:
     assert [preset.stem for preset in presets if f"`{preset.stem}`" not in text] == []
 
 
+def test_the_table_of_make_benchmark_methods_has_the_methods_of_its_command() -> None:
+    command = re.search(r"--methods (\S+) --out benchmark-methods", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    _, _, section = (DOCS / "results.md").read_text(encoding="utf-8").partition("\nmake benchmark-methods\n")
+    rows = re.findall(r"^\| `([\w-]+)` \|", section.partition("\n#")[0], re.MULTILINE)
+    assert command is not None and rows == command[1].split(",")
+
+
 def test_troubleshooting_explains_messages_that_are_printed() -> None:
     headings = HEADING.findall(prose(DOCS / "troubleshooting.md"))
     messages = [message for heading in headings for message in re.findall(r"`([^`]+)`", heading)]
