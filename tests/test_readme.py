@@ -189,8 +189,8 @@ def test_every_path_in_a_document_exists(document: str) -> None:
     assert path_problems(text) == []
 
 
-def test_what_contributing_names_of_the_tests_exists() -> None:
-    """Tests by name, and the files of commands in indented blocks."""
+def test_the_tests_and_commands_in_contributing_exist() -> None:
+    """Tests by name, the files of commands in indented blocks, and their flags."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", text)
@@ -199,6 +199,8 @@ def test_what_contributing_names_of_the_tests_exists() -> None:
     assert len(named) > 5 and len(paths) > 5
     assert [name for name in named if f"def {name}(" not in source] == []
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+    assert {"clip-har", "python"} <= {Path(words[0]).name for words in command_lines(text)}
+    assert command_problems(text) == []
 
 
 def test_every_command_and_flag_in_the_readme_exists() -> None:
