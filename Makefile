@@ -40,8 +40,8 @@ ablation: $(VENV)/.installed ## measure what each choice is worth that differs f
 	$(BIN)/python benchmarks/ablations.py --seeds 0
 	$(BIN)/python benchmarks/ablations.py --tables
 
-benchmark-methods: $(VENV)/.installed ## compare every method on the synthetic images, offline
-	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods
+benchmark-methods: $(VENV)/.installed ## compare the methods of docs/results.md on its synthetic images, offline
+	$(BIN)/clip-har quickstart --methods zero-shot,linear-probe,lora,lora-embedding,lora-attention,lora-all,full,two-tier,augmented,lp-ft,wise-ft,coop,clip-adapter,tip-adapter,tip-adapter-f --out benchmark-methods
 
 docs: $(VENV)/.installed-dev ## build the documentation into site/, with broken links as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,4 +1,4 @@
-"""The parts of the documentation that are written from the code: commands, options, config keys, presets, extras.
+"""The parts of the documentation that are written from the code: commands, options, config keys, presets, names.
 
 A page says where with `<!-- generated: NAME -->` and `<!-- end -->`; refresh_docs.py fills what is between. Not here:
 the shown output of commands, which is in docs_commands.py.
@@ -25,6 +25,7 @@ from clip_har.config import METHOD_NAMES, TrainConfig, load_config_file, preset_
 from clip_har.config.converters import PRESET_FOLDER
 from clip_har.config.ranges import range_of
 from clip_har.config.settings import SETTINGS_OF
+from clip_har.evaluation import SCALARS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -290,6 +291,11 @@ def methods() -> str:
     return ", ".join(f"`{name}`" for name in METHOD_NAMES) + ".\n"
 
 
+def metrics() -> str:
+    """The names that results.json gives the metrics that are one number."""
+    return ", ".join(f"`{name}`" for name in SCALARS) + ".\n"
+
+
 # Installation
 
 EXTRAS = {
@@ -340,6 +346,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "config-keys": config_keys,
     "presets": presets,
     "methods": methods,
+    "metrics": metrics,
     "extras": extras,
     "requirements": requirements,
 }

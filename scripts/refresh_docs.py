@@ -68,6 +68,7 @@ def refreshed(
             ran = session.run(block)
             if ran.exit_code != block.exit_code:
                 problems.append(f"line {block.line}: exit code {ran.exit_code}, not {block.exit_code}\n{ran.stderr}")
+                continue  # what a failed command printed is not what the page should show
             printed = ran.stderr if block.stream == "stderr" else ran.stdout
             if block.shown is not None and not agrees(block.shown, printed):
                 outputs[block.line] = printed

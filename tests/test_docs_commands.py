@@ -191,7 +191,8 @@ def test_a_page_is_refreshed(tmp_path: Path, small_quickstart: Path) -> None:
     assert error.shown is not None and error.shown.startswith("clip-har: ") and "no-such-run" in error.shown
     page.write_text(PAGE.replace("exit 2", "exit 3"))
     (tmp_path / "again").mkdir()
-    _, problems = refresh_docs.refreshed(page, tmp_path / "again", small_quickstart, tmp_path / "cache")
+    text, problems = refresh_docs.refreshed(page, tmp_path / "again", small_quickstart, tmp_path / "cache")
+    assert blocks_of(text)[1].shown == "clip-har: something else\n", "a command that failed shows nothing new"
     assert len(problems) == 1 and problems[0].startswith("line 15: exit code 2, not 3\nclip-har: ")
 
 

@@ -93,11 +93,27 @@ def test_the_index_lists_every_page() -> None:
     assert [str(page.relative_to(DOCS)) for page in sorted(DOCS.rglob("*.md")) if page not in listed] == []
 
 
+def test_the_site_lists_every_page() -> None:
+    """Of mkdocs.yml; so does the build of the site, which is slower."""
+    _, _, navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")
+    listed = re.findall(r"^ +- (?:.*: )?(\S+\.md)$", navigation, re.MULTILINE)
+    own = [name for name in listed if not name.startswith("project/")]
+    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
+    assert sorted(own) == sorted(pages), set(own) ^ set(pages)
+
+
 def test_every_method_has_a_page_and_every_preset_is_described() -> None:
     assert [name for name in METHOD_NAMES if not (DOCS / "methods" / f"{name}.md").is_file()] == []
     text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "methods").glob("*.md"))
     presets = (ROOT / "src" / "clip_har" / "presets").glob("*.toml")
     assert [preset.stem for preset in presets if f"`{preset.stem}`" not in text] == []
+
+
+def test_the_table_of_make_benchmark_methods_has_the_methods_of_its_command() -> None:
+    command = re.search(r"--methods (\S+) --out benchmark-methods", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    _, _, section = (DOCS / "results.md").read_text(encoding="utf-8").partition("\nmake benchmark-methods\n")
+    rows = re.findall(r"^\| `([\w-]+)` \|", section.partition("\n#")[0], re.MULTILINE)
+    assert command is not None and rows == command[1].split(",")
 
 
 def test_troubleshooting_explains_messages_that_are_printed() -> None:

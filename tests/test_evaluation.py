@@ -250,15 +250,7 @@ HISTORIC_KEYS = {
     *(f"{average}_{name}" for average in ("macro", "weighted") for name in ("precision", "recall", "f1")),
     "ece",
 }
-METRIC_KEYS = HISTORIC_KEYS | {
-    "balanced_accuracy",
-    "mean_average_precision",
-    "log_loss",
-    "brier",
-    "ece_adaptive",
-    "intervals",
-    "per_class",
-}
+METRIC_KEYS = HISTORIC_KEYS | {*evaluation.SCALARS, "intervals", "per_class"}
 
 
 def test_evaluate_compares_both_models_on_the_same_images() -> None:

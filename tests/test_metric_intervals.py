@@ -137,6 +137,21 @@ def test_many_images_are_resampled_a_few_resamples_at_a_time(monkeypatch: pytest
     assert [block.shape for block in blocks] == [(8, 8), (8, 8), (8, 4)]
 
 
+@pytest.mark.parametrize("cells", [0, 10**6], ids=["linearised", "ranked"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_resample_that_draws_each_image_once_gives_every_metric_itself(
+    name: str, cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_module, "RANKED_CELLS", cells)
+    monkeypatch.setattr(
+        "clip_har.evaluation.resampling.stratified_weights", lambda sizes_C, **_: iter([np.ones((sizes_C.sum(), 1))])
+    )
+    scores, targets = CASES[name]
+    classes = [f"class {index}" for index in range(scores.shape[1])]
+    found = metrics_module.measured(scores, targets, classes=classes, resamples=1)
+    assert {key: sample.item() for key, sample in found.samples.items()} == pytest.approx(found.metrics.scalars())
+
+
 def naive_resamples(scores: Scores, targets: Targets, resamples: int) -> dict[str, npt.NDArray[np.float64]]:
     """Images drawn within their classes, and every metric computed anew, one resample after the other."""
     rng = np.random.default_rng(99)

@@ -52,6 +52,8 @@ def named_paths(text: str) -> Iterator[str]:
 def _is_own_path(code: str) -> bool:
     if not re.fullmatch(r"[\w.][\w./-]*", code):
         return False
+    if "NAME" in re.split(r"[/._]", code):  # stands for the reader's own
+        return False
     folder, slash, _ = code.partition("/")
     return (bool(slash) and folder in OWN_FOLDERS) or code == "Makefile" or Path(code).suffix in OWN_SUFFIXES
 
@@ -187,6 +189,20 @@ def test_every_path_in_a_document_exists(document: str) -> None:
     assert path_problems(text) == []
 
 
+def test_the_tests_and_commands_in_contributing_exist() -> None:
+    """Tests by name, the files of commands in indented blocks, and their flags."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    typed = re.findall(r"^(?: {4}|\t).*", text, re.MULTILINE)
+    paths = {path for line in typed for path in re.findall(r"(?<=\s)(?:tests|scripts)/\S+", line) if "NAME" not in path}
+    assert len(named) > 5 and len(paths) > 5
+    assert [name for name in named if f"def {name}(" not in source] == []
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+    assert {"clip-har", "python"} <= {Path(words[0]).name for words in command_lines(text)}
+    assert command_problems(text) == []
+
+
 def test_every_command_and_flag_in_the_readme_exists() -> None:
     text = README.read_text(encoding="utf-8")
     assert {"clip-har", "make"} <= {Path(words[0]).name for words in command_lines(text)}
@@ -231,6 +247,8 @@ def test_a_path_that_does_not_exist_is_noticed(text: str, problem: str) -> None:
         "`ViT-B/32`",
         "`runs/lora`",
         "`results.json`",
+        "`docs/methods/NAME.md`",
+        "`tests/test_NAME.py`",
         "[HAR](https://example.org/x.md)",
         "[above](#start)",
         "`--out`",

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import classification_report
 
-from clip_har.evaluation import ComparisonRow, EpochRecord, EvalResult
+from clip_har.evaluation import SCALARS, ComparisonRow, EpochRecord, EvalResult
 from clip_har.report import (
     comparison_tables,
     standing,
@@ -93,7 +93,8 @@ def test_results_csv(make_result: MakeResult) -> None:
     header, *rows = rows_of(tables.results_csv(result))
     assert header == ["Metric", "Value", "Type"]
     values = {(metric, kind): float(value) for metric, value, kind in rows}
-    assert len(values) == len(rows) == 45
+    assert list(tables.METRIC_FIELDS.values()) == list(SCALARS), "each metric has a label, in the order of results.json"
+    assert len(values) == len(rows) == 3 * len(SCALARS)
     assert {kind for _, kind in values} == {"baseline", "finetuned", "difference"}
     assert values["Accuracy", "baseline"] == pytest.approx(result.baseline.metrics.accuracy, rel=1e-5)
     assert values["Top-3 Accuracy", "finetuned"] == pytest.approx(result.finetuned.metrics.top3_accuracy, rel=1e-5)

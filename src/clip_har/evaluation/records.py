@@ -6,7 +6,7 @@ How the numbers are computed is in `metrics` and `statistics`; comparisons of me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -19,30 +19,6 @@ FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Interval = tuple[float, float]
-
-SCALARS = (
-    "accuracy",
-    "balanced_accuracy",
-    "top3_accuracy",
-    "top5_accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "weighted_precision",
-    "weighted_recall",
-    "weighted_f1",
-    "mean_average_precision",
-    "log_loss",
-    "brier",
-    "ece",
-    "ece_adaptive",
-)
-"""The metrics that are one number, as `Metrics` and results.json name them."""
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "ece_adaptive"})
-UNBOUNDED = frozenset({"log_loss", "brier"})
-"""Metrics that may exceed 1."""
-BIASED = frozenset({"ece", "ece_adaptive"})
-"""Metrics that noise raises, in a sample and once more in its resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +100,15 @@ class Metrics:
             "intervals": {name: list(self.intervals[name]) for name in SCALARS},
             "per_class": [entry.to_json() for entry in self.per_class],
         }
+
+
+SCALARS = tuple(item.name for item in fields(Metrics) if item.type in (float, "float"))
+"""The metrics that are one number, as `Metrics` and results.json name them."""
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "ece_adaptive"})
+UNBOUNDED = frozenset({"log_loss", "brier"})
+"""Metrics that may exceed 1."""
+BIASED = frozenset({"ece", "ece_adaptive"})
+"""Metrics that noise raises, in a sample and once more in its resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
