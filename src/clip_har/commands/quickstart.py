@@ -18,7 +18,7 @@ def quickstart(config: QuickstartConfig | None = None, *, progress: Progress = S
     """Draw the demo's scenes, then compare zero-shot, a linear probe and LoRA on them with the tiny CLIP.
 
     The same code path as `compare` on photographs; only the data's and the model's names differ. Methods inside the
-    towers get the small budget.
+    towers get the small budget. The encoder runs in float32, so that the figures do not depend on the processor.
     """
     config = config or QuickstartConfig()
     validate(config)
@@ -27,7 +27,7 @@ def quickstart(config: QuickstartConfig | None = None, *, progress: Progress = S
         data = draw_demo(out / "data", seed=config.seed, progress=progress)
         compared = CompareConfig(
             data=DataConfig(data=data),
-            backbone=BackboneConfig(model="demo", cache=config.cache),
+            backbone=BackboneConfig(model="demo", precision="float32", cache=config.cache),
             methods=config.methods,
             budget="small",
             seeds=(config.seed,),
