@@ -86,7 +86,7 @@ class Server:
 
         Args:
             log: where its output goes: to this file with .0, errors to the same with .errors.
-            given: file that is its standard input.
+            given: file that is its standard input; if it is a terminal, also where output and errors go.
         """
         self._ask(_request(command, log=log, given=given, group=True))
         assert self._process.stdout is not None
@@ -205,10 +205,17 @@ def _start(command: list[str], number: int, request: dict[str, Any]) -> tuple[in
 
 
 def _as_in_a_terminal(errors: Path) -> None:
-    """A process group, Ctrl-C that is not ignored, and standard error apart."""
+    """A process group, Ctrl-C that is not ignored, and standard error apart, or a terminal that is standard input."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+    if not os.isatty(0):
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+        return
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    terminal = os.open(os.ttyname(0), os.O_RDWR)  # which is the group's own, as its leader has had none
+    for stream in range(3):
+        os.dup2(terminal, stream)
+    os.close(terminal)
 
 
 def _free_port() -> int:

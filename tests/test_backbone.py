@@ -80,6 +80,19 @@ def test_weights_that_were_trained_with_plain_gelu_keep_it() -> None:
     assert not opening._needs_quick_gelu("ViT-B-32", "laion2b_s34b_b79k")
 
 
+@pytest.fixture
+def small_rn50(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RN50 with one block a layer and narrow towers: what is asked of its name takes no 100 M weights."""
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 224, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+    }
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "RN50", config)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "RN50-quickgelu", {**config, "quick_gelu": True})
+
+
+@pytest.mark.usefixtures("small_rn50")
 def test_quick_gelu_is_in_the_model_that_openai_weights_load_into(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -99,6 +112,7 @@ def test_quick_gelu_is_in_the_model_that_openai_weights_load_into(
     assert card.weights_hash == backbone.hash_weights(blank)
 
 
+@pytest.mark.usefixtures("small_rn50")
 def test_a_weight_file_by_architecture_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blank = open_clip.create_model("RN50")
     torch.save(blank.state_dict(), tmp_path / "mine.pt")
@@ -110,6 +124,7 @@ def test_a_weight_file_by_architecture_and_path(tmp_path: Path, monkeypatch: pyt
         load_backbone(str(tmp_path / "mine.pt"))
 
 
+@pytest.mark.usefixtures("small_rn50")
 def test_an_openai_archive_is_read_when_named(tmp_path: Path) -> None:
     pytest.importorskip("torch.jit")
     blank = open_clip.create_model("RN50", force_quick_gelu=True).eval()
@@ -129,7 +144,7 @@ def test_an_openai_archive_is_read_when_named(tmp_path: Path) -> None:
 
     torch.jit.trace(Archive(), torch.zeros(1)).save(str(tmp_path / "RN50.pt"))
     card = load_backbone(str(tmp_path / "RN50.pt"), precision="float32").info
-    assert card.embed_dim == 1024
+    assert card.embed_dim == 32
     assert card.preprocessing.image_size == (224, 224)
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from clip_har import __version__, cli, commands
 from clip_har.cli.app import app
 from clip_har.config import METHOD_NAMES
 from clip_har.console import Output
+from forked import Server
 from permissions import permissions_hold
 from samples import CLASSES, HUES, MODEL_CONFIG, write_dataset, write_image, write_model
 
@@ -274,23 +274,17 @@ def test_evaluate_prints_both_columns(run: Path, photos: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_exits_130_and_its_printed_command_finishes_it(
-    kind: signal.Signals, photos: Path, tiny_model: str, tmp_path: Path
+    kind: signal.Signals, server: Server, photos: Path, tiny_model: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     argv = ["train", "--data", str(photos), "--model", tiny_model, "--epochs", "4000", "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clip_har", *argv, "--workers", "0", "--precision", "float32"],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts background jobs with Ctrl-C ignored, which the tests' own processes inherit.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 240  # its imports alone take a busy machine a minute
-    while not list((out / "last").glob("step-000000[1-9]*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(kind)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    with server.started([*argv, "--workers", "0", "--precision", "float32"], log=tmp_path / "log") as process:
+        deadline = time.monotonic() + 240
+        while not list((out / "last").glob("step-000000[1-9]*")) and time.monotonic() < deadline:
+            assert process.poll(0.05) is None, process.errors_so_far()
+        process.send(kind)
+        assert process.wait(60) == 130, process.errors_so_far()
+    err = process.errors_so_far()
     assert err.strip().splitlines()[-1].endswith("--resume")
     assert "Traceback" not in err
     log = (out / "log.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Commands that pages show are run, and print what the pages show; the notebooks run too.
+"""Commands that pages show are run, and print what the pages show.
 
 What counts as the same output is in scripts/docs_commands.py. Commands that a page does not mark are checked for the
 names of commands and flags in test_readme.py.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,6 @@ from docs_commands import Block, Ran, Session, agrees, blocks_of, with_outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNABLE = [page for page in refresh_docs.pages() if "<!-- run" in page.read_text(encoding="utf-8")]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 PAGE = """# Page
 
@@ -196,7 +194,7 @@ def test_a_page_is_refreshed(tmp_path: Path, small_quickstart: Path) -> None:
     assert len(problems) == 1 and problems[0].startswith("line 15: exit code 2, not 3\nclip-har: ")
 
 
-# The pages and notebooks
+# The pages
 
 
 @pytest.fixture(scope="module")
@@ -218,31 +216,3 @@ def test_the_commands_of_a_page_print_what_it_shows(page: Path, made: tuple[Path
             if block.shown is not None:
                 printed = ran.stderr if block.stream == "stderr" else ran.stdout
                 assert agrees(block.shown, printed), f"line {block.line} shows\n{block.shown}\nand prints\n{printed}"
-
-
-def test_notebooks_have_no_outputs() -> None:
-    nbformat = pytest.importorskip("nbformat")
-    assert [path.name for path in NOTEBOOKS] == ["har_gpu.ipynb", "own_images.ipynb"]
-    for path in NOTEBOOKS:
-        notebook: Any = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-        assert [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")] == []
-
-
-@pytest.mark.slow  # starts a Jupyter kernel, which imports torch
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs_on_the_synthetic_images(path: Path, made: tuple[Path, Path], tmp_path: Path) -> None:
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    quickstart, cache = made
-    notebook: Any = nbformat.read(path, as_version=4)
-    demo = {"NOTEBOOK_DATA": str(quickstart / "data"), "NOTEBOOK_MODEL": "demo", "NOTEBOOK_METHOD": "ridge"}
-    with Session(tmp_path, quickstart, cache), pytest.MonkeyPatch.context() as patch:
-        for name, value in demo.items():
-            patch.setenv(name, value)
-        nbclient.NotebookClient(
-            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-        ).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    printed = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
-    assert "600 test images" in printed
-    assert (tmp_path / "out" / "report.html").is_file()

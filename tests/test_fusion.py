@@ -54,7 +54,7 @@ def picture() -> Image.Image:
 
 
 def config(names: list[str], photos: Path, out: Path, **changes: Any) -> TrainConfig:
-    backbone = BackboneConfig(model="+".join(names), device="cpu", precision="float32")
+    backbone = BackboneConfig(model="+".join(names), device="cpu", precision="float32", workers=0)
     return TrainConfig(data=DataConfig(data=photos), backbone=backbone, out=out, **changes)
 
 
@@ -112,7 +112,7 @@ def test_a_run_is_trained_reused_and_predicts_like_its_evaluation(
     model = "+".join(names)
     asked = CompareConfig(
         data=DataConfig(data=photos),
-        backbone=BackboneConfig(model=model, device="cpu", precision="float32"),
+        backbone=BackboneConfig(model=model, device="cpu", precision="float32", workers=0),
         methods=("zero-shot", "ridge", "lora"),
         optimizer=OptimizerConfig(epochs=2),
         out=tmp_path / "out",

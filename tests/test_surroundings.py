@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -29,6 +30,7 @@ from clip_har.failures import is_out_of_memory, machine_failure
 from clip_har.features import FeatureStore
 from clip_har.images.workers import iterate, start_worker
 from clip_har.interrupts import deferred_interrupts, ended_like_ctrl_c
+from forked import Server
 from samples import write_dataset
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and devices of POSIX")
@@ -371,31 +373,30 @@ def test_a_step_ends_before_a_closed_terminal_ends_the_run() -> None:
 
 
 @posix_only
-@pytest.mark.usefixtures("hang_up_ends")
-@pytest.mark.slow  # a process that has to import torch, in a terminal of its own
-def test_a_training_whose_terminal_is_closed_saves_and_can_be_continued(tiny_model: str, tmp_path: Path) -> None:
+@pytest.mark.slow  # forks a process from one that has to import torch
+def test_a_training_whose_terminal_is_closed_saves_and_can_be_continued(
+    server: Server, tiny_model: str, tmp_path: Path
+) -> None:
     import pty
 
     data, out = write_dataset(tmp_path / "data"), tmp_path / "run"
-    arguments = [
-        *(sys.executable, "-m", "clip_har", "train", f"--data={data}", f"--model={tiny_model}", f"--out={out}"),
+    command = [
+        *("train", f"--data={data}", f"--model={tiny_model}", f"--out={out}"),
         *("--precision=float32", "--workers=0", "--save-steps=1", "--epochs=100000", "--batch-size=4"),
     ]
-    child, terminal = pty.fork()
-    if child == 0:  # pragma: no cover
-        os.execv(sys.executable, arguments)
-    deadline = time.monotonic() + 120
+    terminal, other_end = pty.openpty()
     os.set_blocking(terminal, False)
-    while not list((out / "last").glob("step-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-        try:
-            os.read(terminal, 1 << 16)
-        except BlockingIOError:
-            continue
-    os.close(terminal)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 130
+    shown = b""
+    with server.started(command, log=tmp_path / "log", given=Path(os.ttyname(other_end))) as process:
+        deadline = time.monotonic() + 120
+        while not list((out / "last").glob("step-*")):
+            assert time.monotonic() < deadline and process.poll(0.05) is None, shown
+            with contextlib.suppress(BlockingIOError):
+                shown += os.read(terminal, 1 << 16)
+        os.close(other_end)
+        os.close(terminal)
+        assert process.wait() == 130
+    assert b"lora" in shown, "it prints to the terminal"
     assert checkpoint.has_run(out) and not checkpoint.is_finished(out)
     assert list(out.rglob("*.tmp")) == []
 

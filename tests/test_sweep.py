@@ -7,10 +7,8 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from clip_har.sweeping.loop import work
 from clip_har.sweeping.opening import open_sweep
 from clip_har.sweeping.space import sampled
 from clip_har.sweeping.trial import pack, unpack
+from forked import Server
 
 LORA = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "rank": [1, 2, 4]}
 BOTH = {"method": ["ridge", "lora"], **LORA}
@@ -281,21 +280,21 @@ def test_workers_share_a_study_without_doing_a_trial_twice(photos: Path, tiny_mo
     assert len(set(params(table))) == 6
 
 
-@pytest.mark.slow  # three processes that import torch
-def test_a_killed_sweep_with_jobs_continues(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+@pytest.mark.slow  # workers are processes that import torch
+def test_a_killed_sweep_with_jobs_continues(server: Server, photos: Path, tiny_model: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     file = tmp_path / "sweep.json"
     search = {"rank": [1, 2, 3, 4, 5, 6], "lr": {"low": 1e-4, "high": 1e-2}}
-    fixed = {"data": str(photos), "model": tiny_model, "workers": 0, "precision": "float32", "epochs": 40}
+    fixed = {"data": str(photos), "model": tiny_model, "workers": 0, "precision": "float32", "epochs": 10}
     file.write_text(json.dumps({**fixed, "trials": 8, "pruner": "none", "search": search}))
-    command = [sys.executable, "-m", "clip_har", "sweep", "--config", str(file), "--out", str(out), "--jobs", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not any((out / "trials").glob("*/last")) and process.poll() is None:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
+    command = ["sweep", "--config", str(file), "--out", str(out), "--jobs", "2"]
+    with server.started(command, log=tmp_path / "log") as process:
+        while not any((out / "trials").glob("*/last")) and process.poll(0.05) is None:
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.errors_so_far()
+    (again,) = server.run(command, log=tmp_path / "log")
+    assert again["code"] == 0, (tmp_path / "log.0").read_text()
     content = json.loads((out / "sweep.json").read_text())
     assert [trial["state"] for trial in content["trials"]] == ["complete"] * 8
     found = [json.dumps(trial["params"], sort_keys=True) for trial in content["trials"]]

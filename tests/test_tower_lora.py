@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora import layer as lora
 from safetensors.torch import load_file, save_file
+from timm.models import register_model
+from timm.models.efficientnet import _gen_efficientnet_lite
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import BertConfig, PreTrainedTokenizerFast
@@ -39,7 +41,7 @@ TIMM = {"image_size": 32, "timm_pool": "", "timm_proj": "linear"}
 CONFIGS: dict[str, dict[str, Any]] = {
     "vit": {"vision_cfg": NATIVE["vision_cfg"], "text_cfg": TEXT},
     "cnn and bert": {
-        "vision_cfg": {**TIMM, "timm_model_name": "tf_efficientnet_lite0", "timm_pool": "avg"},
+        "vision_cfg": {**TIMM, "timm_model_name": "tiny_efficientnet_lite", "timm_pool": "avg"},
         "text_cfg": BERT_TEXT,
     },
     "resnet": {
@@ -48,6 +50,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "timm vit": {"vision_cfg": {**TIMM, "timm_model_name": "test_vit", "timm_pool": "token"}, "text_cfg": TEXT},
 }
+
+
+@register_model
+def tiny_efficientnet_lite(**options: Any) -> nn.Module:
+    """timm's tf_efficientnet_lite0 with a quarter of its channels and fewer blocks in each of its seven stages."""
+    given = {"channel_multiplier": 0.25, "depth_multiplier": 0.3, "pad_type": "same", **options}
+    built: nn.Module = _gen_efficientnet_lite("tf_efficientnet_lite0", **given)  # type: ignore[no-untyped-call]
+    return built
 
 
 @pytest.fixture(scope="session", params=CONFIGS)
