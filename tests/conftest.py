@@ -40,10 +40,11 @@ def plots_without_pixels(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def spared_work() -> Iterator[None]:
-    from spared import read_vocabulary_once, spare_disk
+    from spared import read_vocabulary_once, spare_disk, spare_workers
 
     with pytest.MonkeyPatch.context() as patch:
         spare_disk(patch)
+        spare_workers(patch)
         read_vocabulary_once(patch)
         yield
 

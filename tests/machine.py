@@ -33,8 +33,10 @@ HIDDEN = (
 """Variables of a user's shell that change what is printed, log in somewhere, or stand before the tests' own servers."""
 
 LONGEST = (
-    *("test_kill_and_resume.py", "test_export.py", "test_families.py", "test_distributed.py", "test_damage.py"),
-    *("test_training_options.py", "test_import.py", "report/test_report_files.py", "web_page/test_page.py"),
+    *("test_docs_commands.py", "test_kill_and_resume.py", "test_export.py", "test_sweep.py", "test_families.py"),
+    *("test_notebooks.py", "report/test_report_files.py", "test_prediction_file.py", "test_package.py"),
+    *("test_damage.py", "test_training_options.py", "test_distributed.py", "test_embed_kills.py"),
+    *("web_page/test_page.py", "report/test_report_browser.py", "test_tower_lora.py", "test_towers.py"),
 )
 """Files of tests that take longest, the longest first."""
 

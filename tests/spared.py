@@ -1,4 +1,4 @@
-"""Work that the tests are spared: waiting for the disk, rendering plots, reading the vocabulary for each model.
+"""Work that the tests are spared: waiting for the disk, rendering plots, starting workers, reading the vocabulary.
 
 Run as a program it is the command line of clip-har without that work.
 """
@@ -43,6 +43,16 @@ def spare_pixels(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "render", built)
 
 
+def spare_workers(patch: pytest.MonkeyPatch) -> None:
+    """Decode in the process itself unless a test asks for workers: to start and end them takes longer than its images.
+
+    They are forks of a process that has imported everything.
+    """
+    from clip_har.images import workers
+
+    patch.setattr(workers, "_cores", lambda: 0)
+
+
 def read_vocabulary_once(patch: pytest.MonkeyPatch) -> None:
     """Let tokenizers share their 49408 words, which take longer to read than all else of a tiny model."""
     read = SimpleTokenizer.__init__
@@ -66,6 +76,7 @@ def main() -> int:
     patch = pytest.MonkeyPatch()
     spare_disk(patch)
     spare_pixels(patch)
+    spare_workers(patch)
     read_vocabulary_once(patch)
     return cli.main()
 

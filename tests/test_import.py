@@ -173,9 +173,11 @@ def test_evaluate_gives_the_predecessors_accuracy(
     }
 
 
-@pytest.mark.slow  # UMAP compiles itself
-def test_an_imported_run_is_like_any_other(photos: Path, tiny_model: str, write: Callable[..., Path]) -> None:
-    path = write()
+def test_an_imported_run_is_like_any_other(
+    photos: Path, tiny_model: str, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)  # UMAP compiles itself for longer than it takes in Python
+    path, threads = write(), torch.get_num_threads()
     run = import_checkpoint(*asked(path, tiny_model, photos))
     assert run.folder == path.with_suffix("")
     names = {file.name for file in run.folder.iterdir()}
@@ -193,6 +195,9 @@ def test_an_imported_run_is_like_any_other(photos: Path, tiny_model: str, write:
     checkpoint.load_run(run.folder).weights_sha256()
     code = cli.main(["explain", str(run.folder), "--data", str(photos), "--limit", "2", "--no-maps", "--workers", "0"])
     assert code == EXIT_DONE
+    explained = json.loads((run.folder / "explain" / "explain.json").read_text())
+    assert explained["embedding_map"]["method"] == "umap"
+    assert torch.get_num_threads() == threads
 
 
 def test_explained_similarities_are_cosines(photos: Path, tiny_model: str, write: Callable[..., Path]) -> None:

@@ -81,7 +81,11 @@ def plane(embedding_ND: Tensor, method: PlaneMethod, seed: int) -> tuple[str, tu
         from umap import UMAP
 
         reducer = UMAP(metric="cosine", random_state=seed, n_jobs=1, n_neighbors=min(15, len(embedding) - 1))
-        return "umap", _points(reducer.fit_transform(embedding))
+        threads = torch.get_num_threads()
+        try:
+            return "umap", _points(reducer.fit_transform(embedding))
+        finally:
+            torch.set_num_threads(threads)  # Numba, which UMAP starts, sets them to the number of cores
     return "pca", _points(_principal(embedding))
 
 

@@ -32,7 +32,11 @@ LOST_BATCH = 75
 
 def worker_count(asked: int) -> int:
     """Processes that decode: as asked, or one per core for -1."""
-    return asked if asked >= 0 else os.cpu_count() or 1
+    return asked if asked >= 0 else _cores()
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def ignore_interrupts(_worker: int = 0) -> None:
