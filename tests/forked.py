@@ -28,18 +28,12 @@ from open_clip import SimpleTokenizer
 from PIL import Image
 
 import clip_har
-from clip_har.cli.app import app
 from samples import MODEL_CONFIG
 from spared import read_vocabulary_once, spare_disk, spare_pixels, spare_workers
 
 RENAMES = "renames"
 IMPORTED_LATER = ("torchvision.transforms.v2", "pyarrow.parquet", "torch.distributed.fsdp", "torch._dynamo")
 """What commands import on the way, each process anew if not here."""
-PARSED = (
-    *(["train", "--data", "d"], ["compare", "--data", "d"], ["evaluate", "--data", "d"], ["sweep", "--data", "d"]),
-    *(["predict", "run", "image"], ["embed", "images", "--out", "o"]),
-)
-"""Command lines whose flags are read once, not by each process anew: half of the time of a short training."""
 
 
 class Server:
@@ -162,8 +156,6 @@ def serve() -> None:
     for module in pkgutil.walk_packages(clip_har.__path__, "clip_har."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for words in PARSED:
-        app.parse_args(words, exit_on_error=False, print_error=False)
     patch = pytest.MonkeyPatch()
     spare_disk(patch)
     spare_pixels(patch)
