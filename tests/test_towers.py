@@ -134,7 +134,8 @@ def test_golden_loss_traces(name: str, changes: dict[str, Any], golden: list[flo
     """Pinned so that a change of the recipe cannot pass unseen; measured with torch 2.15 on a CPU."""
     method = create_method(name, settings(**SMALL, **changes))
     assert isinstance(method, GradientMethod)
-    assert trained(method, task)[1] == pytest.approx(golden, rel=2e-3)
+    tolerance = 1e-2 if name == "lp-ft" else 2e-3  # its probe's solver ends half a percent apart on Intel and AMD
+    assert trained(method, task)[1] == pytest.approx(golden, rel=tolerance)
 
 
 def test_lp_ft_starts_from_a_probe_that_answers_as_the_probe(task: Task) -> None:
