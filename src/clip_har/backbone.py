@@ -207,18 +207,17 @@ def autocast_pays(device: torch.device) -> bool:
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities:
-        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch before get_capabilities
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return _cpu_has_amx() or _cpu_can("avx512_bf16", "_is_avx512_bf16_supported")
 
 
 def _cpu_has_amx() -> bool:
+    return _cpu_can("amx_bf16", "_is_amx_tile_supported")
+
+
+def _cpu_can(capability: str, probe: str) -> bool:
+    """Whether torch finds an instruction set, by its name or, before torch had `get_capabilities`, by a function."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities:
-        return bool(capabilities.get("amx_bf16"))
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    return bool(capabilities.get(capability)) if capabilities else bool(getattr(torch.cpu, probe, bool)())
 
 
 # --- describing ------------------------------------------------------------------------------------------

@@ -203,7 +203,9 @@ class Output:
         """What a file of predictions holds."""
         withheld = [f"{counts.unsure:,} unsure"] if counts.unsure else []
         withheld += [f"{counts.unknown:,} none of these"] if counts.unknown else []
-        said = [f"{counts.answered:,} classified" + f" ({', '.join(withheld)})" * bool(withheld)]
+        said = [
+            f"{counts.answered:,} classified ({', '.join(withheld)})" if withheld else f"{counts.answered:,} classified"
+        ]
         said += [f"{counts.unreadable:,} unreadable"] if counts.unreadable else []
         said += [f"{counts.before:,} of them by an earlier command"] if counts.before else []
         self.line(f"{counts.answered + counts.unreadable:,} images: {', '.join(said)}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clip_har.config.converters import PlaneMethod
 from clip_har.errors import ConfigError
+from clip_har.memory import one_thread
 from clip_har.methods import Classifier
 from clip_har.methods.embedding_lora import EmbeddingLora
 from clip_har.methods.towers import Towers
@@ -81,11 +82,8 @@ def plane(embedding_ND: Tensor, method: PlaneMethod, seed: int) -> tuple[str, tu
         from umap import UMAP
 
         reducer = UMAP(metric="cosine", random_state=seed, n_jobs=1, n_neighbors=min(15, len(embedding) - 1))
-        threads = torch.get_num_threads()
-        try:
+        with one_thread():  # and torch's number of threads again afterwards: Numba, which UMAP starts, changes it
             return "umap", _points(reducer.fit_transform(embedding))
-        finally:
-            torch.set_num_threads(threads)  # Numba, which UMAP starts, sets them to the number of cores
     return "pca", _points(_principal(embedding))
 
 
