@@ -138,7 +138,7 @@ def test_golden_loss_traces(name: str, changes: dict[str, Any], golden: list[flo
 
 
 def test_golden_loss_trace_of_lp_ft(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe's solver stops where rounding has it, and each epoch widens that: a third one starts from class means."""
+    """What the probe's solver leaves differs between processors and grows: three epochs start from class means."""
     method = create_method("lp-ft", settings(**SMALL, mixup=0.4))
     assert isinstance(method, GradientMethod)
     assert trained(method, task)[1][:2] == pytest.approx([0.05744, 0.52977], rel=2e-3)
