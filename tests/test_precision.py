@@ -62,3 +62,13 @@ def test_encoders_train_in_bfloat16_where_the_processor_has_amx(
     monkeypatch.setattr(Engine, "accumulate", accumulate)
     assert cli.main([*train, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     assert seen == {dtype}
+
+
+def test_convolutions_in_groups_train_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, machine.AMX, lambda: True)
+    cpu, grouped = torch.device("cpu"), torch.nn.Conv2d(4, 4, 3, groups=4)
+    assert backbone.autocast_pays(cpu, torch.nn.Conv2d(4, 4, 3))
+    assert not backbone.autocast_pays(cpu, torch.nn.Sequential(grouped))
+    assert backbone.autocast_pays(torch.device("cuda"), grouped) and not backbone.autocast_pays(
+        torch.device("mps"), grouped
+    )

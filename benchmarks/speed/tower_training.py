@@ -56,7 +56,7 @@ def rows(folder: Path, *, pairs: int = 5) -> list[Row]:
 
 def precisions() -> tuple[str, ...]:
     """float32, and bfloat16 autocast where training uses it by default."""
-    return ("float32", "bfloat16") if autocast_pays(torch.device("cpu")) else ("float32",)
+    return ("float32", "bfloat16") if autocast_pays(torch.device("cpu"), load().model) else ("float32",)
 
 
 def arithmetic(precision: str) -> torch.autocast:

@@ -338,7 +338,7 @@ def training_precision(asked: str, device: torch.device, classifier: Classifier)
         return asked
     if asked == "float16" and device.type == "cpu":
         raise ConfigError("--precision float16 cannot train on a CPU", remedy="Use --precision float32 or bfloat16.")
-    if classifier.small or (asked == "auto" and not autocast_pays(device)):
+    if classifier.small or (asked == "auto" and not autocast_pays(device, classifier)):
         return "float32"
     return resolve_precision(asked, device)  # type: ignore[arg-type]
 
