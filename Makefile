@@ -32,7 +32,7 @@ checks: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev ## read thousands of damaged images and data files: a few minutes
 	$(BIN)/pytest -m fuzz
 
-benchmark: $(VENV)/.installed-dev ## compare speed and memory with plain loops, on an idle machine: 13 minutes on two cores with AMX, 44 with AVX2, offline
+benchmark: $(VENV)/.installed-dev ## compare speed and memory with plain loops, on an idle machine: 18 minutes on two cores with AMX, 44 with AVX2, offline
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/render.py
 
