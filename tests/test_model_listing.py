@@ -154,10 +154,12 @@ def test_the_default_model_is_probed_with_random_weights(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(model_listing, "PROBE_SECONDS", 0.01)
     monkeypatch.setattr(encoder_speed, "random_backbone", random_backbone)
+    monkeypatch.setattr(encoder_speed, "worker_count", lambda _: 0)
     config = ModelsConfig(model=("ViT-B/32", "RN50"), probe=True, device="cpu", precision="float32")
     first, second = list_models(config).models
     assert probed == [("ViT-B-32", "float32")]
-    assert first.images_per_second is not None and second.images_per_second is None
+    assert first.images_per_second is not None and first.encoder_images_per_second is not None
+    assert second.images_per_second is None and second.encoder_images_per_second is None
 
 
 def test_a_model_that_cannot_be_loaded_is_a_warning(
@@ -190,6 +192,24 @@ def test_the_rate_counts_the_images_that_were_encoded(tiny_model: str, monkeypat
     sizes.clear()
     assert encoder_speed.images_per_second(backbone, seconds=1.9) == pytest.approx(40)
     assert sizes == [16] * 6, "the first pass is not counted"
+
+
+def test_the_rate_from_files_counts_what_is_read_after_the_batches_decoded_in_advance(
+    tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(tiny_model, device="cpu", precision="float32")
+    clock, sizes, encode = [0.0], [], backbone.encode_images
+
+    def slow(images_BCHW: torch.Tensor) -> Any:
+        sizes.append(len(images_BCHW))
+        clock[0] += len(images_BCHW) / (400 if len(sizes) < 5 else 40)  # the first four were decoded before
+        return encode(images_BCHW)
+
+    monkeypatch.setattr(backbone, "encode_images", slow)
+    monkeypatch.setattr("clip_har.encoder_speed.time.perf_counter", lambda: clock[0])
+    rate = encoder_speed.file_images_per_second(backbone, file_size=(40, 30), seconds=1.0, workers=2)
+    assert rate == pytest.approx(40)
+    assert sizes == [16] * 7
 
 
 def test_a_random_encoder_has_the_shape_of_the_architecture() -> None:

@@ -20,6 +20,8 @@ from clip_har.pretrained.training_memory import CLASSES, TrainingMemory, trainin
 from clip_har.progress import SILENT, Progress
 
 PROBE_SECONDS = 3.0
+FILE_SIZE = (400, 300)
+"""Width and height in pixels of the files that are probed with."""
 PROBED_AT_RANDOM = "ViT-B/32"
 """The model that is probed with random weights if its own are not on this machine."""
 
@@ -34,7 +36,9 @@ class ListedModel:
     weights: Path | None
     """Where its weights are on this machine; None if they would be downloaded."""
     images_per_second: float | None = None
-    """What its image encoder reads here; None if it was not measured."""
+    """From small JPEG files to features, on this machine; None if it was not measured."""
+    encoder_images_per_second: float | None = None
+    """Of the image encoder alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,8 @@ class ModelListing:
             "gflops": "billion multiply-adds of the image encoder for one image",
             "gpu_memory_bytes": "to train in float32; cached does not depend on the batch size",
             "cpu_memory_bytes": "the same on a CPU, added to an idle process",
-            "images_per_second": "image encoder only, without reading and decoding files",
+            "images_per_second": f"from JPEG files of {' x '.join(map(str, FILE_SIZE))} pixels to features",
+            "encoder_images_per_second": "image encoder only, without reading and decoding files",
             "batch_size": self.batch_size,
             "classes": CLASSES,
             "probed_with": self.probed or None,
@@ -69,6 +74,7 @@ def _to_json(model: ListedModel) -> dict[str, Any]:
         "on_disk": model.weights is not None,
         "weights": None if model.weights is None else str(model.weights),
         "images_per_second": model.images_per_second,
+        "encoder_images_per_second": model.encoder_images_per_second,
     }
 
 
@@ -86,15 +92,13 @@ def list_models(config: ModelsConfig, *, progress: Progress = SILENT) -> ModelLi
 
     device = resolve_device(config.device)
     with progress.bar("Measuring speed", total=sum(map(_can_be_probed, models)), unit="models") as bar:
-        rates = []
+        probed = []
         for model in models:
-            rates.append(_rate(model, config, progress) if _can_be_probed(model) else None)
+            probed.append(_probed(model, config, progress) if _can_be_probed(model) else model)
             if _can_be_probed(model):
                 bar.advance()
     return ModelListing(
-        models=tuple(
-            dataclasses.replace(model, images_per_second=rate) for model, rate in zip(models, rates, strict=True)
-        ),
+        models=tuple(probed),
         batch_size=config.batch_size,
         probed=f"{device}, {resolve_precision(config.precision, device)}",
     )
@@ -120,10 +124,10 @@ def _can_be_probed(model: ListedModel) -> bool:
     return model.weights is not None or model.facts.name == PROBED_AT_RANDOM
 
 
-def _rate(model: ListedModel, config: ModelsConfig, progress: Progress) -> float | None:
-    """Images per second, or None with a warning if the model cannot be loaded."""
+def _probed(model: ListedModel, config: ModelsConfig, progress: Progress) -> ListedModel:
+    """The model with its speed, or as it is, with a warning, if it cannot be loaded."""
     from clip_har.backbone import load_backbone
-    from clip_har.encoder_speed import images_per_second, random_backbone
+    from clip_har.encoder_speed import file_images_per_second, images_per_second, random_backbone
 
     settings: dict[str, Any] = {"device": config.device, "precision": config.precision}
     try:
@@ -133,5 +137,9 @@ def _rate(model: ListedModel, config: ModelsConfig, progress: Progress) -> float
             backbone = load_backbone(model.facts.name, local_only=True, **settings)
     except ModelError as error:
         progress.warn(str(error))
-        return None
-    return images_per_second(backbone, seconds=PROBE_SECONDS)
+        return model
+    return dataclasses.replace(
+        model,
+        images_per_second=file_images_per_second(backbone, file_size=FILE_SIZE, seconds=PROBE_SECONDS),
+        encoder_images_per_second=images_per_second(backbone, seconds=PROBE_SECONDS),
+    )

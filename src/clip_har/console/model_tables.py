@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clip_har.console.table import ShownTable
-from clip_har.model_listing import ListedModel, ModelListing
+from clip_har.model_listing import FILE_SIZE, ListedModel, ModelListing
 from clip_har.pretrained.training_memory import CLASSES
 
 
@@ -34,8 +34,11 @@ def model_tables(listing: ModelListing) -> Iterator[Table]:
         speeds = _table(f"Speed on this machine ({listing.probed})")
         speeds.add_column("model", overflow="fold")
         speeds.add_column("images/s", justify="right")
+        speeds.add_column("encoder alone", justify="right")
         for model in measured:
-            speeds.add_row(Text(model.facts.name), f"{model.images_per_second:,.3g}")
+            speeds.add_row(
+                Text(model.facts.name), *map(_rate, (model.images_per_second, model.encoder_images_per_second))
+            )
         yield speeds
     origins = _table("Origin")
     for name in ("model", "open_clip", "pretraining data", "licence", "on disk"):
@@ -57,8 +60,16 @@ def model_notes(listing: ModelListing) -> Iterator[str]:
         f"full fine-tuning; {CLASSES} classes."
     )
     if listing.probed:
-        yield "images/s: the image encoder alone, without reading and decoding files. No speed: no weights on disk."
+        width, height = FILE_SIZE
+        yield (
+            f"images/s: from JPEG files of {width} x {height} pixels to features. encoder alone: without reading and "
+            "decoding files. No speed: no weights on disk."
+        )
     yield "Licences are those of the model cards when this version was released. How to choose: docs/models.md."
+
+
+def _rate(images_per_second: float | None) -> str:
+    return "-" if images_per_second is None else f"{images_per_second:,.3g}"
 
 
 def _sizes(model: ListedModel) -> list[str]:
