@@ -20,6 +20,7 @@ LAYERS = (
     "errors",
     "failures",
     "files",
+    "tensor_files",
     "interrupts",
     "csv_cells",
     "integrity",

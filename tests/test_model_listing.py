@@ -51,6 +51,7 @@ def test_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
         "on_disk": bool,
         "weights": (str, type(None)),
         "images_per_second": type(None),
+        "encoder_images_per_second": type(None),
     }
     for model in found["models"]:
         assert set(model) == set(kinds)

@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -222,15 +223,15 @@ def test_features_survive_the_deletion_of_their_cache(
 
 def unwritable(monkeypatch: pytest.MonkeyPatch, folder: Path, number: int) -> list[Path]:
     """Let nothing be written below a folder; returns what was tried."""
-    write, tried = files._write, []
+    write, tried = files.written_whole, []
 
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path) -> AbstractContextManager[BinaryIO]:
         if path.is_relative_to(folder):
             tried.append(path)
             raise OSError(number, os.strerror(number), str(path))
-        write(path, data)
+        return write(path)
 
-    monkeypatch.setattr(files, "_write", refuse)
+    monkeypatch.setattr(files, "written_whole", refuse)
     return tried
 
 

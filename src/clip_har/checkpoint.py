@@ -31,6 +31,7 @@ from clip_har.out_of_fold import OUT_OF_FOLD_FILE, load_out_of_fold
 from clip_har.prompts import class_phrase
 from clip_har.protocol import Protocol, hash_prompts, known_activation
 from clip_har.run_card import CARD_NAME, RESTORE, RunCard, check_files, read_card
+from clip_har.tensor_files import write_tensors
 
 HISTORIC_FILES = ("clip_lora_best.pt", "clip_har_best.pt")
 """File names that the predecessor's commands give as a checkpoint; they mean the run folder they would lie in."""
@@ -284,7 +285,7 @@ def save_weights(folder: Path, method: Method, classifier: Classifier, backbone_
         raise ValueError(f"{method.name}: `tensors` returns nothing to save (buffers are not saved automatically)")
     if not tensors:
         return ()
-    write_atomically(folder / method.weights_file, save(tensors, {"format": "pt"}))
+    write_tensors(folder / method.weights_file, tensors, {"format": "pt"})
     return save_extra_files(folder, method, classifier, backbone_name)
 
 

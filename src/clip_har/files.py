@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -37,13 +37,28 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         OSError: it cannot be written; the error names the file itself, and its size where there is no room for it.
     """
     data = content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
+    write_pieces(path, lambda: [data], len(data))
+
+
+def write_pieces(path: Path, pieces: Callable[[], Iterable[bytes | memoryview]], size: int) -> None:
+    """The same for a file that is never in memory as a whole.
+
+    Args:
+        pieces: gives the content from its beginning, each time it is called.
+        size: of all pieces together, in bytes.
+
+    Raises:
+        OSError: as for `write_atomically`.
+    """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            _write(path, data)
+            with written_whole(path) as stream:
+                for piece in pieces():
+                    stream.write(piece)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and attempt < _ATTEMPTS:
                 continue  # another process deleted the folder between two steps
-            raise _about(path, len(data), error) from error
+            raise _about(path, size, error) from error
         return
 
 
@@ -123,11 +138,6 @@ def cache_folder(chosen: Path | None) -> Path:
         return Path(from_environment)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "clip-har"
-
-
-def _write(path: Path, data: bytes) -> None:
-    with written_whole(path) as stream:
-        stream.write(data)
 
 
 @contextmanager

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from clip_har.errors import RunError
-from clip_har.files import write_atomically
 from clip_har.integrity import file_sha256
 from clip_har.methods import Classifier, Method
 from clip_har.protocol import Protocol
+from clip_har.tensor_files import tensor_bytes, write_tensors
 from clip_har.trainer import Snapshot
 
 
@@ -81,10 +79,8 @@ def save_best(folder: Path, method: Method, classifier: Classifier, step: int) -
     tensors = method.tensors(classifier)
     if not tensors:
         return None
-    content = save(tensors, {"format": "pt"})
-    best = BestWeights(file=f"best-{step:08d}.safetensors", sha256=hashlib.sha256(content).hexdigest())
-    write_atomically(folder / "last" / best.file, content)
-    return best
+    file = f"best-{step:08d}.safetensors"
+    return BestWeights(file=file, sha256=write_tensors(folder / "last" / file, tensors, {"format": "pt"}))
 
 
 def place_best(folder: Path, method: Method, best: BestWeights | None) -> None:
@@ -127,7 +123,7 @@ def save_state(
     }
     metadata["checksum"] = _checksum(snapshot.tensors, metadata)
     name = f"step-{snapshot.values['step']:08d}.safetensors"
-    write_atomically(folder / "last" / name, save(snapshot.tensors, metadata))
+    write_tensors(folder / "last" / name, snapshot.tensors, metadata)
     others = sorted(path for path in (folder / "last").glob("step-*.safetensors") if path.name != name)
     before = [path for path in others if path.name < name]
     for old in set(others) - set(before[-1:]):  # also any that claims to be newer: it was passed over
@@ -218,5 +214,5 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     digest = hashlib.blake2b(json.dumps(dict(metadata), sort_keys=True).encode(), digest_size=16)
     for key, tensor in sorted(tensors.items()):
         digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()

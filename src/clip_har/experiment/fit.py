@@ -293,7 +293,7 @@ class TrainingRun:
         return True
 
     def _save_state(self, state: TrainState) -> None:
-        snapshot = state.snapshot()
+        snapshot = state.snapshot(copied=False)
         if distributed.is_main():
             save_state(
                 self.folder,

@@ -43,9 +43,9 @@ def is_tuned(folder: Path) -> bool:
 
 def write_tuned(folder: Path, base: Base, state: Mapping[str, Tensor]) -> None:
     """Write a fine-tuned model; the description last, so that a folder without it is unfinished."""
-    from safetensors.torch import save
+    from clip_har.tensor_files import write_tensors
 
-    write_atomically(folder / WEIGHTS, save(dict(state), {"format": "pt"}))
+    write_tensors(folder / WEIGHTS, state, {"format": "pt"})
     content = {"base": base.name, "base_files_sha256": base.files_sha256, "chain": list(base.chain)}
     write_atomically(folder / DESCRIPTION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 

@@ -63,8 +63,9 @@ class TrainState:
     """Forward passes per optimizer step; 0 for a solver."""
     seconds: float
     """Wall time of the epoch so far, without what the caller did between the yields."""
-    snapshot: Callable[[], Snapshot]
-    """Everything to continue from here. Where several processes train, all must call it."""
+    snapshot: Callable[..., Snapshot]
+    """Everything to continue from here. Where several processes train, all must call it. With `copied=False`, its
+    tensors may be the live ones, which the next step changes."""
     kept_weights: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     """The weights to validate and keep, in place inside the with block: the moving average where there is one."""
     description: str = ""
@@ -224,7 +225,7 @@ class _Loop:
         with averaged, self.engine.whole_weights():
             yield
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, *, copied: bool = True) -> Snapshot:
         tensors = {f"classifier.{key}": value for key, value in trainable_state(self.classifier).items()}
         for index, slots in self.engine.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in slots.items()}
@@ -232,11 +233,10 @@ class _Loop:
             tensors |= {f"average.{index}": mean for index, mean in enumerate(self.average.means)}
         for rank, state in enumerate(distributed.gather_objects(_generators())):
             tensors |= {f"generator.{rank}.{key}": value for key, value in state.items()}
+        tensors = {key: distributed.whole(value.detach()).cpu() for key, value in tensors.items()}
         scaler = self.engine.scaler.state_dict() if self.engine.scaler else None
         return Snapshot(
-            tensors={
-                key: distributed.whole(value.detach()).cpu().clone().contiguous() for key, value in tensors.items()
-            },
+            tensors={key: value.clone().contiguous() for key, value in tensors.items()} if copied else tensors,
             values={**vars(self.at), "scaler": scaler},
         )
 
@@ -345,7 +345,8 @@ class _SolvedSnapshot:
 
     done: int
 
-    def __call__(self) -> Snapshot:
+    def __call__(self, *, copied: bool = True) -> Snapshot:
+        del copied
         return Snapshot(tensors={}, values={"epoch": self.done, "step": self.done, "step_in_epoch": 0})
 
 
