@@ -225,7 +225,7 @@ def run_of_comparison(
             str(run_of_comparison(config, member, seed, experiment, progress, command).folder)
             if names_method(member)
             else member
-            for member in member_names(train_config, combining.combines)
+            for member in member_names(train_config, combining)
         ]
         train_config = dataclasses.replace(train_config, members=tuple(members))
     folder = config.out / "runs" / (name if seed == 0 else f"{name}-seed-{seed}")

@@ -19,6 +19,7 @@ METHOD_CLASSES: dict[str, str] = {
     "full": "clip_har.methods.full:FullFineTuning",
     "two-tier": "clip_har.methods.full:TwoTier",
     "lp-ft": "clip_har.methods.lp_ft:LpFt",
+    "soup": "clip_har.methods.soup:Soup",
     "wise-ft": "clip_har.methods.wise_ft:WiseFt",
     "coop": "clip_har.methods.coop:CoOp",
     "clip-adapter": "clip_har.methods.clip_adapter:ClipAdapter",

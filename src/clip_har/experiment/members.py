@@ -23,44 +23,44 @@ TrainMember = Callable[[TrainConfig, Path], checkpoint.Run]
 
 
 def member_runs(
-    config: TrainConfig, folder: Path, default: Sequence[str], experiment: Experiment, train: TrainMember
+    config: TrainConfig, folder: Path, combining: type[Method], experiment: Experiment, train: TrainMember
 ) -> list[checkpoint.Run]:
     """The members' runs: those given as folders, and those given as methods, trained in the ensemble's own folder.
 
     Args:
-        default: methods to combine where the config names no members.
+        combining: the method that combines them.
         train: trains a method into a folder.
 
     Raises:
         ConfigError: as for `member_names`; or a run that cannot be a member.
         RunError: a folder holds no finished run, or one on other images, prompts or weights.
     """
-    names = member_names(config, default)
-    runs = {name: _finished_member(name, experiment) for name in names if not names_method(name)}
+    names = member_names(config, combining)
+    runs = {name: _finished_member(name, combining, experiment) for name in names if not names_method(name)}
     for name in filter(names_method, names):  # only now: training takes time, and a wrong folder is known at once
         given = dataclasses.replace(config, method=name, preset=None, members=None)
         runs[name] = train(given, folder / MEMBERS_FOLDER / name)
     return [runs[name] for name in names]
 
 
-def member_names(config: TrainConfig, default: Sequence[str]) -> tuple[str, ...]:
-    """The members that a config names, else the default: folders of runs, methods and presets.
+def member_names(config: TrainConfig, combining: type[Method]) -> tuple[str, ...]:
+    """The members that a config names, else the combining method's own: folders of runs, methods and presets.
 
     Raises:
         ConfigError: fewer than two, one twice, or a method that cannot be a member.
     """
-    names = config.members or tuple(default)
+    names = config.members or combining.combines
     if len(set(names)) < max(2, len(names)):
         raise ConfigError(
-            "An ensemble needs two or more different members", remedy="Pass them with --members RUN_OR_METHOD,..."
+            f"{config.method} needs two or more different members", remedy="Pass them with --members RUN_OR_METHOD,..."
         )
     for name in filter(names_method, names):
         given = apply_preset(dataclasses.replace(config, method=name, preset=None))
-        _require_member(name, given.method, method_class(given.method, given))
+        _require_member(name, given.method, method_class(given.method, given), combining)
     return names
 
 
-def _finished_member(name: str, experiment: Experiment) -> checkpoint.Run:
+def _finished_member(name: str, combining: type[Method], experiment: Experiment) -> checkpoint.Run:
     if not Path(name).exists():
         raise RunError(
             f"--members names {name}: a run folder of this name was not found, nor is there such a method",
@@ -68,14 +68,15 @@ def _finished_member(name: str, experiment: Experiment) -> checkpoint.Run:
         )
     run = checkpoint.load_run(Path(name))
     require_same(run.folder, run.protocol, experiment.protocol)
-    _require_member(name, run.card.method, run.method)
+    _require_member(name, run.card.method, type(run.method), combining)
     return run
 
 
-def _require_member(name: str, method: str, kind: Method | type[Method]) -> None:
-    if not kind.has_weights or kind.combines:
+def _require_member(name: str, method: str, kind: type[Method], combining: type[Method]) -> None:
+    if not combining.takes_member(kind):
         raise ConfigError(
-            f"--members names {name}, a run of {method}, which cannot be a member", remedy="Remove it from --members."
+            f"--members names {name}, a run of {method}, which cannot be a member of {combining.name}",
+            remedy="Remove it from --members.",
         )
 
 

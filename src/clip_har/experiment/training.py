@@ -60,7 +60,7 @@ def train_prepared(
             chosen, members_seconds = choose(config, folder, experiment, progress, train)
             members = tuple(chosen)
         else:
-            members = tuple(member_runs(config, folder, combining.combines, experiment, train))
+            members = tuple(member_runs(config, folder, combining, experiment, train))
             members_seconds = train_seconds(members)
         settings = dataclasses.replace(settings, members=member_settings(members))
     if last_epoch is not None and last_epoch > settings.optimizer.epochs:

@@ -214,6 +214,11 @@ class Method(ABC):
         return cls.reads(config) == "image"
 
     @classmethod
+    def takes_member(cls, method: type[Method]) -> bool:
+        """Whether it can combine runs of a method; for methods that combine."""
+        return method.has_weights and not method.combines
+
+    @classmethod
     def without_effect(cls, given: TrainConfig) -> tuple[str, ...]:
         """The settings given that this method does not read, by name."""
         read = cls.settings_read()

@@ -148,6 +148,10 @@ class Ensemble(SolvedMethod):
     chosen_by: ClassVar[str] = "val_loss"
 
     @classmethod
+    def takes_member(cls, method: type[Method]) -> bool:
+        return method.has_weights and not issubclass(method, Ensemble)
+
+    @classmethod
     def reads(cls, config: TrainConfig | Settings) -> InputKind:
         if not isinstance(config, Settings):
             return "both"
