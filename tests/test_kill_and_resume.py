@@ -22,6 +22,7 @@ COMMANDS = {
     "lora": ("train", "--method=lora", "--epochs=3", "--batch-size=8", "--save-steps=2"),
     "lora-attention": ("train", "--method=lora", "--placement=attention", "--augment=strong", "--mixup=0.3", *TOWERS),
     "full": ("train", "--method=full", "--hard-pairs=0.5", "--ema=0.9", "--accumulate=2", "--loss=supcon", *TOWERS),
+    "refit": ("train", "--method=lp-ft", "--refit", *TOWERS),
     "compare": ("compare", "--methods=zero-shot,lora", "--epochs=2", "--batch-size=8"),
 }
 

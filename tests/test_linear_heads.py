@@ -19,7 +19,7 @@ from clip_har.methods import LabelledImages, Task
 from clip_har.methods.cross_validation import FOLDS, fit_mixture, fold_numbers
 from clip_har.methods.gda import Gda
 from clip_har.methods.linear_heads import HeadData, LinearHeadMethod, PromptedHeadClassifier, transformed
-from clip_har.methods.linear_probe import LinearProbe, probe_of_raw_features
+from clip_har.methods.linear_probe import LinearProbe, _raw_path, probe_of_raw_features
 from clip_har.methods.ridge import Ridge
 from tasks import Table, make_task, settings
 
@@ -123,6 +123,20 @@ def test_the_probe_of_raw_features_is_the_best_on_validation() -> None:
         val=replace(task.val, table=Table(task.val.table.embedding, 2 * task.val.table.hidden)),  # type: ignore[arg-type]
     )
     torch.testing.assert_close(probe_of_raw_features(doubled).weight_CH * 2, head.weight_CH, rtol=0.02, atol=1e-3)
+
+
+def test_the_probe_of_raw_features_is_fitted_again_with_the_penalty_that_was_best() -> None:
+    task = make_task()
+    joined = replace(task, train=task.train.joined(task.val))
+    head, again = probe_of_raw_features(task), probe_of_raw_features(task, refit=True)
+    assert not torch.allclose(head.weight_CH, again.weight_CH, rtol=1e-3)
+    heads = {inverse: each for inverse, each in _raw_path(joined.train, len(task.classes))}
+    losses = {
+        inverse: float(F.cross_entropy(each(task.val.table.hidden), task.val.labels_N))
+        for inverse, each in _raw_path(task.train, len(task.classes))
+    }
+    expected = heads[min(losses, key=losses.__getitem__)]
+    assert torch.equal(again.weight_CH, expected.weight_CH) and torch.equal(again.bias_C, expected.bias_C)
 
 
 def test_transforms() -> None:

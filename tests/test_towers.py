@@ -143,7 +143,8 @@ def test_golden_loss_trace_of_lp_ft(task: Task, monkeypatch: pytest.MonkeyPatch)
     assert isinstance(method, GradientMethod)
     assert trained(method, task)[1][:2] == pytest.approx([0.05744, 0.52977], rel=2e-3)
 
-    def class_means(given: Task) -> Head:
+    def class_means(given: Task, *, refit: bool) -> Head:
+        assert not refit
         features_NH, labels_N = given.train.table.hidden, given.train.labels_N
         means = [features_NH[labels_N == index].mean(dim=0) for index in range(len(given.classes))]
         return Head(weight_CH=torch.stack(means), bias_C=torch.zeros(len(means)))

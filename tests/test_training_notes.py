@@ -45,6 +45,8 @@ from test_workflows import Heard
         ("auto", {"lr": 0.1, "members": ("a", "b"), "budget": "hours", "start_from": "run"}, ("start_from", "members")),
         ("lora", {"refit": True}, ("refit",)),
         ("ridge", {"refit": True}, ()),
+        ("lp-ft", {"refit": True}, ()),
+        ("lora", {"refit": True, "placement": "attention"}, ()),
     ],
 )
 def test_settings_without_effect_are_known(method: str, given: dict[str, Any], idle: tuple[str, ...]) -> None:

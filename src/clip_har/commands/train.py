@@ -40,7 +40,7 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
         run_folders.check_folder(folder, config, resume=config.resume)
         if not checkpoint.has_run(folder) and (others := run_folders.other_files(folder)):
             progress.warn(f"{folder} contains other files, such as {others[0]}; the run is written next to them")
-        begun = checkpoint.has_run(folder) or (method.combines and (folder / MEMBERS_FOLDER).is_dir())
+        begun = checkpoint.has_run(folder) or (folder / MEMBERS_FOLDER).is_dir()
         if config.resume and not begun:
             progress.note(f"Nothing to resume in {folder}: the training starts")
         if config.resume and checkpoint.is_finished(folder):

@@ -79,7 +79,8 @@ class TrainConfig:
     refit: bool | None = None
     """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
     linear-probe, proker, clap). Use --no-refit if your images come in groups, such as frames of one video, that your
-    val split keeps apart. Default: yes; with --shots no."""
+    val split keeps apart. Default: yes; with --shots no. Methods that train an encoder (full, two-tier, lp-ft,
+    lora-attention) train twice with --refit: first to choose the epoch, then on both together. Default for them: no."""
     hold_out: Names | None = None
     """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
     with --split-seed. Default: none."""
@@ -158,7 +159,8 @@ class CompareConfig:
     pre-projection."""
     refit: bool | None = None
     """Choose settings by cross-validation, then fit on the training and validation images together (gda, ridge,
-    linear-probe, proker, clap). Default: yes; with --shots no."""
+    linear-probe, proker, clap). Default: yes; with --shots no. Methods that train an encoder (full, two-tier, lp-ft,
+    lora-attention) train twice with --refit: first to choose the epoch, then on both together. Default for them: no."""
     hold_out: Names | None = None
     """Classes to exclude from training and to evaluate as unseen classes: names, comma-separated, or how many to sample
     with --split-seed. Default: none."""

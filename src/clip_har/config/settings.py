@@ -190,12 +190,16 @@ SETTINGS_OF: Mapping[type, type] = {
 """Group of a config -> the same without gaps."""
 
 
-def resolve(config: TrainConfig, defaults: Defaults, *, refits: bool = False) -> Settings:
+def resolve(
+    config: TrainConfig, defaults: Defaults, *, refits: bool = False, refits_by_default: bool = True
+) -> Settings:
     """Settings without gaps: what the config gives, else the defaults.
 
     Args:
         refits: whether the method can be fitted on train and val together.
+        refits_by_default: whether it is where nothing is said of it.
     """
+    refit = (refits_by_default and config.shots is None) if config.refit is None else config.refit
     return Settings(
         data=config.data,
         backbone=config.backbone,
@@ -208,7 +212,7 @@ def resolve(config: TrainConfig, defaults: Defaults, *, refits: bool = False) ->
         start_from=config.start_from,
         shots=config.shots,
         features=config.features or defaults.features,
-        refit=refits and (config.shots is None if config.refit is None else config.refit),
+        refit=refits and refit,
         hold_out=config.hold_out,
         seed=config.seed,
         out=config.out,

@@ -18,6 +18,7 @@ from clip_har.backbone import autocast_pays, resolve_precision
 from clip_har.errors import ConfigError, TrainingError
 from clip_har.evaluation import COLLAPSE_SHARE, FloatArray, validation_figures
 from clip_har.experiment.frozen_layers import with_frozen_layers
+from clip_har.experiment.refitting import Selection, with_all_images
 from clip_har.experiment.setup import Experiment
 from clip_har.hard_pairs import HardPairs, mine
 from clip_har.interrupts import deferred_interrupts
@@ -44,12 +45,17 @@ class TrainingRun:
         start: Start,
         progress: Progress,
         on_epoch: OnEpoch | None = None,
+        selection: Selection | None = None,
     ) -> None:
+        """Args:
+        selection: where the epoch was chosen in another training, and this one has the validation images too.
+        """
         self.folder = folder
         self.method = method
         self.settings = method.settings
         self.classifier = method.build(task)
         self.task = with_frozen_layers(self.classifier, task, self.settings, experiment, progress)
+        self._selection = selection
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.pairs: HardPairs | None = None
@@ -64,7 +70,7 @@ class TrainingRun:
 
     def fit(self, saved: SavedState | None, last_epoch: int | None = None) -> None:
         """Train to the end, from `saved` on, or until an epoch is done."""
-        self._last_epoch = last_epoch
+        self._last_epoch = last_epoch if self._selection is None else self._selection.epoch
         engine = self._engine()
         if saved is not None:
             self._continue(saved)
@@ -73,7 +79,7 @@ class TrainingRun:
         states = fit(
             self.method,
             self.classifier,
-            self.task,
+            self.task if self._selection is None else with_all_images(self.task),
             self.settings,
             engine=engine,
             resume=saved.snapshot if saved else None,
@@ -201,6 +207,8 @@ class TrainingRun:
         else:
             what = f"{self.method.name}: epoch {entry['epoch']}/{self.settings.optimizer.epochs}"
         loss = "" if entry["train_loss"] is None else f"  loss {entry['train_loss']:.4f}"
+        if self._selection is not None:
+            return f"{what}{loss}"
         best = "  best so far" if entry["best"] else ""
         judged_by = "cross-validated" if entry.get("cross_validated") else "validation"
         return f"{what}{loss}  {judged_by} accuracy {entry['val_accuracy']:.2%} (zero-shot {zero_shot}){best}"
@@ -258,6 +266,8 @@ class TrainingRun:
 
     def _figures(self, state: TrainState) -> dict[str, float]:
         """How the classifier does on the validation split, or did in cross-validation."""
+        if self._selection is not None:
+            return self._selection.figures(state.epoch)
         found = state.out_of_fold
         if found is None:
             return validation(state.classifier, self.task)
@@ -265,8 +275,9 @@ class TrainingRun:
 
     def _keep(self, state: TrainState) -> None:
         if distributed.is_main():
-            if state.out_of_fold is not None:  # before the weights: a resumed run comes here again for this candidate
-                save_out_of_fold(self.folder, state.out_of_fold)
+            judged = state.out_of_fold if self._selection is None else self._selection.answers
+            if judged is not None:  # before the weights: a resumed run comes here again for this candidate
+                save_out_of_fold(self.folder, judged)
             self._best_weights = save_best(self.folder, self.method, state.classifier, state.step)
 
     def _rank(self, entry: Mapping[str, Any]) -> tuple[float, float]:
@@ -286,6 +297,8 @@ class TrainingRun:
         done = self.history[-1]["epoch"] if self.history else 0
         if self._last_epoch is None or best is None or not self._last_epoch <= done < begun:
             return False
+        if self._selection is not None:
+            return True
         self._progress.warn(
             f"Ended after epoch {done} of {begun}, as asked: the weights are those of epoch {best['epoch']}, and the "
             "learning rate has not decayed to the end of its schedule"
@@ -308,8 +321,9 @@ class TrainingRun:
     def _mine(self, classifier: Classifier) -> None:
         """Look for the pairs that the classifier confuses now, and write them into the run."""
         task = self.task
+        judged = self._selection
         self.pairs = mine(
-            classifier.probabilities(task.val),
+            classifier.probabilities(task.val) if judged is None else judged.answers.probabilities_NC,
             task.val.labels_N,
             classifier.image_embeddings(task.train),
             task.train.labels_N,

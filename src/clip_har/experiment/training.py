@@ -18,6 +18,7 @@ from clip_har.experiment.decoded import with_decoded_cache
 from clip_har.experiment.fit import OnEpoch, TrainingRun
 from clip_har.experiment.members import as_members, member_runs, member_settings, train_seconds
 from clip_har.experiment.predictions import Predictions
+from clip_har.experiment.refitting import Selection, select, trains_twice
 from clip_har.experiment.setup import Experiment
 from clip_har.experiment.unknown import fit_unknown
 from clip_har.files import remove_stray_temporaries
@@ -53,9 +54,10 @@ def train_prepared(
     source, settings = _settings(config, experiment)
     members: tuple[checkpoint.Run, ...] = ()
     members_seconds = 0.0
+    selection: Selection | None = None
     combining = method_class(config.method, config)
+    train = partial(_member, experiment=experiment, progress=progress, command=command)
     if combining.combines:
-        train = partial(_member, experiment=experiment, progress=progress, command=command)
         if combining.chooses_members:
             chosen, members_seconds = choose(config, folder, experiment, progress, train)
             members = tuple(chosen)
@@ -63,6 +65,13 @@ def train_prepared(
             members = tuple(member_runs(config, folder, combining, experiment, train))
             members_seconds = train_seconds(members)
         settings = dataclasses.replace(settings, members=member_settings(members))
+    elif settings.refit and trains_twice(combining):
+        if last_epoch is not None:
+            raise RunError(
+                "A training with --refit cannot be ended early", remedy="Resume it with the --epochs it began with."
+            )
+        selection = select(config, folder, experiment, progress, train)
+        members_seconds = selection.seconds
     if last_epoch is not None and last_epoch > settings.optimizer.epochs:
         raise RunError(
             f"The run in {folder} was started with {settings.optimizer.epochs} epochs, not {last_epoch}",
@@ -87,7 +96,7 @@ def train_prepared(
     task = _task(config, settings, experiment, source, progress)
     if members:
         task = dataclasses.replace(task, members=as_members(members, task.train, task.val, experiment, progress))
-    fitting = TrainingRun(folder, method, task, experiment, start, progress, on_epoch)
+    fitting = TrainingRun(folder, method, task, experiment, start, progress, on_epoch, selection)
     try:
         fitting.fit(saved, last_epoch)
     except KeyboardInterrupt as interrupt:  # the command line says how to continue
@@ -154,7 +163,8 @@ def _member(
 def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | None, Settings]:
     """The run that is started from, if any, and the settings without gaps."""
     method = method_class(config.method, config)
-    settings = resolve(config, method.defaults(config, experiment.model.backbone), refits=method.refits)
+    defaults = method.defaults(config, experiment.model.backbone)
+    settings = resolve(config, defaults, refits=method.refits, refits_by_default=method.refits_by_default)
     if method.starts_from is None:
         return None, settings
     if config.start_from is None:

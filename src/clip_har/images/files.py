@@ -55,6 +55,15 @@ class ImageFiles:
             hashes=tuple(self.hashes[index] for index in indices) if self.hashes else (),
         )
 
+    def joined(self, other: ImageFiles, hashes: Sequence[str]) -> ImageFiles:
+        """These files and then the others, without corruption.
+
+        Args:
+            hashes: content hashes of all of them.
+        """
+        kept = tuple(hashes) if self.decoded else ()
+        return replace(self, paths=self.paths + other.paths, corruption=None, seeds=(), hashes=kept)
+
     def evaluation_batches(self, indices: Iterable[int], *, batch_size: int = 16) -> Iterator[tuple[list[int], Tensor]]:
         """Yield images as the model's own evaluation transform shows them, in the order of the indices.
 

@@ -177,7 +177,10 @@ class Method(ABC):
     starts_from: ClassVar[str | None] = None
     """Method or preset of the run that a comparison starts it from; None where it starts from the model alone."""
     refits: ClassVar[bool] = False
-    """Whether it can choose its settings by cross-validation and then be fitted on train and val together."""
+    """Whether it can choose its settings first, and then be fitted on train and val together: by cross-validation on
+    cached features, or by a training of its own on train alone."""
+    refits_by_default: ClassVar[bool] = True
+    """Whether it does so where --refit is not given."""
     combines: ClassVar[tuple[str, ...]] = ()
     """Methods whose runs it combines where none are named; empty for methods that combine nothing."""
     chooses_members: ClassVar[bool] = False

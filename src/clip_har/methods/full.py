@@ -29,6 +29,8 @@ class FullFineTuning(GradientMethod):
     """
 
     name = "full"
+    refits = True
+    refits_by_default = False
     cheaper_rival = "linear-probe"
     source = "arXiv 2212.00638"
 

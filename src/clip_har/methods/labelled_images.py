@@ -45,8 +45,17 @@ class LabelledImages:
         return features_of(self.table, kind)
 
     def joined(self, other: LabelledImages) -> LabelledImages:
-        """These images and then the others', as cached features without views, files or layers."""
-        return LabelledImages(table=self.table.joined(other.table), labels_N=torch.cat([self.labels_N, other.labels_N]))
+        """These images and then the others', without views; with files and layers where both have them."""
+        table = self.table.joined(other.table)
+        files = None
+        if self.files is not None and other.files is not None:
+            files = self.files.joined(other.files, table.hashes)
+        return LabelledImages(
+            table=table,
+            labels_N=torch.cat([self.labels_N, other.labels_N]),
+            files=files,
+            layers=self.layers if self.layers is other.layers else None,
+        )
 
     def tokens(self, indices: Sequence[int]) -> Tensor:
         """Tokens of some of the images behind the frozen layers, float32 [B, L, W]."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clip_har.memory import one_thread
 from clip_har.methods.base import Task
+from clip_har.methods.labelled_images import LabelledImages
 from clip_har.methods.linear_heads import Head, LinearHeadMethod
 
 # Shapes: N images, C classes, H width of the features.
@@ -103,20 +104,32 @@ class _Logistic:
         return Head(weight_CH=weight_HC.T.contiguous(), bias_C=bias_C.clone())
 
 
-def probe_of_raw_features(task: Task) -> Head:
+def probe_of_raw_features(task: Task, *, refit: bool = False) -> Head:
     """The probe of lowest validation loss, fitted on the training images' features as they are.
 
     The penalty is on features scaled to a mean squared length of 1.
+
+    Args:
+        refit: whether it is fitted again on the training and validation images, with the penalty that was best.
     """
-    hidden_NH, val_MH = task.train.table.hidden, task.val.table.hidden
+    val_MH = task.val.table.hidden
+    best_loss, best, best_inverse = float("inf"), None, 0.0
+    for inverse, head in _raw_path(task.train, len(task.classes)):
+        loss = float(F.cross_entropy(head(val_MH), task.val.labels_N))
+        if loss < best_loss or best is None:
+            best_loss, best, best_inverse = loss, head, inverse
+    assert best is not None
+    if not refit:
+        return best
+    path = _raw_path(task.train.joined(task.val), len(task.classes))
+    return next(head for inverse, head in path if inverse == best_inverse)
+
+
+def _raw_path(images: LabelledImages, classes: int) -> Iterator[tuple[float, Head]]:
+    """The candidates for C from the strongest penalty to the weakest, each with its probe."""
+    hidden_NH = images.table.hidden
     length = float(hidden_NH.square().sum(dim=1).mean().sqrt()) or 1.0
-    best_loss, best = float("inf"), None
-    solver = _Logistic(hidden_NH / length, task.train.labels_N, len(task.classes))
+    solver = _Logistic(hidden_NH / length, images.labels_N, classes)
     for inverse in sorted(INVERSE_REGULARISATION):
         head = solver.next(inverse)
-        scaled = Head(weight_CH=head.weight_CH / length, bias_C=head.bias_C)
-        loss = float(F.cross_entropy(scaled(val_MH), task.val.labels_N))
-        if loss < best_loss or best is None:
-            best_loss, best = loss, scaled
-    assert best is not None
-    return best
+        yield inverse, Head(weight_CH=head.weight_CH / length, bias_C=head.bias_C)

@@ -69,6 +69,8 @@ class LpFt(GradientMethod):
 
     name = "lp-ft"
     answers_new_names = False
+    refits = True
+    refits_by_default = False
     source = "arXiv 2202.10054"
 
     @classmethod
@@ -89,7 +91,7 @@ class LpFt(GradientMethod):
         return "image"
 
     def build(self, task: Task) -> TowerWithHead:
-        probe = probe_of_raw_features(task)
+        probe = probe_of_raw_features(task, refit=self.settings.refit)
         classes, width = probe.weight_CH.shape
         classifier = TowerWithHead(task.load_backbone(), width, classes)
         with torch.no_grad():

@@ -42,6 +42,8 @@ class TowerLora(GradientMethod):
     """
 
     name = "lora"
+    refits = True
+    refits_by_default = False
     cheaper_rival = "linear-probe"
     source = "arXiv 2106.09685, 2405.18541"
     weights_file = "adapter_model.safetensors"

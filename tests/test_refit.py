@@ -1,0 +1,128 @@
+"""--refit of methods that train an encoder: one training chooses the epoch, another has all the images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clip_har import checkpoint, commands
+from clip_har.config import BackboneConfig, DataConfig, OptimizerConfig, TrainConfig
+from clip_har.errors import RunError
+from clip_har.experiment.members import MEMBERS_FOLDER
+from clip_har.experiment.predictions import Predictions
+from clip_har.experiment.refitting import SELECTION
+from clip_har.experiment.setup import Experiment, prepare
+from clip_har.progress import SILENT
+from clip_har.trainer import loop
+
+EPOCHS = 3
+
+
+def config(data: Path, model: str, out: Path, **changes: Any) -> TrainConfig:
+    given = TrainConfig(
+        data=DataConfig(data=data),
+        backbone=BackboneConfig(model=model, precision="float32", device="cpu", workers=0),
+        optimizer=OptimizerConfig(epochs=EPOCHS, batch_size=8, lr=1e-3),
+        method="lp-ft",
+        refit=True,
+        out=out,
+    )
+    return replace(given, **changes)
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Run:
+    return commands.train(config(photos, tiny_model, tmp_path_factory.mktemp("refit") / "run"))
+
+
+@pytest.fixture(scope="module")
+def selection(run: checkpoint.Run) -> checkpoint.Run:
+    return checkpoint.load_run(run.folder / MEMBERS_FOLDER / SELECTION)
+
+
+def experiment_of(run: checkpoint.Run, photos: Path) -> Experiment:
+    given = config(photos, "", run.folder)
+    backbone = BackboneConfig(precision="float32", device="cpu", workers=0)
+    return prepare(given.data, backbone, out=run.folder, progress=SILENT, run=run)
+
+
+def test_it_is_not_the_default(photos: Path, tiny_model: str, tmp_path: Path) -> None:
+    once = commands.train(
+        config(photos, tiny_model, tmp_path / "run", refit=None, optimizer=OptimizerConfig(epochs=1, batch_size=8))
+    )
+    assert not once.settings.refit and once.out_of_fold() is None
+
+
+def test_the_first_training_is_one_without_refit(
+    run: checkpoint.Run, selection: checkpoint.Run, photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    assert run.settings.refit and not selection.settings.refit
+    alone = commands.train(config(photos, tiny_model, tmp_path / "alone", refit=False))
+    expected, found = (load_file(each.folder / each.method.weights_file) for each in (alone, selection))
+    assert all(torch.equal(expected[key], tensor) for key, tensor in found.items())
+
+
+def test_the_figures_and_the_calibration_are_the_first_ones(
+    run: checkpoint.Run, selection: checkpoint.Run, photos: Path
+) -> None:
+    experiment = experiment_of(run, photos)
+    val = experiment.images("val")
+    found = run.out_of_fold()
+    assert found is not None and found.hashes == val.table.hashes
+    expected = Predictions(selection, experiment).finetuned(val)
+    assert expected is not None
+    np.testing.assert_array_equal(found.probabilities_NC.numpy(), expected)
+    answered = Predictions(run, experiment).finetuned(val)
+    assert answered is not None
+    np.testing.assert_array_equal(answered, expected)
+    fitted = run.classifier().probabilities(val).numpy()
+    assert not np.array_equal(fitted, expected), "the run itself has seen these images"
+    assert run.card.confidence == selection.card.confidence
+    figures = {key: value for key, value in selection.card.validation.items() if key.startswith("val_")}
+    assert figures.items() <= run.card.validation.items()
+    best = next(entry["epoch"] for entry in selection.history() if entry["best"])
+    assert [entry["epoch"] for entry in run.history()] == list(range(1, best + 1))
+    assert run.history()[-1]["best"]
+
+
+def test_the_second_training_has_all_the_images(
+    photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+
+    class Counted(loop.Epoch):
+        def __init__(self, images: Any, *given: Any, **named: Any) -> None:
+            trained.append(len(images))
+            super().__init__(images, *given, **named)
+
+    monkeypatch.setattr(loop, "Epoch", Counted)
+    found = commands.train(
+        config(photos, tiny_model, tmp_path / "run", optimizer=OptimizerConfig(epochs=1, batch_size=8))
+    )
+    splits = found.card.splits
+    assert trained == [splits["train"], splits["train"] + splits["val"]]
+
+
+def test_it_cannot_be_ended_early(run: checkpoint.Run, photos: Path, tiny_model: str, tmp_path: Path) -> None:
+    given = config(photos, tiny_model, tmp_path / "run")
+    commands.train(given)
+    (tmp_path / "run" / "card.json").unlink()
+    fewer = replace(given, resume=True, optimizer=OptimizerConfig(epochs=1, batch_size=8, lr=1e-3))
+    with pytest.raises(RunError, match="--refit cannot be ended early"):
+        commands.train(fewer)
+
+
+def test_an_ensemble_judges_it_by_the_first_answers(
+    run: checkpoint.Run, photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    both = commands.train(
+        config(photos, tiny_model, tmp_path / "both", method="ensemble", refit=None, members=(str(run.folder), "ridge"))
+    )
+    found, own = both.out_of_fold(), run.out_of_fold()
+    assert found is not None and own is not None and set(found.hashes) == set(own.hashes)
