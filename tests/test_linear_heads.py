@@ -130,7 +130,7 @@ def test_the_probe_of_raw_features_is_fitted_again_with_the_penalty_that_was_bes
     joined = replace(task, train=task.train.joined(task.val))
     head, again = probe_of_raw_features(task), probe_of_raw_features(task, refit=True)
     assert not torch.allclose(head.weight_CH, again.weight_CH, rtol=1e-3)
-    heads = {inverse: each for inverse, each in _raw_path(joined.train, len(task.classes))}
+    heads = dict(_raw_path(joined.train, len(task.classes)))
     losses = {
         inverse: float(F.cross_entropy(each(task.val.table.hidden), task.val.labels_N))
         for inverse, each in _raw_path(task.train, len(task.classes))

@@ -20,6 +20,7 @@ from clip_har.experiment.refitting import SELECTION
 from clip_har.experiment.setup import Experiment, prepare
 from clip_har.progress import SILENT
 from clip_har.trainer import loop
+from clip_har.trainer.batches import Epoch
 
 EPOCHS = 3
 
@@ -96,7 +97,7 @@ def test_the_second_training_has_all_the_images(
 ) -> None:
     trained: list[int] = []
 
-    class Counted(loop.Epoch):
+    class Counted(Epoch):
         def __init__(self, images: Any, *given: Any, **named: Any) -> None:
             trained.append(len(images))
             super().__init__(images, *given, **named)

@@ -1,9 +1,9 @@
 """`--refit` of methods that train an encoder: a first training chooses the epoch, a second one has all the images.
 
-The first is trained on the training images and judged by the validation images. The second starts from the beginning, with the same
-settings, on both together, and ends after the epoch that was best in the first. What the first answered for the
-validation images stands for what the second would answer for images that it has not seen: its figures, calibration and
-thresholds are about these answers, as after cross-validation.
+The first is trained on the training images and judged by the validation images. The second starts from the beginning,
+with the same settings, on both together, and ends after the epoch that was best in the first. What the first answered
+for the validation images stands for what the second would answer for images that it has not seen: its figures,
+calibration and thresholds are about these answers, as after cross-validation.
 """
 
 from __future__ import annotations
