@@ -44,7 +44,8 @@ def soup(
 
 
 def weights(run: checkpoint.Run) -> dict[str, torch.Tensor]:
-    return load_file(run.folder / run.method.weights_file)
+    found: dict[str, torch.Tensor] = load_file(run.folder / run.method.weights_file)
+    return found
 
 
 def test_the_mean_is_taken_in_float32() -> None:
