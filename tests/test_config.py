@@ -93,6 +93,7 @@ AUGMENTATION = AugmentConfig(
     views=2,
     train_image_size=160,
     text_augment=True,
+    label_smoothing=0.0,
     mixup=0.0,
     hard_pairs=0.25,
     hard_pairs_every=2,
@@ -549,6 +550,7 @@ def test_all_numbers_are_among_those_tested() -> None:
         ("workers", [-1, 0, 64], []),
         ("layer_decay", [0.1, 1], [0, 1.01]),
         ("ema", [0, 0.9999], [1]),
+        ("label_smoothing", [0, 0.99], [-0.1, 1]),
         ("mixup", [0, 2], [-0.1]),
         ("hard_pairs", [0, 1], [1.01]),
         ("hard_margin", [0, 1], [1.01]),
@@ -761,6 +763,7 @@ def test_shots_that_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> No
     [
         ({"mixup": 0.2, "hard_pairs": 0.5}, "--mixup and --hard-pairs cannot be combined"),
         ({"mixup": 0.2, "loss": "supcon"}, "--mixup requires --loss cross-entropy or sigmoid"),
+        ({"label_smoothing": 0.1, "loss": "infonce"}, "--label-smoothing requires --loss cross-entropy or sigmoid"),
         ({"placement": "all", "renormalise": False}, "--no-renormalise requires --placement embedding, not all"),
         ({"towers": ("image", "audio")}, "--towers must be image, text or both"),
         ({"batch_size": "large"}, None),
@@ -768,7 +771,8 @@ def test_shots_that_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_settings_that_contradict_each_other(settings: dict[str, Any], said: str | None) -> None:
     lora = {name: value for name, value in settings.items() if name in ("loss", "towers", "placement", "renormalise")}
-    augmentation = {name: value for name, value in settings.items() if name in ("mixup", "hard_pairs")}
+    of_augmentation = ("mixup", "hard_pairs", "label_smoothing")
+    augmentation = {name: value for name, value in settings.items() if name in of_augmentation}
     if said is None:
         assert cli.main(["train", "--data", "x", "--batch-size", settings["batch_size"]]) == cli.EXIT_USER_INPUT
         return

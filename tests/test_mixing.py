@@ -1,4 +1,4 @@
-"""Mixup: inputs and labels are mixed in the same shares, and the loss is that of the mixed labels."""
+"""Mixup and label smoothing: inputs and labels are mixed in the same shares, and the loss is that of the labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from clip_har.methods import Batch
 from clip_har.methods.base import weighted_cross_entropy
-from clip_har.trainer.batches import Epoch, mixed
+from clip_har.trainer.batches import Epoch, mixed, smoothed
 from tasks import make_task, settings
 
 
@@ -47,6 +47,47 @@ def test_the_batches_of_an_epoch_have_mixed_labels() -> None:
         assert (own_B > 0).all()
         two_classes += int((batch.targets_BC.count_nonzero(dim=1) == 2).sum())
     assert two_classes > 60
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+def test_labels_are_smoothed_before_or_without_mixing(mixup: float) -> None:
+    task = make_task()
+    classes = len(task.classes)
+
+    def targets(label_smoothing: float) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        epoch = Epoch(
+            task.train,
+            "embedding",
+            batch_size=16,
+            accumulate=1,
+            settings=settings(mixup=mixup, label_smoothing=label_smoothing).augmentation,
+            seed=0,
+            number=0,
+            classes=task.classes,
+            pairs=None,
+            logit_scale=20.0,
+        )
+        return [
+            F.one_hot(batch.labels_B, classes).float() if batch.targets_BC is None else batch.targets_BC
+            for (batch,) in epoch.batches(torch.device("cpu"))
+        ]
+
+    for sharp_BC, smooth_BC in zip(targets(0.0), targets(0.2), strict=True):
+        torch.testing.assert_close(smooth_BC, 0.8 * sharp_BC + 0.2 / classes)
+
+
+def test_the_loss_of_smoothed_labels_is_torchs() -> None:
+    torch.manual_seed(0)
+    labels_B, logits_BC = torch.tensor([0, 1, 2]), torch.randn(3, 4)
+    batch = Batch(
+        inputs=torch.zeros(3, 1),
+        labels_B=labels_B,
+        weights_B=torch.full((3,), 1 / 3),
+        targets_BC=smoothed(labels_B, None, 4, 0.1),
+    )
+    expected = F.cross_entropy(logits_BC, labels_B, label_smoothing=0.1)
+    torch.testing.assert_close(weighted_cross_entropy(logits_BC, batch), expected)
 
 
 def test_the_loss_is_that_of_the_mixed_labels() -> None:

@@ -53,8 +53,9 @@ def range_problems(config: object) -> Iterator[str]:
 
 def _conflicts(flat: dict[str, Any]) -> Iterator[str]:
     """Settings that contradict each other."""
-    if flat.get("mixup") and flat.get("loss") not in (None, "cross-entropy", "sigmoid"):
-        yield f"--mixup requires --loss cross-entropy or sigmoid, not {flat['loss']}"
+    for name in ("mixup", "label_smoothing"):
+        if flat.get(name) and flat.get("loss") not in (None, "cross-entropy", "sigmoid"):
+            yield f"--{name.replace('_', '-')} requires --loss cross-entropy or sigmoid, not {flat['loss']}"
     if flat.get("mixup") and flat.get("hard_pairs"):
         yield "--mixup and --hard-pairs cannot be combined"
     if flat.get("renormalise") is False and flat.get("placement") in ("attention", "all"):

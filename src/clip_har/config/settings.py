@@ -83,6 +83,7 @@ class AugmentSettings:
     views: int = setting(4, from_to(1, 1000))
     train_image_size: int | None = setting(None, from_to(16, 8192))
     text_augment: bool = False
+    label_smoothing: float = setting(0.0, within("[0, 1)"))
     mixup: float = setting(0.0, NOT_NEGATIVE)
     hard_pairs: float = setting(0.0, within("[0, 1]"))
     hard_pairs_every: int = setting(1, at_least(1))

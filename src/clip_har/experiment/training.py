@@ -112,6 +112,7 @@ def train_prepared(
         peak_memory_bytes=peak.bytes(),
         command=command,
     )
+    del fitting  # its classifier: the run's own is loaded for the calibration
     trained = checkpoint.Run(folder=folder, card=card)
     answering = Predictions(trained, experiment, progress)
     calibration = fit_calibration(answering)

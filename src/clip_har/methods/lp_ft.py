@@ -82,7 +82,7 @@ class LpFt(GradientMethod):
                 lr=default_lr(backbone, transformer=1e-5, convolutional=2e-4),
                 warmup_epochs=0.5,
             ),
-            augmentation=AugmentSettings(augment="light"),
+            augmentation=AugmentSettings(augment="light", label_smoothing=0.1),
         )
 
     @classmethod

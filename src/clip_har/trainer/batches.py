@@ -123,6 +123,8 @@ class Epoch:
         targets_BC = None
         if self._settings.mixup > 0:
             inputs, targets_BC = mixed(inputs, labels_B, len(self._classes), self._settings.mixup)
+        if self._settings.label_smoothing > 0:
+            targets_BC = smoothed(labels_B, targets_BC, len(self._classes), self._settings.label_smoothing)
         return Batch(
             inputs=inputs.to(device, non_blocking=True),
             labels_B=labels_B.to(device),
@@ -130,6 +132,17 @@ class Epoch:
             targets_BC=None if targets_BC is None else targets_BC.to(device),
             offsets_BC=None if offsets_BC is None else offsets_BC.to(device),
         )
+
+
+def smoothed(labels_B: Tensor, targets_BC: Tensor | None, classes: int, share: float) -> Tensor:
+    """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567, section 7): (1 - share) of the targets, share / C to all.
+
+    Args:
+        targets_BC: mixed labels; None for the labels as they are.
+    """
+    if targets_BC is None:
+        targets_BC = F.one_hot(labels_B, classes).float()
+    return (1 - share) * targets_BC + share / classes
 
 
 def mixed(inputs: Tensor, labels_B: Tensor, classes: int, beta: float) -> tuple[Tensor, Tensor]:
