@@ -5,9 +5,6 @@ Its tensors are moved back by the steps that pretrained/hugging_face.py and sigl
 
 from __future__ import annotations
 
-import json
-import shutil
-import string
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +17,15 @@ from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run
 from clip_har.errors import ConfigError, ModelError, first_line
 from clip_har.exporting.certificate import Answers
+from clip_har.exporting.clip_tokenizer import write_tokenizer
 from clip_har.exporting.description import public_name
 from clip_har.exporting.open_clip_folder import CLASSES, adapted, require_same_encoders, write_classes
 from clip_har.images import Preprocessing
-from clip_har.light_imports import import_open_clip
 from clip_har.pretrained import siglip
-from clip_har.pretrained.architecture import Architecture, architecture_of
+from clip_har.pretrained.architecture import architecture_of
 from clip_har.pretrained.conversion import Reversal, activation_of
 from clip_har.pretrained.hugging_face import ACTIVATIONS, move_clip_tensors
-from clip_har.pretrained.hugging_face_files import FAST, TOKENIZER
 
-SETTINGS = "tokenizer_config.json"
-_SPECIAL = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-"""open_clip's names of CLIP's tokens -> transformers'."""
 _RESAMPLING = {"bilinear": 2}
 """Pillow's numbers; everything else is bicubic, 3."""
 
@@ -60,7 +53,7 @@ def write(run: Run, backbone: Backbone, model: str | None, temperature: float, f
     except (ModelError, RuntimeError) as error:
         raise _cannot(backbone, first_line(error)) from error
     empty.save_pretrained(folder)
-    _write_tokenizer(architecture, backbone, config, folder)
+    write_tokenizer(architecture, backbone, config, folder)
     _write_processor(run.preprocessing, folder)
     write_classes(run, classifier, folder)
     answers, tokenizer = ClipAnswers(folder, temperature), AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -143,59 +136,6 @@ def _config(model_config: dict[str, Any], backbone: Backbone) -> Any:
     return CLIPConfig(text_config=text_config, vision_config=vision, projection_dim=model_config["embed_dim"])
 
 
-def _write_tokenizer(architecture: Architecture, backbone: Backbone, config: Any, folder: Path) -> None:
-    """The tokenizer's files, with what open_clip does to a sentence before it."""
-    text_cfg, length = architecture.model_config["text_cfg"], config.text_config.max_position_embeddings
-    if "hf_tokenizer_name" not in text_cfg:
-        _write_vocabulary(length, folder)
-        return
-    if architecture.folder is None:
-        backbone.tokenizer.tokenizer.save_pretrained(folder)
-    else:
-        for path in architecture.tokenizer_files:
-            if str(path) in (*TOKENIZER, SETTINGS):
-                shutil.copyfile(architecture.folder / path, folder / path)
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8")) | {"model_max_length": length}
-    if config.model_type == "siglip":
-        settings |= {"tokenizer_class": FAST, "model_input_names": ["input_ids"]}  # SigLIP attends to the padding
-        _write_cleaning(folder / "tokenizer.json", text_cfg.get("tokenizer_kwargs", {}).get("clean", "whitespace"))
-    _write_json(folder / SETTINGS, settings)
-
-
-def _write_vocabulary(length: int, folder: Path) -> None:
-    """CLIP's own, of which open_clip has a copy under other names of the two special tokens."""
-    own, (start, end) = import_open_clip().SimpleTokenizer(), _SPECIAL.values()
-    vocabulary = {_SPECIAL.get(token, token): index for token, index in own.encoder.items()}
-    _write_json(folder / "vocab.json", vocabulary)
-    merges = "".join(f"{first} {second}\n" for first, second in own.bpe_ranks)
-    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8", newline="\n")
-    tokens = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
-    _write_json(folder / SETTINGS, {"tokenizer_class": "CLIPTokenizer", **tokens, "model_max_length": length})
-
-
-def _write_cleaning(path: Path, clean: str) -> None:
-    """Put open_clip's cleaning of a sentence in front of the normalisation of a file of the tokenizers library."""
-    if clean not in ("canonicalize", "lower"):
-        return
-    steps: list[dict[str, Any]] = []
-    if clean == "canonicalize":
-        punctuation = "[" + "".join(f"\\{mark}" for mark in string.punctuation if mark != "_") + "]"
-        steps += [_replace({"String": "_"}, " "), _replace({"Regex": punctuation}, "")]
-    steps += [
-        {"type": "Lowercase"},
-        _replace({"Regex": r"\s+"}, " "),
-        {"type": "Strip", "strip_left": True, "strip_right": True},
-    ]
-    content = json.loads(path.read_text(encoding="utf-8"))
-    old = content.get("normalizer")
-    content["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *([old] if old else [])]}
-    _write_json(path, content)
-
-
-def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
-    return {"type": "Replace", "pattern": pattern, "content": content}
-
-
 def _write_processor(preprocessing: Preprocessing, folder: Path) -> None:
     from transformers import CLIPImageProcessor
 
@@ -210,10 +150,6 @@ def _write_processor(preprocessing: Preprocessing, folder: Path) -> None:
         image_mean=list(preprocessing.mean),
         image_std=list(preprocessing.std),
     ).save_pretrained(folder)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def _cannot(backbone: Backbone, why: str) -> ConfigError:

@@ -159,10 +159,10 @@ def _of_resnet(state: dict[str, Tensor], image_size: int, backbone: Backbone) ->
     import timm
     from timm.models.byobnet import checkpoint_filter_fn
 
-    arguments = {"img_size": image_size}
+    arguments: dict[str, Any] = {"img_size": image_size}
     for name in RESNETS:
         with torch.device("meta"):
-            candidate = timm.create_model(name, num_classes=1, **arguments)
+            candidate: Any = timm.create_model(name, num_classes=1, **arguments)
         moved = checkpoint_filter_fn(state, candidate)
         shapes = {key: tensor.shape for key, tensor in candidate.state_dict().items() if "head.proj." not in key}
         if shapes == {key: tensor.shape for key, tensor in moved.items()}:
@@ -188,7 +188,7 @@ def _of_vit(state: dict[str, Tensor], visual: Any, backbone: Backbone) -> Named:
         "act_layer": activation,
     }
     with torch.device("meta"):
-        candidate = timm.create_model(VIT, num_classes=1, **arguments)
+        candidate: Any = timm.create_model(VIT, num_classes=1, **arguments)
     return Named(name=VIT, arguments=arguments, state=checkpoint_filter_fn(state, candidate))
 
 
