@@ -22,12 +22,13 @@ from clip_har import checkpoint, commands
 from clip_har.backbone import load_backbone
 from clip_har.config import BackboneConfig, DataConfig, ExportConfig, OptimizerConfig, TrainConfig
 from clip_har.errors import ConfigError
-from clip_har.exporting import timm_folder
+from clip_har.exporting import timm_encoder, timm_folder
 from clip_har.images import Preprocessing
 from clip_har.known_models import load_named
 from clip_har.methods.linear_probe import LinearProbe
 from clip_har.methods.towers import Towers
 from clip_har.predict import Predictor, recorded_calibration
+from clip_har.projection import remove_projection
 from families import write_family
 from foreign_weights import clip_model, register_siglip_tower, siglip_model, write_clip, write_siglip
 from samples import CLASSES, HUES, write_image
@@ -160,6 +161,26 @@ def test_a_probe_of_features_as_they_are_is_exported(
     images = write_photos(tmp_path / "images", size=32)
     answers = pipeline("image-classification", model=str(tmp_path / "out"))([str(path) for path in images])
     np.testing.assert_allclose(scores(answers), probabilities(run, images), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "arguments"),
+    [
+        ("ViT-B-32-quickgelu", "vit_base_patch32_clip_quickgelu_224", 0),
+        ("ViT-B-32", "vit_base_patch32_clip_224", 0),
+        ("ViT-L-14-336", "vit_large_patch14_clip_336", 0),
+        ("ViT-B-16-plus-240", "vit_base_patch32_clip_224", 7),
+        ("RN50-quickgelu", "resnet50_clip", 0),
+        ("RN101", "resnet101_clip", 0),
+    ],
+)
+def test_standard_encoders_have_the_names_of_timm(model: str, name: str, arguments: int) -> None:
+    with torch.device("meta"):
+        visual = open_clip.model.CLIP(**open_clip.get_model_config(model)).visual
+    remove_projection(visual)
+    unused: Any = None
+    named = timm_encoder.encoder_in_timm(visual, unused, unused, None)
+    assert (named.name, len(named.arguments)) == (name, arguments)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +354,7 @@ def test_what_transformers_cannot_express_is_refused(
 
 def test_a_wrong_activation_is_noticed(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train("lp-ft", write("tanh", tmp_path / "model"))
-    monkeypatch.setattr(timm_folder, "activation_of", lambda _: "quick_gelu")
+    monkeypatch.setattr(timm_encoder, "activation_of", lambda _: "quick_gelu")
     with pytest.raises(ConfigError, match="timm's model gives other probabilities"):
         export(run, tmp_path / "out", certificate=False)
 
@@ -342,6 +363,6 @@ def test_a_resnet_that_timm_does_not_have_is_refused(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train("lp-ft", write("ModifiedResNet", tmp_path / "model"))
-    monkeypatch.setattr(timm_folder, "RESNETS", ("resnet50_clip",))
+    monkeypatch.setattr(timm_encoder, "RESNETS", ("resnet50_clip",))
     with pytest.raises(ConfigError, match="timm has no ResNet of this size"):
         export(run, tmp_path / "out", certificate=False)

@@ -115,7 +115,7 @@ class ExportConfig:
 
     format: ExportFormat = "onnx"
     """Format to write: onnx, onnx-int8 (quantised with training images), openclip (a folder for open_clip),
-    transformers (a folder for its pipelines; lp-ft and methods that fine-tune both encoders only), peft (the adapter
+    transformers (a folder for its pipelines, of lp-ft or a method that adapts the encoders), peft (the adapter
     files), hub (onnx with a model card for the Hugging Face Hub), web or web-int8 (static files: a page that predicts
     photos in the browser)."""
     out: Path

@@ -100,7 +100,7 @@ def _config(model_config: dict[str, Any], backbone: Backbone) -> Any:
     acts = [
         names.get(activation_of(part) or "") for part in (own.visual, getattr(own, "text", None) or own.transformer)
     ]
-    if text.hf_model_name or None in acts or not isinstance(image.image_size, int):
+    if text.hf_model_name or None in acts or not (isinstance(image.image_size, int) and isinstance(image.layers, int)):
         raise _cannot(backbone, "its encoders are not those of CLIP or SigLIP")
     text_config = {
         "hidden_size": text.width,
@@ -121,8 +121,6 @@ def _config(model_config: dict[str, Any], backbone: Backbone) -> Any:
             raise _cannot(backbone, f"its image encoder is timm's {image.timm_model_name}")
         text_config["projection_size"] = model_config["embed_dim"]
         return SiglipConfig(text_config=text_config, vision_config={**vision, "hidden_act": acts[0]})
-    if not isinstance(image.layers, int):
-        raise _cannot(backbone, "its image encoder is a ResNet")
     vision = {
         "hidden_size": image.width,
         "intermediate_size": int(image.width * image.mlp_ratio),

@@ -7,7 +7,7 @@ that the folder contains no code.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,25 +17,18 @@ from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run
-from clip_har.errors import ConfigError, first_line
+from clip_har.errors import ConfigError
 from clip_har.exporting.certificate import Answers
 from clip_har.exporting.description import public_name
+from clip_har.exporting.timm_encoder import encoder_in_timm, not_in_timm
 from clip_har.images import Preprocessing
 from clip_har.methods import Classifier
 from clip_har.methods.linear_heads import TRANSFORMS, LinearHeadClassifier, PromptedHeadClassifier
 from clip_har.methods.lp_ft import TowerWithHead
-from clip_har.pretrained.architecture import architecture_of
-from clip_har.pretrained.conversion import activation_of
 from clip_har.projection import remove_projection
 
 TOLERANCE = 1e-4
 """Largest difference of a calibrated probability, on random images."""
-VIT = "vit_base_patch32_clip_224"
-"""timm's CLIP encoder, which takes any size as arguments."""
-RESNETS = ("resnet50_clip", "resnet101_clip", "resnet50x4_clip", "resnet50x16_clip", "resnet50x64_clip")
-"""timm's encoders with CLIP's attention pool; the one with the same shapes is used."""
-_PASSED = ("avg", "map", "token")
-"""Pooling of open_clip's timm encoders that timm has itself. "" is the encoder's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +39,6 @@ class LinearModel:
     """f: open_clip's image encoder without its projection."""
     weight_CH: Tensor
     bias_C: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """A model as `timm.create_model` builds it, with its state dict but for the classifier."""
-
-    name: str
-    arguments: dict[str, Any]
-    state: Mapping[str, Tensor]
 
 
 def linear_model(classifier: Classifier, backbone: Backbone) -> LinearModel | None:
@@ -82,7 +66,12 @@ def write(
     """
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
-    named = _named(found.visual, run, backbone, model)
+    named = encoder_in_timm(found.visual, run, backbone, model)
+    if named.arguments and "model_args" not in inspect.signature(TimmWrapperConfig.__init__).parameters:
+        raise ConfigError(
+            f"{public_name(backbone.info.name)} has an image encoder for which transformers 4.53 or later is required",
+            remedy="Install it, or use --format onnx.",
+        )
     config = TimmWrapperConfig(
         architecture=named.name,
         model_args=named.arguments,
@@ -96,14 +85,14 @@ def write(
         head = {f"{place}.weight": found.weight_CH / temperature, f"{place}.bias": found.bias_C / temperature}
         wrapped.timm_model.load_state_dict({**named.state, **head})
     except (RuntimeError, TypeError) as error:
-        raise _cannot(backbone, first_line(error)) from error
+        raise not_in_timm(backbone, f"{named.name} has other tensors") from error
     wrapped.save_pretrained(folder)
     answers = TimmAnswers(folder)
     images_BCHW = torch.randn(2, 3, *run.preprocessing.image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         own_BC = (found.visual(images_BCHW) @ found.weight_CH.T + found.bias_C).div(temperature).softmax(dim=-1)
     if not torch.allclose(own_BC, answers(images_BCHW), atol=TOLERANCE):
-        raise _cannot(backbone, "timm's model gives other probabilities")
+        raise not_in_timm(backbone, "timm's model gives other probabilities")
     return answers
 
 
@@ -134,70 +123,3 @@ def pretrained_cfg(preprocessing: Preprocessing) -> dict[str, Any]:
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
     }
-
-
-def _named(visual: nn.Module, run: Run, backbone: Backbone, model: str | None) -> Named:
-    """timm's name, arguments and tensors of an image encoder of open_clip."""
-    if hasattr(visual, "trunk"):
-        return _of_timm(visual, run, backbone, model)
-    state = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
-    if hasattr(visual, "attnpool"):
-        return _of_resnet(state, cast(Any, visual).image_size, backbone)
-    return _of_vit(state, visual, backbone)
-
-
-def _of_timm(visual: Any, run: Run, backbone: Backbone, model: str | None) -> Named:
-    config = architecture_of(model or run.card.backbone.name, backbone.info.files_sha256).model_config["vision_cfg"]
-    pool = config.get("timm_pool", "avg")
-    if pool and pool not in _PASSED:
-        raise _cannot(backbone, f"its pooling {pool!r} is open_clip's")
-    arguments = {"global_pool": pool} if pool else {}
-    return Named(name=config["timm_model_name"], arguments=arguments, state=visual.trunk.state_dict())
-
-
-def _of_resnet(state: dict[str, Tensor], image_size: int, backbone: Backbone) -> Named:
-    import timm
-    from timm.models.byobnet import checkpoint_filter_fn
-
-    arguments: dict[str, Any] = {"img_size": image_size}
-    for name in RESNETS:
-        with torch.device("meta"):
-            candidate: Any = timm.create_model(name, num_classes=1, **arguments)
-        moved = checkpoint_filter_fn(state, candidate)
-        shapes = {key: tensor.shape for key, tensor in candidate.state_dict().items() if "head.proj." not in key}
-        if shapes == {key: tensor.shape for key, tensor in moved.items()}:
-            return Named(name=name, arguments=arguments, state=moved)
-    raise _cannot(backbone, "timm has no ResNet of this size")
-
-
-def _of_vit(state: dict[str, Tensor], visual: Any, backbone: Backbone) -> Named:
-    import timm
-    from timm.models.vision_transformer import checkpoint_filter_fn
-
-    activation = activation_of(visual)
-    if activation is None:
-        raise _cannot(backbone, "its activation is unknown")
-    width, block = visual.conv1.out_channels, visual.transformer.resblocks[0]
-    arguments = {
-        "img_size": _side(visual.image_size),
-        "patch_size": _side(visual.patch_size),
-        "embed_dim": width,
-        "depth": len(visual.transformer.resblocks),
-        "num_heads": block.attn.num_heads,
-        "mlp_ratio": block.mlp.c_fc.out_features / width,
-        "act_layer": activation,
-    }
-    with torch.device("meta"):
-        candidate: Any = timm.create_model(VIT, num_classes=1, **arguments)
-    return Named(name=VIT, arguments=arguments, state=checkpoint_filter_fn(state, candidate))
-
-
-def _side(size: tuple[int, int]) -> int | list[int]:
-    return size[0] if size[0] == size[1] else list(size)
-
-
-def _cannot(backbone: Backbone, why: str) -> ConfigError:
-    return ConfigError(
-        f"{public_name(backbone.info.name)} has an image encoder that timm cannot express: {why}",
-        remedy="Use --format onnx.",
-    )
