@@ -350,9 +350,9 @@ def import_(
 def export(
     run: Path, /, config: Annotated[ExportConfig, Parameter(name="*")], *, config_file: ConfigFile = None
 ) -> int:
-    """Export a run to ONNX, open_clip, PEFT, the Hugging Face Hub or a web page, and compare the export with the run.
+    """Export a run to ONNX, open_clip, transformers, PEFT, the Hugging Face Hub or a web page.
 
-    The comparison is made on the validation images of the run's dataset and written to certificate.json.
+    The export is compared with the run on the validation images of the run's dataset (certificate.json).
     Exit code: 0 if the export was written, 3 if its labels differ from the run's too often; then nothing is written.
 
     Example: clip-har export runs/ridge --format onnx --out ridge-onnx

@@ -23,7 +23,7 @@ Augment = Literal["none", "light", "strong"]
 Budget = Literal["full", "small", "seconds", "minutes", "hours"]
 AutoBudget = Literal["seconds", "minutes", "hours"]
 HeldOut = Literal["val", "test"]
-ExportFormat = Literal["onnx", "onnx-int8", "openclip", "peft", "hub", "web", "web-int8"]
+ExportFormat = Literal["onnx", "onnx-int8", "openclip", "transformers", "peft", "hub", "web", "web-int8"]
 HarSource = Literal["kaggle", "kaggle-structured", "hub"]
 """Where HAR is fetched from (download/har.py)."""
 PredictionFormat = Literal["table", "text", "jsonl", "csv"]

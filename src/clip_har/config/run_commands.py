@@ -114,9 +114,10 @@ class ExportConfig:
     """`clip-har export`: a finished run in the format of another tool, compared with the run on validation images."""
 
     format: ExportFormat = "onnx"
-    """Format to write: onnx, onnx-int8 (quantised with training images), openclip (a folder for open_clip), peft (the
-    adapter files), hub (onnx with a model card for the Hugging Face Hub), web or web-int8 (static files: a page that
-    predicts photos in the browser)."""
+    """Format to write: onnx, onnx-int8 (quantised with training images), openclip (a folder for open_clip),
+    transformers (a folder for its pipelines, of lp-ft or a method that adapts the encoders), peft (the adapter
+    files), hub (onnx with a model card for the Hugging Face Hub), web or web-int8 (static files: a page that predicts
+    photos in the browser)."""
     out: Path
     """Folder to write. An earlier export in it is replaced."""
     data: Path | None = None

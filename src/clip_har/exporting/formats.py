@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run
-from clip_har.exporting import adapter_folder, open_clip_folder, web_folder
+from clip_har.exporting import adapter_folder, open_clip_folder, transformers_folder, web_folder
 from clip_har.exporting.certificate import Answers
 from clip_har.exporting.image_model import ImageClassifier, image_classifier, require_exportable
 from clip_har.exporting.onnx_file import OnnxAnswers, add_description, quantise, require_onnx, write_onnx
@@ -104,6 +104,10 @@ FORMATS: Mapping[str, Format] = {
     "openclip": Format(
         check=open_clip_folder.require_model,
         write=lambda job: open_clip_folder.write(job.run, job.backbone, job.model, job.temperature, job.folder),
+    ),
+    "transformers": Format(
+        check=transformers_folder.require_form,
+        write=lambda job: transformers_folder.write(job.run, job.backbone, job.model, job.temperature, job.folder),
     ),
     "peft": Format(
         check=adapter_folder.require_adapter,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,29 +51,60 @@ def write(run: Run, backbone: Backbone, model: str | None, temperature: float, f
     Raises:
         ConfigError: the run or its backbone has no such form.
     """
-    classifier = run.classifier(model=model)
-    state = run.method.model_state(classifier) if run.method.has_weights else backbone.model.state_dict()
-    if state is None:
-        raise _no_model(run)
+    classifier, state = adapted(run, backbone, model)
     architecture = architecture_of(model or run.card.backbone.name, backbone.info.files_sha256)
     content = _config(architecture, backbone, run.preprocessing)
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(architecture, backbone, folder)
     save_file({key: value.contiguous().clone() for key, value in state.items()}, folder / WEIGHTS, {"format": "pt"})
+    write_classes(run, classifier, folder)
+    answers = OpenClipAnswers(folder, temperature)
+
+    def embed_text(sentences: list[str]) -> Tensor:
+        return F.normalize(cast(Any, answers.model).encode_text(backbone.tokenizer(sentences)).float(), dim=-1)
+
+    require_same_encoders(run, classifier, backbone, answers.embed, embed_text, "open_clip")
+    return answers
+
+
+def adapted(run: Run, backbone: Backbone, model: str | None) -> tuple[Classifier, dict[str, Tensor]]:
+    """A run's classifier, and the state dict of the whole model as fine-tuned.
+
+    Raises:
+        ConfigError: the run has no such model.
+    """
+    classifier = run.classifier(model=model)
+    state = run.method.model_state(classifier) if run.method.has_weights else backbone.model.state_dict()
+    if state is None:
+        raise _no_model(run)
+    return classifier, state
+
+
+def write_classes(run: Run, classifier: Classifier, folder: Path) -> None:
+    """Write the class embeddings and their factor."""
     class_CD, scale = run.prompts(), torch.tensor(run.card.backbone.logit_scale)
     if isinstance(classifier, Towers):
         with torch.no_grad():
             class_CD, scale = classifier.class_embeddings().float(), classifier.scale().float()
     tensors = {"class_weights_CD": class_CD.contiguous().clone(), "logit_scale": scale.reshape(1).clone()}
     save_file(tensors, folder / CLASSES, {"classes": json.dumps(run.classes)})
-    answers = OpenClipAnswers(folder, temperature)
-    with torch.no_grad():
-        _require_same_encoders(run, classifier, backbone, answers)
-    return answers
 
 
-def _require_same_encoders(run: Run, classifier: Classifier, backbone: Backbone, answers: OpenClipAnswers) -> None:
-    """Refuse what open_clip's configuration cannot express, such as two activations: labels may agree all the same.
+@torch.no_grad()
+def require_same_encoders(
+    run: Run,
+    classifier: Classifier,
+    backbone: Backbone,
+    embed_image: Callable[[Tensor], Tensor],
+    embed_text: Callable[[list[str]], Tensor],
+    library: str,
+) -> None:
+    """Refuse what a library's configuration cannot express, such as two activations: labels may agree all the same.
+
+    Args:
+        embed_image: the written model's unit-length embeddings of images [B, 3, H, W].
+        embed_text: and of sentences.
+        library: whose configuration it is.
 
     Raises:
         ConfigError: the written model embeds an image or a sentence differently.
@@ -84,13 +116,11 @@ def _require_same_encoders(run: Run, classifier: Classifier, backbone: Backbone,
         own = (classifier.encode_images(image_1CHW), classifier.encode_captions(first, first))
     else:
         own = (backbone.encode_images(image_1CHW).embedding_BD, backbone.encode_text([sentence]))
-    with torch.inference_mode():
-        text_1D = F.normalize(cast(Any, answers.model).encode_text(backbone.tokenizer([sentence])).float(), dim=-1)
-    pairs = zip(("an image", "a text"), own, (answers.embed(image_1CHW), text_1D), strict=True)
+    pairs = zip(("an image", "a text"), own, (embed_image(image_1CHW), embed_text([sentence])), strict=True)
     for kind, own_1D, written_1D in pairs:
         if not torch.allclose(own_1D, written_1D, atol=TOLERANCE):
             raise ConfigError(
-                f"{public_name(backbone.info.name)} has {kind} encoder that open_clip's configuration cannot express "
+                f"{public_name(backbone.info.name)} has {kind} encoder that {library}'s configuration cannot express "
                 f"(activations: {backbone.info.activation})",
                 remedy="Use --format onnx.",
             )

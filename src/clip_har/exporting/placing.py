@@ -52,7 +52,8 @@ def place(stage: Path, out: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    stage.chmod(0o777 & ~_umask())  # mkdtemp's own is for one user only
+    for path in (stage, *stage.rglob("*")):  # what mkdtemp and safetensors make is for one user only
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
     if not out.exists():
         stage.rename(out)
     elif not _others(out):

@@ -6,6 +6,8 @@ A converter takes every tensor by its name in the source; what is missing or lef
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +80,16 @@ class Renaming:
         """Add a tensor that was computed from others."""
         self._moved[target] = tensor
 
+    def split(self, source: str, *targets: tuple[str, int]) -> None:
+        """Cut a tensor along its first dimension; each target has a name and a number of equal shares."""
+        tensor = self.take(source)
+        if tensor is None:
+            return
+        share = len(tensor) // sum(shares for _, shares in targets)
+        ends = [share * shares for shares in itertools.accumulate(shares for _, shares in targets)]
+        for (name, _), part in zip(targets, tensor.tensor_split(ends[:-1]), strict=True):
+            self.put(name, part)
+
     def drop(self, *prefixes: str) -> list[str]:
         """Leave out every remaining tensor with one of these prefixes; returns their names."""
         dropped = [name for name in self._left if name.startswith(prefixes)]
@@ -106,6 +118,38 @@ class Renaming:
                 remedy="Pass an unmodified model; adapters and other additions are not supported.",
             )
         return self._moved
+
+
+class Reversal(Renaming):
+    """The same moves from open_clip's names back to those that a conversion takes them from.
+
+    Args:
+        origin: how messages call the source.
+        source: open_clip's tensors by name.
+        shapes: shape of each tensor that is wanted. A change other than a transposition is undone by reshaping.
+    """
+
+    def __init__(self, origin: str, source: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(origin, source)
+        self._shapes = shapes
+
+    def move(self, target: str, *names: str, change: Callable[[Tensor], Tensor] | None = None) -> None:
+        tensor = self.take(target)
+        if tensor is None:
+            return
+        if change is Tensor.t:
+            tensor = tensor.t()
+        elif change is not None and tensor.numel() == math.prod(self._shapes[names[0]]):
+            tensor = tensor.reshape(self._shapes[names[0]])
+        parts = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
+        for name, part in zip(names, parts, strict=True):
+            self.put(name, part)
+
+    def split(self, source: str, *targets: tuple[str, int]) -> None:
+        parts = [self.take(name) for name, _ in targets]
+        found = [part for part in parts if part is not None]
+        if len(found) == len(parts):
+            self.put(source, torch.cat(found))
 
 
 def _listed(names: list[str]) -> str:
@@ -173,6 +217,19 @@ def shown_activations(image: str, text: str) -> str:
     """How both encoders' activations are shown; the text encoder's if it differs."""
     shown = ACTIVATIONS[image]
     return shown if image == text else f"{shown}, text encoder {ACTIVATIONS[text]}"
+
+
+def activation_of(encoder: nn.Module) -> str | None:
+    """Which of `ACTIVATIONS` an encoder applies, by its modules; None if there are several, none, or another."""
+    found = {_kind(module) for module in encoder.modules() if type(module).__name__ in _MODULES}
+    return found.pop() if len(found) == 1 else None
+
+
+def _kind(module: nn.Module) -> str:
+    name = type(module).__name__
+    if name == "GELU":
+        return "gelu_tanh" if getattr(module, "approximate", "none") == "tanh" else "gelu"
+    return "gelu_tanh" if name == "GELUTanh" else "quick_gelu"
 
 
 def set_activations(model: nn.Module, *, image: str, text: str) -> None:

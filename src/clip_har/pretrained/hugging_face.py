@@ -30,7 +30,8 @@ _ONE_ENCODER = {
 _REASONS = {
     "siglip2": "takes patches of images of any shape (NaFlex), which open_clip has no encoder for",
 }
-_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+"""transformers' name -> one of `conversion.ACTIVATIONS`; the first of two is written."""
 _VOCABULARY = 49408
 """Size of CLIP's own vocabulary, which open_clip contains."""
 
@@ -145,12 +146,12 @@ def _with_defaults(folder: Path, raw: dict[str, Any]) -> Any:
 
 
 def _activation(folder: Path, part: Any) -> str:
-    if part.hidden_act not in _ACTIVATIONS:
+    if part.hidden_act not in ACTIVATIONS:
         raise ModelError(
             f"{folder} uses the activation {part.hidden_act!r}, which clip-har does not support",
-            remedy=f"Supported are {', '.join(_ACTIVATIONS)}.",
+            remedy=f"Supported are {', '.join(ACTIVATIONS)}.",
         )
-    return _ACTIVATIONS[part.hidden_act]
+    return ACTIVATIONS[part.hidden_act]
 
 
 def _cleaning(kind: str, tokenizer: dict[str, bytes]) -> str:
@@ -175,19 +176,7 @@ def _drop_position_ids(renaming: Renaming) -> None:
 
 def _convert_clip(renaming: Renaming, config: Any) -> dict[str, Any]:
     vision, text = config.vision_config, config.text_config
-    renaming.move("visual.class_embedding", "vision_model.embeddings.class_embedding")
-    renaming.move("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight")
-    renaming.move("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight")
-    renaming.move_linear("visual.ln_pre", "vision_model.pre_layrnorm")  # so spelt by transformers
-    move_blocks(renaming, "visual.transformer", "vision_model.encoder", vision.num_hidden_layers)
-    renaming.move_linear("visual.ln_post", "vision_model.post_layernorm")
-    renaming.move("visual.proj", "visual_projection.weight", change=Tensor.t)
-    renaming.move("token_embedding.weight", "text_model.embeddings.token_embedding.weight")
-    renaming.move("positional_embedding", "text_model.embeddings.position_embedding.weight")
-    move_blocks(renaming, "transformer", "text_model.encoder", text.num_hidden_layers)
-    renaming.move_linear("ln_final", "text_model.final_layer_norm")
-    renaming.move("text_projection", "text_projection.weight", change=Tensor.t)
-    renaming.move("logit_scale", "logit_scale", change=lambda tensor: tensor.reshape(()))
+    move_clip_tensors(renaming, config)
     return {
         "embed_dim": config.projection_dim,
         "vision_cfg": {
@@ -204,6 +193,24 @@ def _convert_clip(renaming: Renaming, config: Any) -> dict[str, Any]:
             **_pooling(text),
         },
     }
+
+
+def move_clip_tensors(renaming: Renaming, config: Any) -> None:
+    """Move the tensors of a CLIPModel with this configuration, or back with a `Reversal`."""
+    vision, text = config.vision_config, config.text_config
+    renaming.move("visual.class_embedding", "vision_model.embeddings.class_embedding")
+    renaming.move("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight")
+    renaming.move("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight")
+    renaming.move_linear("visual.ln_pre", "vision_model.pre_layrnorm")  # so spelt by transformers
+    move_blocks(renaming, "visual.transformer", "vision_model.encoder", vision.num_hidden_layers)
+    renaming.move_linear("visual.ln_post", "vision_model.post_layernorm")
+    renaming.move("visual.proj", "visual_projection.weight", change=Tensor.t)
+    renaming.move("token_embedding.weight", "text_model.embeddings.token_embedding.weight")
+    renaming.move("positional_embedding", "text_model.embeddings.position_embedding.weight")
+    move_blocks(renaming, "transformer", "text_model.encoder", text.num_hidden_layers)
+    renaming.move_linear("ln_final", "text_model.final_layer_norm")
+    renaming.move("text_projection", "text_projection.weight", change=Tensor.t)
+    renaming.move("logit_scale", "logit_scale", change=lambda tensor: tensor.reshape(()))
 
 
 def _pooling(text: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from clip_har.errors import ModelError
 from clip_har.pretrained.configs import read_json, without_paths
 from clip_har.pretrained.files import text_files
 
-_TOKENIZER = (
+TOKENIZER = (
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
@@ -23,9 +23,11 @@ _TOKENIZER = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+"""Files of a tokenizer besides tokenizer_config.json."""
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model"})
 _CLASSES = {"clip": "CLIPTokenizer", "siglip": "SiglipTokenizer"}
-_FAST = "PreTrainedTokenizerFast"
+FAST = "PreTrainedTokenizerFast"
+"""transformers' class for any tokenizer.json."""
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -52,7 +54,7 @@ def tokenizer_files(folder: Path, kind: str, *, from_hub: bool = False) -> dict[
     present = {str(path) for path in text_files(folder, from_hub=from_hub)}
     if not present & _VOCABULARIES:
         return {}
-    files = {name: (folder / name).read_bytes() for name in _TOKENIZER if name in present}
+    files = {name: (folder / name).read_bytes() for name in TOKENIZER if name in present}
     config: Any = {}
     if "tokenizer_config.json" in present:
         config = without_paths(read_json(folder / "tokenizer_config.json", str(folder / "tokenizer_config.json")))
@@ -60,10 +62,10 @@ def tokenizer_files(folder: Path, kind: str, *, from_hub: bool = False) -> dict[
             raise ModelError(f"{folder / 'tokenizer_config.json'} is not a JSON object", remedy="Download it again.")
     name = str(config.get("tokenizer_class") or _CLASSES[kind]).removesuffix("Fast")
     if name == "SiglipTokenizer" and "tokenizer.json" in files:
-        name = _FAST
+        name = FAST
         for token in ("eos_token", "unk_token", "pad_token"):
             config.setdefault(token, "<unk>" if token == "unk_token" else "</s>")
-    config["tokenizer_class"] = _FAST if name == _FAST.removesuffix("Fast") else name
+    config["tokenizer_class"] = FAST if name == FAST.removesuffix("Fast") else name
     files["tokenizer_config.json"] = json.dumps(config).encode()
     return files
 

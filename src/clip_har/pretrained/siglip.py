@@ -25,14 +25,7 @@ def convert(renaming: Renaming, config: Any) -> dict[str, Any]:
     """
     vision, text = config.vision_config, config.text_config
     name = _timm_name(renaming.origin, vision)
-    _move_image_encoder(renaming, vision.num_hidden_layers)
-    renaming.move("text.token_embedding.weight", "text_model.embeddings.token_embedding.weight")
-    renaming.move("text.positional_embedding", "text_model.embeddings.position_embedding.weight")
-    move_blocks(renaming, "text.transformer", "text_model.encoder", text.num_hidden_layers)
-    renaming.move_linear("text.ln_final", "text_model.final_layer_norm")
-    renaming.move_linear("text.text_projection", "text_model.head")
-    for scalar in ("logit_scale", "logit_bias"):
-        renaming.move(scalar, scalar, change=lambda tensor: tensor.reshape(()))
+    move_tensors(renaming, config)
     return {
         "embed_dim": text.projection_size,
         "init_logit_bias": -10,
@@ -51,6 +44,18 @@ def convert(renaming: Renaming, config: Any) -> dict[str, Any]:
             "pool_type": "last",
         },
     }
+
+
+def move_tensors(renaming: Renaming, config: Any) -> None:
+    """Move the tensors of a SiglipModel with this configuration, or back with a `Reversal`."""
+    _move_image_encoder(renaming, config.vision_config.num_hidden_layers)
+    renaming.move("text.token_embedding.weight", "text_model.embeddings.token_embedding.weight")
+    renaming.move("text.positional_embedding", "text_model.embeddings.position_embedding.weight")
+    move_blocks(renaming, "text.transformer", "text_model.encoder", config.text_config.num_hidden_layers)
+    renaming.move_linear("text.ln_final", "text_model.final_layer_norm")
+    renaming.move_linear("text.text_projection", "text_model.head")
+    for scalar in ("logit_scale", "logit_bias"):
+        renaming.move(scalar, scalar, change=lambda tensor: tensor.reshape(()))
 
 
 def _timm_name(origin: str, vision: Any) -> str:
@@ -83,6 +88,23 @@ def _candidates(patch_size: int, image_size: int) -> Iterator[str]:
         found = _NAME.fullmatch(name)
         if found and (int(found["patch"]), int(found["size"])) == (patch_size, image_size):
             yield name
+
+
+def vision_config(name: str) -> dict[str, Any] | None:
+    """The sizes of timm's image encoder, as a SiglipVisionConfig has them; None if it is not one of SigLIP's."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    width, layers, heads, inner, eps = _shape_of(name)
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "layer_norm_eps": eps,
+        "patch_size": int(found["patch"]),
+        "image_size": int(found["size"]),
+    }
 
 
 def _shape_of(name: str) -> tuple[int, int, int, int, float]:
@@ -120,11 +142,7 @@ def _move_image_encoder(renaming: Renaming, layers: int) -> None:
     pool, head = f"{trunk}.attn_pool", f"{old}.head"
     renaming.move(f"{pool}.latent", f"{head}.probe")
     for part in ("weight", "bias"):
-        combined = renaming.take(f"{head}.attention.in_proj_{part}")
-        if combined is not None:
-            width = combined.shape[0] // 3
-            renaming.put(f"{pool}.q.{part}", combined[:width])
-            renaming.put(f"{pool}.kv.{part}", combined[width:])
+        renaming.split(f"{head}.attention.in_proj_{part}", (f"{pool}.q.{part}", 1), (f"{pool}.kv.{part}", 2))
     renaming.move_linear(f"{pool}.proj", f"{head}.attention.out_proj")
     renaming.move_linear(f"{pool}.norm", f"{head}.layernorm")
     renaming.move_linear(f"{pool}.mlp.fc1", f"{head}.mlp.fc1")
