@@ -1,16 +1,15 @@
 """What training takes in memory, by a formula over an architecture's size. benchmarks/training_memory.py checks it.
 
-                GPU, or a CPU while it trains   CPU, if more
-    cached      W                               3 W     embeddings are computed once, then a small classifier is trained
-    LoRA        2 W + b A'                      4 W     the encoders' weights are frozen, gradients pass through them
-    full        4 W + max(W, b A)               14 W    all weights of both encoders are trained
+                GPU                     CPU
+    cached      W                       3 W                 embeddings are computed once, then a classifier is trained
+    LoRA        2 W + b A'              1.7 W more          the encoders are frozen, gradients pass through them
+    full        4 W + max(W, b A)       1.7 W more          all weights of both encoders are trained
 
 W: the weights; a method that trains the encoders holds a second, frozen copy for the prompts and the baseline. AdamW
 has two moments for each weight. b: the batch size. A: the activations that one image leaves for the backward pass; A':
 those with frozen weights; both times 1.4 (ACTIVATION_OVERHEAD), the class sentences of a step included. Gradients
 replace the activations during the backward pass, so the larger counts. On a CPU, reading a model takes its file and a
-copy on top of the model, and a state that is saved for --resume is weights and moments, copied three times (9 W) on top
-of 5 W. All in float32.
+copy on top of the model; the C library keeps most of that (READING_WEIGHTS). All in float32.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ CLASSES = 15
 ACTIVATION_OVERHEAD = 1.4
 """What a pass takes, as a multiple of what autograd keeps of it: gradients of activations, and gaps between freed
 blocks. Measured on the demo model in batches of 256, where activations are nearly all: 1.42 for full, 1.37 for LoRA."""
-SAVING_WEIGHTS = 14
-"""Multiple of the weights that is in memory while a training state of full fine-tuning is saved."""
+READING_WEIGHTS = 1.7
+"""Multiple of the weights that a CPU needs on top, fitted to measurements of ViT-B/32 and RN50 (docs/models.md)."""
 SENTENCE_TOKENS = 16
 """Tokens of a class sentence; its padding is not encoded."""
 
@@ -60,5 +59,6 @@ def training_memory(
     frozen = round(ACTIVATION_OVERHEAD * (batch_size * architecture.frozen_activation_bytes + sentences))
     cached, lora, full = weights, 2 * weights + frozen, 4 * weights + max(weights, trained)
     if on_cpu:
-        cached, lora, full = max(cached, 3 * weights), max(lora, 4 * weights), max(full, SAVING_WEIGHTS * weights)
+        kept = round(READING_WEIGHTS * weights)
+        cached, lora, full = 3 * weights, lora + kept, full + kept
     return TrainingMemory(cached=cached, lora=lora, full=full)
