@@ -336,9 +336,9 @@ def test_int8_weights_are_int8_and_what_they_cost_is_stated(
     assert certificate["agreement"] >= 0.5
     assert certificate["largest_probability_difference"] > 0
     graph = onnx.load(str(tmp_path / "out" / "model.onnx")).graph
-    int8 = sum(np.prod(item.dims) for item in graph.initializer if item.data_type == onnx.TensorProto.INT8)
+    in_int8 = sum(np.prod(item.dims) for item in graph.initializer if item.data_type == onnx.TensorProto.INT8)
     largest = max(np.prod(item.dims) for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT)
-    assert int8 > 2 * largest
+    assert in_int8 > 2 * largest
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"certificate.json", "export.json", "model.onnx"}
 

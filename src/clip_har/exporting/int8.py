@@ -19,7 +19,7 @@ from clip_har.exporting.int8_graph import Layer, Rounded, constant, layers, roun
 from clip_har.exporting.int8_statistics import Statistics, measure, noise
 from clip_har.exporting.onnx_file import OnnxAnswers, quiet
 
-LARGEST_DIVERGENCE = 0.01
+LARGEST_DIVERGENCE = 0.0075
 """Mean KL divergence of the probabilities on blended images, in nats, up to which layers are in int8
 (docs/guide/export.md has the measurement)."""
 KEPT_IMAGES = 256

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from clip_har.evaluation.records import FloatArray
-from clip_har.exporting.int8_graph import Layer, Range, Rounded, constant
+from clip_har.exporting.int8_graph import Layer, Range, Rounded, constant, shield
 from clip_har.exporting.onnx_file import INPUT, session
 
 
@@ -93,6 +93,7 @@ class _Probe:
 
         for name in self._added:
             self._model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        shield(self._model)  # a twin is a layer in float32 between two roundings
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probe.onnx"
             onnx.save(self._model, str(path))
