@@ -17,7 +17,8 @@ from clip_har.checkpoint import Run
 from clip_har.exporting import adapter_folder, open_clip_folder, transformers_folder, web_folder
 from clip_har.exporting.certificate import Answers
 from clip_har.exporting.image_model import ImageClassifier, image_classifier, require_exportable
-from clip_har.exporting.onnx_file import OnnxAnswers, add_description, quantise, require_onnx, write_onnx
+from clip_har.exporting.int8 import quantise
+from clip_har.exporting.onnx_file import OnnxAnswers, add_description, require_onnx, write_onnx
 from clip_har.progress import Progress
 
 
@@ -93,7 +94,7 @@ def _write_graph(job: Job, *, quantised: bool, check: Callable[[ImageClassifier]
     path = write_onnx(module, job.run.preprocessing.image_size, job.folder)
     if quantised:
         job.progress.note("Quantising the image encoder")
-        quantise(path, job.examples())
+        job.progress.note(str(quantise(path, job.examples())))
     add_description(path, job.description)
     return OnnxAnswers(path)
 

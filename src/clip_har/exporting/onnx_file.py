@@ -1,6 +1,6 @@
-"""ONNX: a module as a graph with its description in the file, its int8 form, and running it in onnxruntime.
+"""ONNX: a module as a graph with its description in the file, and running it in onnxruntime.
 
-What the module computes is in image_model.py.
+What the module computes is in image_model.py; its int8 form is in int8.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,6 @@ OPSET = 17
 """Of ONNX's operators: the first with LayerNormalization, and what onnxruntime reads since 1.12."""
 ONE_FILE = 1_900_000_000
 """Bytes of weights from which they are a file of their own: protobuf ends at 2 GB."""
-_QUANTISED = ("Conv", "MatMul", "Gemm")
-FLOAT_LAYERS = 6
-"""First layers of the encoder that int8 leaves in float32: they are small, and their ranges the hardest to quantise
-(docs/guide/export.md has the measurement)."""
-_ENCODER = "/visual/"
-"""In the names of the image encoder's nodes; what follows it stays in float32."""
 
 
 def require_onnx() -> None:
@@ -92,64 +86,21 @@ def add_description(path: Path, description: Mapping[str, Any]) -> None:
     onnx.save(content, str(path))
 
 
-def quantise(path: Path, examples: Iterable[Tensor]) -> None:
-    """Replace a model by its int8 form: static quantisation of the image encoder, per channel of the weights.
+def session(path: Path) -> Any:
+    """A model in onnxruntime, on the CPU, with as many threads as torch uses."""
+    import onnxruntime
 
-    Weights use 7 bits: with 8, sums saturate on CPUs without VNNI instructions (onnxruntime's page on quantisation).
-    Products of two activations, as in attention, stay in float32.
-
-    Args:
-        examples: batches of preprocessed images [B, 3, H, W], from whose activations the ranges are taken.
-    """
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared, quantised = path.with_suffix(".prepared.onnx"), path.with_suffix(".int8.onnx")
-    with _quiet():
-        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-        nodes = [node for node in onnx.load(str(prepared)).graph.node if node.op_type in _QUANTISED]
-        encoder = [node.name for node in nodes if _ENCODER in node.name]
-        kept = {node.name for node in nodes} - set(encoder[FLOAT_LAYERS:])
-        quantize_static(
-            str(prepared),
-            str(quantised),
-            _Examples(examples),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_QUANTISED),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            reduce_range=True,
-            nodes_to_exclude=sorted(kept),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"MatMulConstBOnly": True},
-        )
-    quantised.replace(path)
-    prepared.unlink()
-
-
-class _Examples:
-    """Batches in the form in which onnxruntime's calibration asks for them."""
-
-    def __init__(self, batches: Iterable[Tensor]) -> None:
-        self._batches = iter(batches)
-
-    def get_next(self) -> dict[str, Any] | None:
-        images_BCHW = next(self._batches, None)
-        return None if images_BCHW is None else {INPUT: images_BCHW.numpy()}
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class OnnxAnswers:
     """A written model, run on the CPU: images [B, 3, H, W] -> calibrated probabilities [B, C]."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = session(path)
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         inputs = {INPUT: np.ascontiguousarray(images_BCHW.numpy(), dtype=np.float32)}
@@ -163,14 +114,15 @@ def _traceable() -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _quiet():
+        with quiet():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without warnings, and without what libraries log below errors."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
