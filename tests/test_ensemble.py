@@ -382,7 +382,7 @@ def test_what_cannot_be_a_member_is_refused_before_anything_is_trained(
 
 def test_the_preset_combines_lp_ft_with_methods_on_the_frozen_encoder() -> None:
     config = apply_preset(TrainConfig(data=DataConfig(data=Path("photos")), method="lp-ft-ensemble"))
-    assert (config.method, config.members) == ("ensemble", ("lp-ft", "gda", "ridge", "linear-probe"))
+    assert (config.method, config.members) == ("ensemble", ("lp-ft", "gda", "ridge", "proker"))
     own = apply_preset(
         TrainConfig(data=DataConfig(data=Path("photos")), method="lp-ft-ensemble", members=("lp-ft", "gda"))
     )

@@ -84,7 +84,7 @@ def test_settings_are_sampled_only_for_methods_that_read_them() -> None:
 
     assert of("ridge") == {"method", "refit"}
     assert of("lora") == {"method", "features", "lr", "rank"}
-    assert of("lora-attention") == {"method", "lr", "rank", "layers"}
+    assert of("lora-attention") == {"method", "lr", "rank", "layers", "refit"}
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ def unread_settings(config: TrainConfig) -> frozenset[str]:
     """
     method = method_class(config.method, config)
     of_fit = {"features", "refit"} - method.settings_read() - ({"refit"} if method.refits else set())
+    of_fit |= {"start_from", "members", "budget"}
     if not method.has_weights:
-        return _OF_TRAINING | _OF_VIEWS | of_fit | {"seed", "start_from"}
+        return _OF_TRAINING | _OF_VIEWS | of_fit | {"seed"}
     if method.starts_from is not None or method.combines:
         return frozenset()
     return (_OF_TRAINING - method.settings_read()) | of_fit

@@ -67,7 +67,7 @@ class TrainConfig:
     start_from: Path | None = None
     """Run folder whose weights wise-ft interpolates with the zero-shot weights."""
     members: Names | None = None
-    """What ensemble or soup combines: run folders or methods, comma-separated. Default: gda,ridge,linear-probe; for
+    """What ensemble or soup combines: run folders or methods, comma-separated. Default: gda,ridge,proker; for
     soup full,two-tier."""
     shots: WholeNumber | None = setting(None, at_least(1))
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:
@@ -147,7 +147,7 @@ class CompareConfig:
     """Compute budget. small: fewer epochs when the encoders are trained, on smaller views if the image encoder accepts
     any size. seconds, minutes or hours: for auto; other methods then run as with full."""
     members: Names | None = None
-    """What ensemble or soup combines: run folders or methods, comma-separated. Default: gda,ridge,linear-probe; for
+    """What ensemble or soup combines: run folders or methods, comma-separated. Default: gda,ridge,proker; for
     soup full,two-tier."""
     shots: Shots | None = setting(None, SHOTS)
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Several

@@ -71,7 +71,7 @@ class SweepConfig:
     start_from: Path | None = None
     """Run folder whose weights wise-ft interpolates with the zero-shot weights."""
     members: Names | None = None
-    """What ensemble or soup combines: run folders or methods, comma-separated. Default: gda,ridge,linear-probe; for
+    """What ensemble or soup combines: run folders or methods, comma-separated. Default: gda,ridge,proker; for
     soup full,two-tier."""
     shots: WholeNumber | None = setting(None, at_least(1))
     """Few-shot training: images per class, sampled with the seed; validation then uses at most four per class. Default:

@@ -143,7 +143,7 @@ class Ensemble(SolvedMethod):
     source = "doi 10.1145/1015330.1015432"
     answers_new_names = False
     refits = True
-    combines = ("gda", "ridge", "linear-probe")
+    combines = ("gda", "ridge", "proker")
     candidates = len(POOLINGS)
     chosen_by: ClassVar[str] = "val_loss"
 
