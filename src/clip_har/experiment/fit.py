@@ -252,7 +252,7 @@ class TrainingRun:
         if state.out_of_fold is not None and len(state.out_of_fold.hashes) > len(self.task.val):
             entry["cross_validated"] = True
         best = self._best()
-        entry["best"] = best is None or self._rank(entry) > self._rank(best)
+        entry["best"] = self._is_kept(entry)
         if entry["best"] and best is not None:
             best["best"] = False
         return entry
@@ -280,6 +280,25 @@ class TrainingRun:
                 save_out_of_fold(self.folder, judged)
             self._best_weights = save_best(self.folder, self.method, state.classifier, state.step)
 
+    def _is_kept(self, entry: Mapping[str, Any]) -> bool:
+        """Whether weights take the place of those kept before: the best so far or, of an encoder, later and as good.
+
+        The learning rate falls to 0, so late weights have settled, and few validation images tell epochs apart only
+        roughly. As good: a macro F1 within one standard error, that of the best epoch's accuracy, of the best.
+        """
+        top = self._top()
+        if top is None or self._rank(entry) > self._rank(top):
+            return True
+        if self.classifier.small or not isinstance(self.method, GradientMethod):
+            return False
+        accuracy = top["val_accuracy"]
+        error = math.sqrt(accuracy * (1 - accuracy) / len(self.task.val))
+        return bool(entry["val_macro_f1"] >= top["val_macro_f1"] - error)
+
+    def _top(self) -> Mapping[str, Any] | None:
+        """The entry with the best figures so far."""
+        return max(self.history, key=self._rank, default=None)
+
     def _rank(self, entry: Mapping[str, Any]) -> tuple[float, float]:
         return rank(entry, self.method.chosen_by if isinstance(self.method, SolvedMethod) else "val_macro_f1")
 
@@ -288,8 +307,8 @@ class TrainingRun:
 
     def _stops_early(self) -> bool:
         patience = self.settings.optimizer.patience if isinstance(self.method, GradientMethod) else 0
-        best = self._best()
-        return bool(patience and best and self.history[-1]["epoch"] - best["epoch"] >= patience)
+        top = self._top()
+        return bool(patience and top and self.history[-1]["epoch"] - top["epoch"] >= patience)
 
     def _was_told_to_end(self) -> bool:
         """Whether the run was resumed with fewer epochs than it began with, and these are done."""
