@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from clip_har import checkpoint, commands
-from clip_har.config import BackboneConfig, DataConfig, OptimizerConfig, TrainConfig
-from clip_har.errors import RunError
+from clip_har.config import BackboneConfig, CompareConfig, DataConfig, OptimizerConfig, TrainConfig
+from clip_har.errors import ConfigError, RunError
 from clip_har.experiment.members import MEMBERS_FOLDER
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.refitting import SELECTION
@@ -127,3 +127,38 @@ def test_an_ensemble_judges_it_by_the_first_answers(
     )
     found, own = both.out_of_fold(), run.out_of_fold()
     assert found is not None and own is not None and set(found.hashes) == set(own.hashes)
+
+
+def test_a_refitted_run_is_refused_where_validation_images_judge(
+    run: checkpoint.Run, selection: checkpoint.Run, photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    members = (str(run.folder), str(selection.folder))
+    for changes in (
+        {"method": "soup", "members": members},
+        {"method": "ensemble", "members": members, "refit": False},
+        {"method": "wise-ft", "start_from": run.folder, "refit": None},
+    ):
+        with pytest.raises(ConfigError, match="also fitted on the validation images"):
+            commands.train(config(photos, tiny_model, tmp_path / "run", **changes))
+
+
+def test_methods_that_validation_images_judge_get_runs_without_refit(
+    photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    optimizer = OptimizerConfig(epochs=1, batch_size=8)
+    soup = commands.train(config(photos, tiny_model, tmp_path / "soup", method="soup", optimizer=optimizer))
+    assert [member.settings.refit for member in soup.settings.members] == [False, False]
+    found = commands.compare(
+        CompareConfig(
+            data=DataConfig(data=photos),
+            backbone=BackboneConfig(model=tiny_model, precision="float32", device="cpu", workers=0),
+            optimizer=optimizer,
+            methods=("wise-ft", "full"),
+            refit=True,
+            out=tmp_path / "compared",
+        )
+    )
+    assert not found.skipped
+    settings = checkpoint.load_run(tmp_path / "compared" / "runs" / "wise-ft").settings
+    assert settings.source is not None and not settings.source.settings.refit
+    assert checkpoint.load_run(tmp_path / "compared" / "runs" / "full").settings.refit

@@ -44,6 +44,8 @@ from test_workflows import Heard
         ("ensemble", {"lr": 0.1, "rank": 4, "members": ("a", "b"), "budget": "hours"}, ("budget",)),
         ("auto", {"lr": 0.1, "members": ("a", "b"), "budget": "hours", "start_from": "run"}, ("start_from", "members")),
         ("lora", {"refit": True}, ("refit",)),
+        ("soup", {"refit": True}, ("refit",)),
+        ("ensemble", {"refit": True}, ()),
         ("ridge", {"refit": True}, ()),
         ("lp-ft", {"refit": True}, ()),
         ("lora", {"refit": True, "placement": "attention"}, ()),

@@ -212,17 +212,19 @@ def run_of_comparison(
 ) -> checkpoint.Run:
     """The run of one compared method and seed: reused where it is finished, continued where it was begun, else trained.
 
-    A method that starts from a run gets the comparison's own with the same seed, which is trained first if need be.
+    A method that starts from a run gets the comparison's own with the same seed, which is trained first if need be;
+    without --refit where it is judged by the validation images itself.
     """
     train_config = _train_config(config, name, seed, experiment)
-    starts_from = method_class(train_config.method, train_config).starts_from
-    if starts_from is not None and train_config.start_from is None:
-        source = run_of_comparison(config, starts_from, seed, experiment, progress, command)
-        train_config = dataclasses.replace(train_config, start_from=source.folder)
     combining = method_class(train_config.method, train_config)
+    judged_by_val = config.refit is True and not combining.refits
+    of_source = dataclasses.replace(config, refit=False, out=config.out / "no-refit") if judged_by_val else config
+    if combining.starts_from is not None and train_config.start_from is None:
+        source = run_of_comparison(of_source, combining.starts_from, seed, experiment, progress, command)
+        train_config = dataclasses.replace(train_config, start_from=source.folder)
     if combining.combines and not combining.chooses_members:
         members = [
-            str(run_of_comparison(config, member, seed, experiment, progress, command).folder)
+            str(run_of_comparison(of_source, member, seed, experiment, progress, command).folder)
             if names_method(member)
             else member
             for member in member_names(train_config, combining)

@@ -23,13 +23,20 @@ TrainMember = Callable[[TrainConfig, Path], checkpoint.Run]
 
 
 def member_runs(
-    config: TrainConfig, folder: Path, combining: type[Method], experiment: Experiment, train: TrainMember
+    config: TrainConfig,
+    folder: Path,
+    combining: type[Method],
+    experiment: Experiment,
+    train: TrainMember,
+    *,
+    refit: bool,
 ) -> list[checkpoint.Run]:
     """The members' runs: those given as folders, and those given as methods, trained in the ensemble's own folder.
 
     Args:
         combining: the method that combines them.
         train: trains a method into a folder.
+        refit: whether the combination can be judged by answers of cross-validation, not by validation images alone.
 
     Raises:
         ConfigError: as for `member_names`; or a run that cannot be a member.
@@ -37,8 +44,13 @@ def member_runs(
     """
     names = member_names(config, combining)
     runs = {name: _finished_member(name, combining, experiment) for name in names if not names_method(name)}
+    if not refit:
+        for run in runs.values():
+            require_unseen_validation(run, config.method)
     for name in filter(names_method, names):  # only now: training takes time, and a wrong folder is known at once
         given = dataclasses.replace(config, method=name, preset=None, members=None)
+        if config.refit and not refit:
+            given = dataclasses.replace(given, refit=False)
         runs[name] = train(given, folder / MEMBERS_FOLDER / name)
     return [runs[name] for name in names]
 
@@ -77,6 +89,22 @@ def _require_member(name: str, method: str, kind: type[Method], combining: type[
         raise ConfigError(
             f"--members names {name}, a run of {method}, which cannot be a member of {combining.name}",
             remedy="Remove it from --members.",
+        )
+
+
+def require_unseen_validation(run: checkpoint.Run, method: str) -> None:
+    """Refuse a run that the validation images cannot judge any more.
+
+    Args:
+        method: which makes new weights of the run's, and is judged by these images.
+
+    Raises:
+        ConfigError: it was fitted on them.
+    """
+    if run.settings.refit:
+        raise ConfigError(
+            f"{run.folder} was also fitted on the validation images (--refit), by which {method} is judged",
+            remedy="Pass a run that was trained with --no-refit.",
         )
 
 

@@ -16,7 +16,13 @@ from clip_har.experiment.auto import choose
 from clip_har.experiment.confidence import fit_calibration
 from clip_har.experiment.decoded import with_decoded_cache
 from clip_har.experiment.fit import OnEpoch, TrainingRun
-from clip_har.experiment.members import as_members, member_runs, member_settings, train_seconds
+from clip_har.experiment.members import (
+    as_members,
+    member_runs,
+    member_settings,
+    require_unseen_validation,
+    train_seconds,
+)
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.refitting import Selection, select, trains_twice
 from clip_har.experiment.setup import Experiment
@@ -62,7 +68,7 @@ def train_prepared(
             chosen, members_seconds = choose(config, folder, experiment, progress, train)
             members = tuple(chosen)
         else:
-            members = tuple(member_runs(config, folder, combining, experiment, train))
+            members = tuple(member_runs(config, folder, combining, experiment, train, refit=settings.refit))
             members_seconds = train_seconds(members)
         settings = dataclasses.replace(settings, members=member_settings(members))
     elif settings.refit and trains_twice(combining):
@@ -172,6 +178,8 @@ def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | Non
         raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Pass it with --start-from RUN.")
     run = checkpoint.load_run(config.start_from)
     require_same(run.folder, run.protocol, experiment.protocol)
+    if not settings.refit:
+        require_unseen_validation(run, config.method)
     then = SourceSettings(
         method=run.card.method,
         settings=run.settings,

@@ -227,7 +227,8 @@ class Method(ABC):
         read = cls.settings_read()
         if cls.combines:  # all others are for its members
             names = ("start_from", "budget") if not cls.chooses_members else ("start_from", "members")
-            return tuple(name for name in names if getattr(given, name) is not None)
+            refit = ("refit",) if given.refit and not cls.refits else ()
+            return (*(name for name in names if getattr(given, name) is not None), *refit)
         groups = (given.lora, given.optimizer, given.augmentation)
         named = {item.name: getattr(group, item.name) for group in groups for item in dataclasses.fields(group)}
         named["start_from"] = given.start_from if cls.starts_from is None else None
