@@ -167,7 +167,11 @@ class Run:
             raise RunError(f"{self.folder / self.weights_file} cannot be read", remedy=RESTORE) from error
 
     def out_of_fold(self) -> OutOfFold | None:
-        """What cross-validation answered, where the run was then fitted on all its images; RunError if damaged."""
+        """What cross-validation, or the training that chose the epoch, answered for images that are now fitted too.
+
+        Raises:
+            RunError: damaged.
+        """
         if not self.settings.refit:
             return None
         check_files(self.folder, self.card, [OUT_OF_FOLD_FILE])

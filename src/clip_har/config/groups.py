@@ -220,7 +220,7 @@ class AugmentConfig:
     """Sample one prompt template per class and step instead of averaging over all templates. Default: no."""
     label_smoothing: float | None = None
     """Share of each label that is spread evenly over all classes (arXiv 1512.00567, section 7). In [0, 1). Default: 0;
-    lp-ft 0.1."""
+    lp-ft 0.1 for ten epochs or more."""
     mixup: float | None = None
     """Mixup: mix pairs of images and labels with a weight sampled from Beta(m, m) (arXiv 1710.09412). 0 disables it.
     Default: 0."""

@@ -96,7 +96,7 @@ def plan(config: TrainConfig, experiment: Experiment, progress: Progress) -> tup
     )
     own_side = experiment.model.backbone.info.preprocessing.image_size[0]
     share = ((side or own_side) / own_side) ** 2
-    each = BACKWARD * images / rate
+    each = BACKWARD * images / rate * (2 if config.refit else 1)  # refitted, an encoder is trained twice
     towers = [Step(name="lp-ft-quick", config=quick, seconds=epochs * each * share, trains_encoder=True)]
     if budget == "hours":
         seconds = (config.optimizer.epochs or MANY_EPOCHS) * each

@@ -22,6 +22,11 @@ from clip_har.projection import projection_of, remove_projection
 # Shapes: B images, C classes, H width of the features before the projection.
 
 
+EPOCHS = 10
+SMOOTHING = 0.1
+"""Share of the labels that is spread, unless training is short: docs/methods/lp-ft.md has the measurement."""
+
+
 class TowerWithHead(Classifier):
     """logits = W f(x) + b, f the image encoder up to its projection; the probe that training starts from is kept."""
 
@@ -75,14 +80,15 @@ class LpFt(GradientMethod):
 
     @classmethod
     def defaults(cls, given: TrainConfig, backbone: Backbone) -> Defaults:
+        epochs = given.optimizer.epochs or EPOCHS
         return Defaults(
             optimizer=OptimizerSettings(
-                epochs=10,
+                epochs=EPOCHS,
                 batch_size=32,
                 lr=default_lr(backbone, transformer=1e-5, convolutional=2e-4),
                 warmup_epochs=0.5,
             ),
-            augmentation=AugmentSettings(augment="light", label_smoothing=0.1),
+            augmentation=AugmentSettings(augment="light", label_smoothing=SMOOTHING if epochs >= EPOCHS else 0.0),
         )
 
     @classmethod
