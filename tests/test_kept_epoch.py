@@ -18,12 +18,12 @@ ERROR = math.sqrt(0.8 * 0.2 / VAL)
 """One standard error of the accuracies below."""
 
 
-def kept(figures: list[tuple[float, float]], *, small: bool = False, solved: bool = False, patience: int = 0) -> Any:
+def kept(figures: list[tuple[float, float]], *, reads: str = "image", solved: bool = False, patience: int = 0) -> Any:
     """The run after epochs with these macro F1 and losses; all have an accuracy of 0.8."""
     run = cast(Any, object.__new__(TrainingRun))
     given = settings(patience=patience)
     run.method, run.settings = (Ridge if solved else LpFt)(given), given
-    run.classifier, run.task = SimpleNamespace(small=small), SimpleNamespace(val=range(VAL))
+    run.classifier, run.task = SimpleNamespace(reads=reads), SimpleNamespace(val=range(VAL))
     run.history = []
     for number, (f1, loss) in enumerate(figures, start=1):
         entry = {"epoch": number, "val_macro_f1": f1, "val_loss": loss, "val_accuracy": 0.8}
@@ -55,8 +55,8 @@ def test_an_encoder_keeps_the_last_epoch_that_is_not_clearly_worse(
     assert epoch(kept(figures)) == expected
 
 
-@pytest.mark.parametrize("given", [{"small": True}, {"solved": True}])
-def test_on_cached_features_the_best_is_kept(given: dict[str, bool]) -> None:
+@pytest.mark.parametrize("given", [{"reads": "embedding"}, {"solved": True}])
+def test_on_cached_features_the_best_is_kept(given: dict[str, Any]) -> None:
     assert epoch(kept([(0.7, 1.2), (0.8, 1.0), (0.79, 1.1)], **given)) == 2
 
 

@@ -73,3 +73,11 @@ def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert (tmp_path / "large.safetensors").stat().st_size > 40_000_000
+
+
+def test_the_tensors_can_be_resized_afterwards(tmp_path: Path) -> None:
+    """FSDP frees the storage of weights that it has gathered."""
+    tensor = torch.randn(5)
+    write_tensors(tmp_path / "weights.safetensors", {"a": tensor}, {})
+    tensor.untyped_storage().resize_(0)
+    assert tensor.untyped_storage().nbytes() == 0

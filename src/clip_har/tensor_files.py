@@ -1,4 +1,4 @@
-"""Writing tensors as a safetensors file, one after the other, so that none of them is in memory a second time.
+"""Writing tensors as a safetensors file, one after the other: only one of them is in memory a second time.
 
 The format (https://github.com/huggingface/safetensors#format): the length of the header as 8 bytes, little-endian; the
 header in JSON, padded with spaces to a multiple of 8 bytes; the tensors' bytes in the order of their offsets. Reading
@@ -62,8 +62,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """A CPU tensor's values in row-major order, copied only if they lie otherwise in memory."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    """A copy of a CPU tensor's values in row-major order.
+
+    A view in NumPy would do, but the storage of a tensor that has one cannot be resized, which FSDP does.
+    """
+    return tensor.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy().data
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, int]:

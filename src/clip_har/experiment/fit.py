@@ -281,7 +281,7 @@ class TrainingRun:
             self._best_weights = save_best(self.folder, self.method, state.classifier, state.step)
 
     def _is_kept(self, entry: Mapping[str, Any]) -> bool:
-        """Whether weights take the place of those kept before: the best so far or, of an encoder, later and as good.
+        """Whether weights replace those kept before: the best so far or, of an image encoder, later and as good.
 
         The learning rate falls to 0, so late weights have settled, and few validation images tell epochs apart only
         roughly. As good: a macro F1 within one standard error, that of the best epoch's accuracy, of the best.
@@ -289,7 +289,7 @@ class TrainingRun:
         top = self._top()
         if top is None or self._rank(entry) > self._rank(top):
             return True
-        if self.classifier.small or not isinstance(self.method, GradientMethod):
+        if self.classifier.reads != "image" or not isinstance(self.method, GradientMethod):
             return False
         accuracy = top["val_accuracy"]
         error = math.sqrt(accuracy * (1 - accuracy) / len(self.task.val))

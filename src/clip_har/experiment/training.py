@@ -178,7 +178,7 @@ def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | Non
         raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Pass it with --start-from RUN.")
     run = checkpoint.load_run(config.start_from)
     require_same(run.folder, run.protocol, experiment.protocol)
-    if not settings.refit:
+    if not settings.refit and trains_twice(type(run.method)):
         require_unseen_validation(run, config.method)
     then = SourceSettings(
         method=run.card.method,
