@@ -130,6 +130,7 @@ for name in ("supcon", "infonce", "supcon in two passes", "infonce in two passes
         tensor.grad /= 2
     if rank == 0:
         torch.save([image.grad, caption.grad, scale.grad], f"{sys.argv[1]}.{name}")
+dist.barrier()
 dist.destroy_process_group()
 """
 
