@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from clip_har.integrity import file_sha256
-from clip_har.tensor_files import write_tensors
+from clip_har.tensor_files import write_hashed_tensors, write_tensors
 
 
 def various() -> dict[str, torch.Tensor]:
@@ -35,7 +35,7 @@ def various() -> dict[str, torch.Tensor]:
 
 def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
     path, tensors = tmp_path / "new" / "weights.safetensors", various()
-    digest = write_tensors(path, tensors, {"format": "pt", "note": 'a "quoted" ü'})
+    digest = write_hashed_tensors(path, tensors, {"format": "pt", "note": 'a "quoted" ü'})
     found = load_file(path)
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():

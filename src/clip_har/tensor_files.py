@@ -8,9 +8,8 @@ is left to the safetensors library, whose `save` needs two more copies of all te
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -32,32 +31,33 @@ _NAMES = {
 }
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors whole or not at all, as `write_atomically` does.
 
     Args:
         tensors: on the CPU, of any layout in memory.
         metadata: plain texts for the header.
 
-    Returns:
-        SHA-256 of what was to be written, in hex.
-
     Raises:
         OSError: it cannot be written.
     """
-    # tensors of wide types first, as the library does it, so that each is aligned
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header, size = _header({name: tensors[name] for name in names}, metadata)
+    pieces, size = _content(tensors, metadata)
+    write_pieces(path, pieces, size)
+
+
+def write_hashed_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The same; returns the SHA-256 of what was to be written, in hex."""
+    pieces, size = _content(tensors, metadata)
     digest = hashlib.sha256()
 
-    def pieces() -> Iterator[memoryview]:
+    def hashed() -> Iterator[memoryview]:
         nonlocal digest
-        digest = hashlib.sha256()  # each attempt starts anew
-        for data in itertools.chain([memoryview(header)], (tensor_bytes(tensors[name]) for name in names)):
+        digest = hashlib.sha256()  # each attempt starts again
+        for data in pieces():
             digest.update(data)
             yield data
 
-    write_pieces(path, pieces, size)
+    write_pieces(path, hashed, size)
     return digest.hexdigest()
 
 
@@ -67,6 +67,22 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     A view in NumPy would do, but the storage of a tensor that has one cannot be resized, which FSDP does.
     """
     return tensor.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy().data
+
+
+def _content(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[Callable[[], Iterator[memoryview]], int]:
+    """What gives the pieces of the file, and the file's size in bytes."""
+    # tensors of wide types first, as the library does it, so that each is aligned
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header, size = _header({name: tensors[name] for name in names}, metadata)
+
+    def pieces() -> Iterator[memoryview]:
+        yield memoryview(header)
+        for name in names:
+            yield tensor_bytes(tensors[name])
+
+    return pieces, size
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, int]:

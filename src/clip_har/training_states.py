@@ -20,7 +20,7 @@ from clip_har.errors import RunError
 from clip_har.integrity import file_sha256
 from clip_har.methods import Classifier, Method
 from clip_har.protocol import Protocol
-from clip_har.tensor_files import tensor_bytes, write_tensors
+from clip_har.tensor_files import tensor_bytes, write_hashed_tensors, write_tensors
 from clip_har.trainer import Snapshot
 
 
@@ -80,7 +80,7 @@ def save_best(folder: Path, method: Method, classifier: Classifier, step: int) -
     if not tensors:
         return None
     file = f"best-{step:08d}.safetensors"
-    return BestWeights(file=file, sha256=write_tensors(folder / "last" / file, tensors, {"format": "pt"}))
+    return BestWeights(file=file, sha256=write_hashed_tensors(folder / "last" / file, tensors, {"format": "pt"}))
 
 
 def place_best(folder: Path, method: Method, best: BestWeights | None) -> None:
