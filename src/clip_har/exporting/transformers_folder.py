@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 from clip_har.backbone import Backbone
 from clip_har.checkpoint import Run
@@ -19,6 +18,7 @@ from clip_har.exporting.image_model import require_exportable
 from clip_har.methods import Method
 from clip_har.methods.linear_heads import TRANSFORMS, LinearHeadMethod
 from clip_har.methods.lp_ft import LpFt
+from clip_har.methods.mixed_weights import MixedWeights
 
 _UNIT = "which classifies features of unit length, and no image classifier of transformers scales its features"
 
@@ -83,10 +83,9 @@ def _has_model(method: Method) -> bool:
 
 def _origin(method: Method) -> Method:
     """The method whose weights a run has, for methods that compute weights from those of other runs."""
-    found: Any = method
-    while hasattr(found, "origin"):
-        found = found.origin()
-    return cast(Method, found)
+    while isinstance(method, MixedWeights):
+        method = method.origin()
+    return method
 
 
 def _refusal(run: Run, why: str) -> ConfigError:

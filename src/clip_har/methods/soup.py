@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_har.config import Settings, TrainConfig
+from clip_har.config import Settings, SourceSettings, TrainConfig
 from clip_har.errors import ConfigError
-from clip_har.methods.base import Candidate, Classifier, ClassifierContext, Method, SolvedMethod, Source, Task
+from clip_har.methods.base import Candidate, Classifier, ClassifierContext, Method, Source, Task
 from clip_har.methods.ensemble import SMALLEST
 from clip_har.methods.labelled_images import InputKind
-from clip_har.methods.registry import create_method, method_class
+from clip_har.methods.mixed_weights import MixedWeights
 
 AVERAGED = ("full", "two-tier", "lp-ft")
 """Methods whose runs can be averaged. Two runs of LoRA cannot: the mean of A and of B is not the mean of B A."""
 
 
-class Soup(SolvedMethod):
+class Soup(MixedWeights):
     """theta = (theta_1 + ... + theta_k) / k of the k best members (Wortsman et al. 2022, arXiv 2203.05482).
 
     Runs that were fine-tuned from the same pretrained weights mostly lie in one basin of the loss, so that their mean
@@ -39,25 +39,19 @@ class Soup(SolvedMethod):
     def candidates(self) -> int:  # type: ignore[override]
         return len(self.settings.members)
 
-    @property
-    def answers_new_names(self) -> bool:  # type: ignore[override]
-        """As its members."""
-        return self.origin().answers_new_names
-
-    @property
-    def weights_file(self) -> str:  # type: ignore[override]
-        return self.origin().weights_file
-
     @classmethod
     def takes_member(cls, method: type[Method]) -> bool:
         return method.name in AVERAGED
 
     @classmethod
-    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+    def origin_of(cls, config: TrainConfig | Settings) -> SourceSettings:
         if not isinstance(config, Settings):
-            return "image"
-        first = config.members[0]
-        return method_class(first.method, first.settings).reads(first.settings)
+            raise ValueError("no members yet")
+        return config.members[0]
+
+    @classmethod
+    def reads(cls, config: TrainConfig | Settings) -> InputKind:
+        return super().reads(config) if isinstance(config, Settings) else "image"
 
     def shown_settings(self) -> dict[str, Any]:
         return {"members": ", ".join(member.settings.preset or member.method for member in self.settings.members)}
@@ -66,21 +60,8 @@ class Soup(SolvedMethod):
         require_one_architecture(task.members)
         return self.origin().restore(task, task.members[0].tensors)
 
-    def restore(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> Classifier:
-        return self.origin().restore(frame, tensors)
-
-    def tensors(self, classifier: Classifier) -> dict[str, Tensor]:
-        return self.origin().tensors(classifier)
-
-    def model_state(self, classifier: Classifier) -> dict[str, Tensor] | None:
-        return self.origin().model_state(classifier)
-
     def zero_shot_tensors(self, frame: ClassifierContext, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.origin().zero_shot_tensors(frame, tensors)
-
-    def trainable_params(self, classifier: Classifier) -> int:
-        del classifier  # its weights are no longer trained
-        return self.settings.members[0].trainable_params
 
     def solve(self, classifier: Classifier, task: Task) -> Iterator[Candidate]:
         origin, live = self.origin(), classifier.state_dict()
@@ -90,11 +71,6 @@ class Soup(SolvedMethod):
             for key, tensor in mean_tensors(chosen).items():
                 live[origin.state_key(key)].copy_(tensor)
             yield Candidate(description=self._named(order[:count]), train_loss=math.nan)
-
-    def origin(self) -> Method:
-        """The method whose weights these are."""
-        first = self.settings.members[0]
-        return create_method(first.method, first.settings)
 
     def _named(self, order: Sequence[int]) -> str:
         members = [self.settings.members[number] for number in order]
