@@ -187,6 +187,23 @@ def test_what_cannot_be_combined(ensemble: checkpoint.Run, photos: Path, tiny_mo
         train("ridge", "zero-shot")
 
 
+def test_wrong_members_are_refused_before_the_images_are_read(tmp_path: Path) -> None:
+    given = config(
+        tmp_path / "no-images", "no-model", tmp_path / "run", method="ensemble", members=("gda", "zero-shot")
+    )
+    with pytest.raises(ConfigError, match="run of zero-shot, which cannot be a member"):
+        commands.train(given)
+    with pytest.raises(RunError, match="not found"):
+        commands.train(replace(given, members=("gda", str(tmp_path / "nowhere"))))
+    with pytest.raises(RunError, match="nowhere"):
+        commands.train(replace(given, method="wise-ft", members=None, start_from=tmp_path / "nowhere"))
+    compared = CompareConfig(data=given.data, backbone=given.backbone, out=tmp_path / "out", methods=("zero-shot",))
+    with pytest.raises(ConfigError, match="run of ridge, which cannot be a member of soup"):
+        commands.compare(replace(compared, methods=("soup",), members=("full", "ridge")))
+    with pytest.raises(RunError, match="nowhere"):
+        commands.compare(replace(compared, methods=("wise-ft",), start_from=tmp_path / "nowhere"))
+
+
 def test_a_comparison_combines_its_own_runs(photos: Path, tiny_model: str, tmp_path: Path) -> None:
     given = config(photos, tiny_model, tmp_path)
     found = commands.compare(

@@ -32,7 +32,7 @@ from clip_har.experiment.members import member_names
 from clip_har.experiment.novel_classes import mean_of, measure_novel
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.setup import Experiment, prepare, scored_split
-from clip_har.experiment.training import finished_or_trained
+from clip_har.experiment.training import check_sources, finished_or_trained
 from clip_har.experiment.unknown import measure_unknown
 from clip_har.files import remove_stray_temporaries
 from clip_har.fusion import require_single_model
@@ -107,8 +107,11 @@ def _check_methods(config: CompareConfig) -> None:
     for name in config.methods:
         method_config = _train_config(config, name, config.seeds[0])
         validate(method_config)
-        if method_class(method_config.method, method_config).works_inside(method_config):
+        method = method_class(method_config.method, method_config)
+        if method.works_inside(method_config):
             require_single_model(config.backbone.model)
+        if method.starts_from is None or method_config.start_from is not None:  # else it starts from a compared run
+            check_sources(method_config)
 
 
 def _compare_models(config: CompareConfig, progress: Progress, command: str) -> Comparison:

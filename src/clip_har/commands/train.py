@@ -9,7 +9,7 @@ from clip_har.config import TrainConfig, apply_preset, validate
 from clip_har.experiment.confidence import too_few_images
 from clip_har.experiment.members import MEMBERS_FOLDER
 from clip_har.experiment.setup import prepare
-from clip_har.experiment.training import train_prepared
+from clip_har.experiment.training import check_sources, train_prepared
 from clip_har.fusion import require_single_model
 from clip_har.locking import exclusive
 from clip_har.methods import method_class
@@ -48,6 +48,7 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
             finished = checkpoint.load_run(folder)
             finished.weights_sha256()
             return finished
+        check_sources(config)
         prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
         run = train_prepared(config, folder, prepared, progress, command, last_epoch=last_epoch)
         if few := too_few_images(prepared.dataset.counts()["val"]):

@@ -72,14 +72,31 @@ def member_names(config: TrainConfig, combining: type[Method]) -> tuple[str, ...
     return names
 
 
+def check_members(config: TrainConfig, combining: type[Method]) -> None:
+    """Refuse members that cannot be combined, before the images are encoded.
+
+    Raises:
+        ConfigError: as for `member_names`; or a run that cannot be a member.
+        RunError: a folder holds no finished run.
+    """
+    for name in member_names(config, combining):
+        if not names_method(name):
+            _loaded_member(name, combining)
+
+
 def _finished_member(name: str, combining: type[Method], experiment: Experiment) -> checkpoint.Run:
+    run = _loaded_member(name, combining)
+    require_same(run.folder, run.protocol, experiment.protocol)
+    return run
+
+
+def _loaded_member(name: str, combining: type[Method]) -> checkpoint.Run:
     if not Path(name).exists():
         raise RunError(
             f"--members names {name}: a run folder of this name was not found, nor is there such a method",
             remedy="Pass folders of finished runs, or methods such as gda,ridge.",
         )
     run = checkpoint.load_run(Path(name))
-    require_same(run.folder, run.protocol, experiment.protocol)
     _require_member(name, run.card.method, type(run.method), combining)
     return run
 

@@ -18,6 +18,7 @@ from clip_har.experiment.decoded import with_decoded_cache
 from clip_har.experiment.fit import OnEpoch, TrainingRun
 from clip_har.experiment.members import (
     as_members,
+    check_members,
     member_runs,
     member_settings,
     require_unseen_validation,
@@ -167,6 +168,29 @@ def _member(
         raise (KeyboardInterrupt(str(folder.parent.parent)) if interrupt.args else interrupt) from None
 
 
+def check_sources(config: TrainConfig) -> None:
+    """Refuse runs to start from or to combine that cannot be used, before the images are encoded.
+
+    Args:
+        config: with its preset applied.
+
+    Raises:
+        ConfigError: a run that is missing from the config, or that the method cannot use.
+        RunError: a folder holds no finished run.
+    """
+    method = method_class(config.method, config)
+    if method.starts_from is not None:
+        _source_run(config, method)
+    if method.combines and not method.chooses_members:
+        check_members(config, method)
+
+
+def _source_run(config: TrainConfig, method: type[Method]) -> checkpoint.Run:
+    if config.start_from is None:
+        raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Pass it with --start-from RUN.")
+    return checkpoint.load_run(config.start_from)
+
+
 def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | None, Settings]:
     """The run that is started from, if any, and the settings without gaps."""
     method = method_class(config.method, config)
@@ -174,9 +198,7 @@ def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | Non
     settings = resolve(config, defaults, refits=method.refits, refits_by_default=method.refits_by_default)
     if method.starts_from is None:
         return None, settings
-    if config.start_from is None:
-        raise ConfigError(f"{config.method} {method.purpose_of_source}", remedy="Pass it with --start-from RUN.")
-    run = checkpoint.load_run(config.start_from)
+    run = _source_run(config, method)
     require_same(run.folder, run.protocol, experiment.protocol)
     if not settings.refit and trains_twice(type(run.method)):
         require_unseen_validation(run, config.method)
