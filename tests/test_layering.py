@@ -63,6 +63,7 @@ LAYERS = (
     "checkpoint",
     "run_folders",
     "tuned_models",
+    "seen_images",
     "embedding",
     "evaluation",
     "explain",

@@ -13,13 +13,19 @@ import torch.nn.functional as F
 
 from clip_har import Predictor, checkpoint, commands
 from clip_har.backbone import load_backbone
-from clip_har.config import BackboneConfig, DataConfig, OptimizerConfig, TrainConfig
+from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
+from clip_har.dataset.manifests import read_manifest
 from clip_har.errors import ModelError, RunError
 from clip_har.methods.towers import Towers
+from clip_har.progress import SILENT, Progress
+from clip_har.seen_images import seen_images
 from clip_har.tuned_models import FOLDER, load_given, model_of
+from noted import Notes
 
 
-def train(model: str, method: str, photos: Path, out: Path, **changes: Any) -> checkpoint.Run:
+def train(
+    model: str, method: str, photos: Path, out: Path, *, progress: Progress = SILENT, **changes: Any
+) -> checkpoint.Run:
     config = TrainConfig(
         data=DataConfig(data=photos),
         backbone=BackboneConfig(model=model, device="cpu", precision="float32", workers=0),
@@ -28,7 +34,7 @@ def train(model: str, method: str, photos: Path, out: Path, **changes: Any) -> c
         out=out,
         **changes,
     )
-    return commands.train(config)
+    return commands.train(config, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,7 @@ def embeddings(run: checkpoint.Run) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_run_gives_its_own_embeddings(
     method: str, tuned: checkpoint.Run, tiny_model: str, photos: Path, tmp_path: Path
 ) -> None:
-    start = {"start_from": tuned.folder} if method == "wise-ft" else {}
+    start: dict[str, Any] = {"start_from": tuned.folder} if method == "wise-ft" else {}
     run = tuned if method == "full" else train(tiny_model, method, photos, tmp_path / "run", **start)
     own_BD, as_model_BD = embeddings(run)
     torch.testing.assert_close(as_model_BD, own_BD, rtol=1e-4, atol=1e-5)
@@ -72,6 +78,48 @@ def test_a_run_starts_from_a_run_and_its_card_names_the_chain(
     (answer,) = Predictor(second.folder, device="cpu", precision="float32").predict(photo)
     (named,) = Predictor(second.folder, model=str(tuned.folder), device="cpu", precision="float32").predict(photo)
     assert answer == named and answer.error is None
+
+
+def test_images_that_the_model_was_trained_on_do_not_judge_methods_on_its_features(
+    tuned: checkpoint.Run, tiny_model: str, photos: Path, tmp_path: Path
+) -> None:
+    split = {row.sha256: row.split for row in read_manifest(tuned.folder / "manifest.csv")}
+    of_split = {name: frozenset(sha256 for sha256, own in split.items() if own == name) for name in ("train", "val")}
+    for name in (str(tuned.folder), model_of(str(tuned.folder)), f"{tiny_model}+{tuned.folder}"):
+        seen = seen_images(name)
+        assert (seen.trained, seen.selected) == (of_split["train"], of_split["val"])
+    assert seen_images(tiny_model).trained == frozenset()
+
+    noted = Notes()
+    second = train(str(tuned.folder), "ridge", photos, tmp_path / "second", progress=noted)
+    assert not second.settings.refit and any("--no-refit is the default" in said for said in noted.said)
+    asked = train(str(tuned.folder), "ridge", photos, tmp_path / "asked", progress=noted, refit=True)
+    assert asked.settings.refit and any("calibration are too optimistic" in said for said in noted.said)
+    assert train(tiny_model, "ridge", photos, tmp_path / "plain").settings.refit
+
+    again = train(str(tuned.folder), "full", photos, tmp_path / "full")
+    shutil.rmtree(tmp_path / "second")
+    assert seen_images(str(again.folder)).trained == of_split["train"], "also those of the model's own model"
+
+
+def test_judging_by_images_that_the_model_was_trained_on_is_warned_about(
+    tuned: checkpoint.Run, photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(photos, tmp_path / "swapped")
+    for one, other in (("train", "aside"), ("test", "train"), ("aside", "test")):
+        (tmp_path / "swapped" / one).rename(tmp_path / "swapped" / other)
+    trained = len(seen_images(str(tuned.folder)).trained)
+    noted = Notes()
+    run = train(str(tuned.folder), "zero-shot", tmp_path / "swapped", tmp_path / "run", progress=noted)
+    said = "\n".join(noted.said)
+    assert f"was fine-tuned on {trained} of the" in said
+    assert "test images, which makes the accuracy too optimistic" in said
+    assert "were validation images of" in said
+    noted = Notes()
+    backbone = BackboneConfig(device="cpu", precision="float32", workers=0)
+    given = EvaluateConfig(data=DataConfig(data=tmp_path / "swapped"), backbone=backbone, checkpoint=run.folder)
+    commands.evaluate(given, progress=noted)
+    assert f"was fine-tuned on {trained} of the" in "\n".join(noted.said)
 
 
 def test_a_models_name_does_not_mean_a_run_of_that_name(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ from clip_har.progress import Progress
 from clip_har.prompts import resolve_phrases, resolve_templates
 from clip_har.protocol import Protocol, hash_prompts, known_activation, new_features
 from clip_har.run_backbone import load_run_backbone
+from clip_har.seen_images import SeenImages, seen_images
 from clip_har.tuned_models import load_given
 
 FEW_SHOT_VAL = 4
@@ -51,11 +52,18 @@ class Experiment:
     encoding: Encoding
     novel: ActionDataset | None = None
     """The classes that are held out of training, if any; their images are not encoded yet."""
+    seen: SeenImages = field(default_factory=SeenImages)
+    """What the model was fine-tuned on, if it is a run."""
 
     @property
     def whole(self) -> ActionDataset:
         """The dataset with its held-out classes: what the manifest names."""
         return self.dataset if self.novel is None else merge_novel(self.dataset, self.novel)
+
+    @property
+    def model_was_trained_on_these(self) -> bool:
+        """Whether the model was fine-tuned on training images of this dataset, so that these cannot judge anything."""
+        return any(record.sha256 in self.seen.trained for record in self.dataset.split("train"))
 
     @property
     def protocol(self) -> Protocol:
@@ -157,7 +165,16 @@ def prepare(
     templates = tuple(run.card.templates) if run else resolve_templates(backbone.templates, backbone.phrasings)
     phrasing = run.phrasing if run else resolve_phrases(backbone.phrasings, whole.classes)
     model = zero_shot_model(loaded, store, dataset.classes, templates, phrasing)
-    return Experiment(dataset=dataset, model=model, encoding=encoding, novel=novel)
+    seen = seen_images(loaded.info.name)
+    for warning in _seen_before(dataset, seen, loaded.info.name):
+        progress.warn(warning)
+    experiment = Experiment(dataset=dataset, model=model, encoding=encoding, novel=novel, seen=seen)
+    if for_training and experiment.model_was_trained_on_these:
+        progress.note(
+            f"{loaded.info.name} was fine-tuned on these training images, so they cannot judge methods on its "
+            "features: --no-refit is the default"
+        )
+    return experiment
 
 
 def without_images(model: ZeroShotModel, classes: Sequence[str]) -> Experiment:
@@ -313,6 +330,19 @@ def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress
                 f"above the limit of {limit:.0%}",
                 remedy=f"Fix or remove the files listed in {out / 'unreadable.csv'}, or raise --unreadable-limit.",
             )
+
+
+def _seen_before(dataset: ActionDataset, seen: SeenImages, model: str) -> Iterator[str]:
+    """What to warn about where a model was fine-tuned on images that now judge it."""
+    judging: dict[SplitName, str] = {"val": "model selection and calibration", "test": "the accuracy"}
+    for split, what in judging.items():
+        hashes = [record.sha256 for record in dataset.split(split)]
+        if trained := sum(sha256 in seen.trained for sha256 in hashes):
+            share = f"{trained:,} of the {len(hashes):,} {split} images"
+            yield f"{model} was fine-tuned on {share}, which makes {what} too optimistic"
+    hashes = [record.sha256 for record in dataset.split("test")]
+    if selected := sum(sha256 in seen.selected for sha256 in hashes):
+        yield f"{selected:,} of the {len(hashes):,} test images were validation images of {model}"
 
 
 def _require_training_images(dataset: ActionDataset) -> None:

@@ -63,6 +63,11 @@ def train_prepared(
     members_seconds = 0.0
     selection: Selection | None = None
     combining = method_class(config.method, config)
+    if settings.refit and not trains_twice(combining) and experiment.model_was_trained_on_these:
+        progress.warn(
+            f"{config.method} is judged by cross-validation (--refit) on images that its model was fine-tuned on: "
+            "validation accuracy and calibration are too optimistic"
+        )
     train = partial(_member, experiment=experiment, progress=progress, command=command)
     if combining.combines:
         if combining.chooses_members:
@@ -195,7 +200,8 @@ def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | Non
     """The run that is started from, if any, and the settings without gaps."""
     method = method_class(config.method, config)
     defaults = method.defaults(config, experiment.model.backbone)
-    settings = resolve(config, defaults, refits=method.refits, refits_by_default=method.refits_by_default)
+    refits_by_default = method.refits_by_default and not experiment.model_was_trained_on_these
+    settings = resolve(config, defaults, refits=method.refits, refits_by_default=refits_by_default)
     if method.starts_from is None:
         return None, settings
     run = _source_run(config, method)
