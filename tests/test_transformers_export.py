@@ -179,7 +179,7 @@ def test_standard_encoders_have_the_names_of_timm(model: str, name: str, argumen
         visual = open_clip.model.CLIP(**open_clip.get_model_config(model)).visual
     remove_projection(visual)
     unused: Any = None
-    named = timm_encoder.encoder_in_timm(visual, unused, unused, None)
+    named = timm_encoder.encoder_in_timm(visual, unused)
     assert (named.name, len(named.arguments)) == (name, arguments)
 
 

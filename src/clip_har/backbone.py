@@ -23,7 +23,7 @@ from clip_har.errors import ModelError, first_line
 from clip_har.files import cache_folder
 from clip_har.images import Preprocessing
 from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
-from clip_har.pretrained import absolute, open_pretrained
+from clip_har.pretrained import Opened, absolute, at_size, open_pretrained, split_image_size
 from clip_har.projection import capture_hidden, place_of_projection
 
 CPU_BATCH_SIZE = 16
@@ -39,7 +39,7 @@ class BackboneInfo:
     name: str
     """As the user named it; loads the same model again."""
     weights_hash: str
-    """SHA-256 over all parameters and buffers in their stored precision, by name."""
+    """SHA-256 over all parameters and buffers in their stored precision, by name, and an image size not its own."""
     activation: str
     """Activation of the towers: "QuickGELU", "GELU", or the image encoder's own, and the text encoder's if known."""
     embed_dim: int
@@ -143,7 +143,8 @@ def load_backbone(
 
     Args:
         name: an original name, an open_clip NAME or NAME:PRETRAINED, NAME:FILE, "hf-hub:REPO", "local-dir:FOLDER",
-            "demo", or the path of a folder or of a weight file whose architecture is found from its content.
+            "demo", or the path of a folder or of a weight file whose architecture is found from its content; each may
+            end in @SIZE, the side in pixels of the images that are read.
         device: "auto", or anything torch.device takes.
         precision: arithmetic of the image encoder; "auto" asks the hardware.
         local_only: whether only files on this machine are read, and the network is never asked.
@@ -156,7 +157,8 @@ def load_backbone(
     name = absolute(name)
     opened = open_pretrained(name, local_only=local_only, expected_files=expected_files)
     model = opened.model.float().eval().requires_grad_(False)
-    described = _describe(name, model, opened.files_sha256, activation=opened.activation)
+    name = at_size(split_image_size(name)[0], opened.image_size)  # its own size needs no mention
+    described = _describe(name, model, opened)
     info = dataclasses.replace(described, chain=opened.chain)
     resolved = resolve_precision(precision, chosen)
     model.to(chosen)
@@ -226,7 +228,7 @@ def _cpu_can(capability: str, probe: str) -> bool:
 # --- describing ------------------------------------------------------------------------------------------
 
 
-def _describe(name: str, model: nn.Module, files_sha256: str, *, activation: str = "") -> BackboneInfo:
+def _describe(name: str, model: nn.Module, opened: Opened) -> BackboneInfo:
     visual = cast(nn.Module, model.visual)
     logit_scale = getattr(model, "logit_scale", None)
     logit_bias = getattr(model, "logit_bias", None)
@@ -235,15 +237,15 @@ def _describe(name: str, model: nn.Module, files_sha256: str, *, activation: str
         embed_dim = _embed_dim(model)
     return BackboneInfo(
         name=name,
-        weights_hash=_known_hash(model, files_sha256),
-        activation=activation or _activation(visual),
+        weights_hash=_known_hash(model, opened),
+        activation=opened.activation or _activation(visual),
         embed_dim=embed_dim,
         parameters=parameters,
         preprocessing=Preprocessing.from_open_clip(cast(Any, visual.preprocess_cfg)),
         logit_scale=100.0 if logit_scale is None else math.exp(float(logit_scale.float())),
         logit_bias=None if logit_bias is None else float(logit_bias),
         projection=place_of_projection(visual),
-        files_sha256=files_sha256,
+        files_sha256=opened.files_sha256,
     )
 
 
@@ -256,18 +258,27 @@ def hash_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _known_hash(model: nn.Module, files_sha256: str) -> str:
-    """`hash_weights`, looked up if these very files were loaded before: they have just been hashed themselves."""
-    if not files_sha256:
-        return hash_weights(model)
-    key = hashlib.sha256(f"{files_sha256}|{version('open_clip_torch')}".encode()).hexdigest()
+def _known_hash(model: nn.Module, opened: Opened) -> str:
+    """`hash_weights`, looked up if these very files were loaded before: they have just been hashed themselves.
+
+    With another image size, the hash is of that too: convolutions have the same weights for any.
+    """
+    if not opened.files_sha256:
+        return _sized_hash(model, opened.image_size)
+    of_files = at_size(opened.files_sha256, opened.image_size)
+    key = hashlib.sha256(f"{of_files}|{version('open_clip_torch')}".encode()).hexdigest()
     note = cache_folder(None) / "weights" / f"{key}.json"
     with contextlib.suppress(DamagedError, OSError, KeyError):
         return str(read_sealed_json(note)["weights_hash"])
-    weights_hash = hash_weights(model)
+    weights_hash = _sized_hash(model, opened.image_size)
     with contextlib.suppress(OSError):  # a read-only cache
         write_sealed_json(note, {"weights_hash": weights_hash})
     return weights_hash
+
+
+def _sized_hash(model: nn.Module, side: int | None) -> str:
+    own = hash_weights(model)
+    return own if side is None else hashlib.sha256(at_size(own, side).encode()).hexdigest()
 
 
 def _embed_dim(model: nn.Module) -> int:

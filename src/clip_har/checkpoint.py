@@ -22,6 +22,7 @@ from clip_har.backbone import Backbone, load_backbone
 from clip_har.config import Settings, TrainConfig, range_problems, to_flat_json
 from clip_har.errors import RunError
 from clip_har.files import is_utf8, write_atomically
+from clip_har.fusion import at_sizes_of
 from clip_har.images import Preprocessing, preprocessing_from_json
 from clip_har.integrity import file_sha256
 from clip_har.known_models import load_for_run
@@ -187,7 +188,7 @@ class Run:
 
         def load() -> Backbone:
             if model is not None:
-                return load_backbone(model, device=device, precision="float32")
+                return load_backbone(at_sizes_of(model, card.backbone.name), device=device, precision="float32")
             return load_for_run(
                 card.backbone.name, card.backbone.files_sha256, self.folder, device=device, precision="float32"
             )

@@ -21,6 +21,7 @@ from torch import Tensor
 from clip_har.backbone import Backbone, BackboneInfo, ImageFeatures
 from clip_har.errors import ModelError
 from clip_har.images import FusedPreprocessing
+from clip_har.pretrained import at_size, split_image_size
 
 SEPARATOR = "+"
 
@@ -84,8 +85,27 @@ def part_names(name: str) -> list[str]:
     return [part.strip() for part in names] if all(names) else [name]
 
 
+def at_sizes_of(model: str, trained: str) -> str:
+    """The name of the model that a run was trained on, wherever it is now, with the image sizes of the run.
+
+    Args:
+        model: as the user names it; sizes that it states hold.
+        trained: as the run's card names it.
+    """
+    names, own = part_names(model), part_names(trained)
+    if len(names) != len(own):
+        return model
+    return SEPARATOR.join(_at_size_of(name, of) for name, of in zip(names, own, strict=True))
+
+
+def _at_size_of(name: str, trained: str) -> str:
+    model, side = split_image_size(name)
+    return at_size(model, split_image_size(trained)[1] if side is None else side)
+
+
 def _place(name: str) -> Path:
     """The file or folder that a name may mean."""
+    name, _ = split_image_size(name)
     kind, _, rest = name.partition(":")
     return Path(rest if kind == "local-dir" or (rest and Path(rest).is_file()) else name)
 

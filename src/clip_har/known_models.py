@@ -16,7 +16,7 @@ from clip_har.config import Precision
 from clip_har.errors import RunError
 from clip_har.fusion import SEPARATOR, FusedBackbone, part_names
 from clip_har.integrity import DamagedError, read_sealed_json, write_sealed_json
-from clip_har.pretrained import is_built_in
+from clip_har.pretrained import is_built_in, split_image_size
 
 
 def load_named(name: str, *, device: str, precision: Precision, local_only: bool = False) -> Backbone:
@@ -33,8 +33,8 @@ def load_named(name: str, *, device: str, precision: Precision, local_only: bool
     backbone = load_backbone(name, device=device, precision=precision, local_only=local_only)
     if backbone.info.files_sha256:
         with suppress(OSError):  # then --model is needed again
-            entry = {"name": backbone.info.name, "files_sha256": backbone.info.files_sha256}
-            write_sealed_json(_note_path(backbone.info.name), entry)
+            known, _ = split_image_size(backbone.info.name)
+            write_sealed_json(_note_path(known), {"name": known, "files_sha256": backbone.info.files_sha256})
     return backbone
 
 
@@ -65,7 +65,7 @@ def load_for_run(name: str, files_sha256: str, folder: Path, *, device: str, pre
             f"{folder} was trained on the model {name}, which has not been used on this machine",
             remedy=f"If you trust that model, pass it yourself: --model {name}",
         )
-    kind, _, place = name.partition(":")
+    kind, _, place = split_image_size(name)[0].partition(":")
     if kind == "local-dir" and not Path(place).is_dir():
         raise RunError(
             f"{folder} was trained on the model in {place}, which is not there any more",
@@ -75,7 +75,8 @@ def load_for_run(name: str, files_sha256: str, folder: Path, *, device: str, pre
 
 
 def _known_files(name: str) -> str | None:
-    """The fingerprint of a model's files when the user last named it."""
+    """The fingerprint of a model's files when the user last named it, for images of any size."""
+    name, _ = split_image_size(name)
     try:
         entry = read_sealed_json(_note_path(name))
     except (FileNotFoundError, DamagedError):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from clip_har.backbone import Backbone, BackboneInfo
 from clip_har.checkpoint import Run
 from clip_har.config import Precision
+from clip_har.fusion import at_sizes_of
 from clip_har.known_models import load_for_run
 from clip_har.protocol import Protocol, known_activation, new_features, require_same
 from clip_har.run_card import ModelOfRun
@@ -38,7 +39,8 @@ def load_run_backbone(
     if same:
         backbone = same[0]
     elif model is not None:
-        backbone = load_given(model, device=device, precision=precision, local_only=local_only)
+        own = at_sizes_of(model, trained.name)
+        backbone = load_given(own, device=device, precision=precision, local_only=local_only)
     else:
         backbone = load_for_run(trained.name, trained.files_sha256, run.folder, device=device, precision=precision)
     here = Protocol(

@@ -9,7 +9,7 @@ from pathlib import Path
 from clip_har.checkpoint import Run, load_run
 from clip_har.dataset.manifests import read_manifest
 from clip_har.fusion import part_names
-from clip_har.pretrained import absolute
+from clip_har.pretrained import absolute, split_image_size
 from clip_har.pretrained.tuned import MOST_TIMES
 from clip_har.tuned_models import FOLDER
 
@@ -50,7 +50,7 @@ def seen_images(name: str) -> SeenImages:
 def _runs_behind(name: str) -> Iterator[Run]:
     """A run that a name stands for, the run whose model that one was trained on, and so on."""
     for _ in range(MOST_TIMES):
-        kind, _, path = absolute(name).partition(":")
+        kind, _, path = split_image_size(absolute(name))[0].partition(":")
         folder = Path(path)
         if kind != "local-dir":
             return

@@ -12,7 +12,7 @@ from clip_har.errors import RunError
 from clip_har.fusion import SEPARATOR, part_names
 from clip_har.integrity import DamagedError, file_sha256, read_sealed_json, write_sealed_json
 from clip_har.known_models import load_named
-from clip_har.pretrained import absolute
+from clip_har.pretrained import absolute, at_size, split_image_size
 from clip_har.pretrained.tuned import DESCRIPTION, WEIGHTS, Base, write_tuned
 
 FOLDER = "tuned_model"
@@ -38,7 +38,8 @@ def model_of(name: str) -> str:
     Raises:
         RunError: as for `load_given`.
     """
-    kind, _, path = absolute(name).partition(":")
+    model, side = split_image_size(absolute(name))
+    kind, _, path = model.partition(":")
     folder = Path(path)
     if kind != "local-dir" or not (folder / "card.json").is_file():
         return name
@@ -46,7 +47,7 @@ def model_of(name: str) -> str:
     place = run.folder / FOLDER
     if not _is_of(place, run):
         _write(place, run)
-    return f"local-dir:{place}"
+    return at_size(f"local-dir:{place}", side)
 
 
 def _write(place: Path, run: Run) -> None:

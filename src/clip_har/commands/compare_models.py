@@ -24,7 +24,7 @@ from clip_har.experiment.setup import Experiment, prepare
 from clip_har.failures import is_out_of_memory, machine_failure
 from clip_har.files import remove_stray_temporaries
 from clip_har.locking import exclusive
-from clip_har.pretrained import absolute
+from clip_har.pretrained import absolute, at_size, split_image_size
 from clip_har.progress import Progress
 
 FACTS_OF_ONE_MODEL = ("backbone", "weights_hash", "activation")
@@ -138,13 +138,13 @@ def folder_name(model: str) -> str:
 
     The digits follow from where the path leads, and tell it from others that end alike.
     """
-    whole = absolute(model)
+    whole, side = split_image_size(absolute(model))
     kind, _, place = whole.partition(":")
     path = whole if Path(whole).is_file() else place if kind == "local-dir" or Path(place).is_file() else ""
     if not path:
-        return _safe(whole) or "model"
-    digest = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()[:8]
-    return f"{_safe('-'.join(Path(path).parts[-2:])) or 'model'}-{digest}"
+        return _safe(at_size(whole, side)) or "model"
+    digest = hashlib.sha256(at_size(whole, side).encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{_safe(at_size('-'.join(Path(path).parts[-2:]), side)) or 'model'}-{digest}"
 
 
 def _safe(text: str) -> str:

@@ -39,7 +39,7 @@ def write(run: Run, backbone: Backbone, model: str | None, temperature: float, f
     from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
     classifier, state = adapted(run, backbone, model)
-    architecture = architecture_of(model or run.card.backbone.name, backbone.info.files_sha256)
+    architecture = architecture_of(backbone.info.name, backbone.info.files_sha256)
     config = _config(architecture.model_config, backbone)
     kind, move = (SiglipModel, siglip.move_tensors) if config.model_type == "siglip" else (CLIPModel, move_clip_tensors)
     with torch.device("meta"):

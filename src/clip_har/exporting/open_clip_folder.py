@@ -52,7 +52,7 @@ def write(run: Run, backbone: Backbone, model: str | None, temperature: float, f
         ConfigError: the run or its backbone has no such form.
     """
     classifier, state = adapted(run, backbone, model)
-    architecture = architecture_of(model or run.card.backbone.name, backbone.info.files_sha256)
+    architecture = architecture_of(backbone.info.name, backbone.info.files_sha256)
     content = _config(architecture, backbone, run.preprocessing)
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(architecture, backbone, folder)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from clip_har.backbone import Backbone
-from clip_har.checkpoint import Run
 from clip_har.errors import ConfigError
 from clip_har.exporting.description import public_name
 from clip_har.pretrained.architecture import architecture_of
 from clip_har.pretrained.conversion import activation_of
+from clip_har.pretrained.image_size import image_side
 
 VIT = "vit_base_patch32_clip_224"
 """timm's CLIP encoder, which takes any size as arguments."""
@@ -39,29 +39,29 @@ class Named:
     state: Mapping[str, Tensor]
 
 
-def encoder_in_timm(visual: nn.Module, run: Run, backbone: Backbone, model: str | None) -> Named:
+def encoder_in_timm(visual: nn.Module, backbone: Backbone) -> Named:
     """timm's name, arguments and tensors of an image encoder of open_clip without its projection.
-
-    Args:
-        model: where the backbone is now, if not where the run's card says.
 
     Raises:
         ConfigError: timm has none.
     """
     if hasattr(visual, "trunk"):
-        return _of_timm(visual, run, backbone, model)
+        return _of_timm(visual, backbone)
     state = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
     if hasattr(visual, "attnpool"):
         return _of_resnet(state, cast(Any, visual).image_size, backbone)
     return _of_vit(state, visual, backbone)
 
 
-def _of_timm(visual: Any, run: Run, backbone: Backbone, model: str | None) -> Named:
-    config = architecture_of(model or run.card.backbone.name, backbone.info.files_sha256).model_config["vision_cfg"]
+def _of_timm(visual: Any, backbone: Backbone) -> Named:
+    config = architecture_of(backbone.info.name, backbone.info.files_sha256).model_config["vision_cfg"]
     pool = config.get("timm_pool", "avg")
     if pool and pool not in _PASSED:
         raise not_in_timm(backbone, f"its pooling {pool!r} is open_clip's")
-    arguments = {"global_pool": pool} if pool else {}
+    arguments: dict[str, Any] = {"global_pool": pool} if pool else {}
+    side = image_side(backbone.model)
+    if hasattr(visual.trunk, "set_input_size") and side != visual.trunk.default_cfg["input_size"][-1]:
+        arguments["img_size"] = side
     return Named(name=config["timm_model_name"], arguments=arguments, state=visual.trunk.state_dict())
 
 

@@ -56,9 +56,7 @@ def linear_model(classifier: Classifier, backbone: Backbone) -> LinearModel | No
     return LinearModel(visual=visual, weight_CH=classifier.linear.weight, bias_C=classifier.linear.bias)
 
 
-def write(
-    run: Run, found: LinearModel, backbone: Backbone, model: str | None, temperature: float, folder: Path
-) -> Answers:
+def write(run: Run, found: LinearModel, backbone: Backbone, temperature: float, folder: Path) -> Answers:
     """Write the folder; what transformers answers with it. The softmax of its logits is calibrated.
 
     Raises:
@@ -66,7 +64,7 @@ def write(
     """
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
-    named = encoder_in_timm(found.visual, run, backbone, model)
+    named = encoder_in_timm(found.visual, backbone)
     if named.arguments and "model_args" not in inspect.signature(TimmWrapperConfig.__init__).parameters:
         raise ConfigError(
             f"{public_name(backbone.info.name)} has an image encoder for which transformers 4.53 or later is required",

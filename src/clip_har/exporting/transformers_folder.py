@@ -53,7 +53,7 @@ def write(run: Run, backbone: Backbone, model: str | None, temperature: float, f
         found = timm_folder.linear_model(run.classifier(model=model), backbone)
         if found is None:
             raise _refusal(run, _UNIT)
-        return timm_folder.write(run, found, backbone, model, temperature, folder)
+        return timm_folder.write(run, found, backbone, temperature, folder)
 
 
 @contextlib.contextmanager

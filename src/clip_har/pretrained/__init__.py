@@ -9,12 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clip_har.pretrained.names import HISTORIC_NAMES, SHORT_NAMES, absolute, is_built_in
+    from clip_har.pretrained.names import (
+        HISTORIC_NAMES,
+        SHORT_NAMES,
+        absolute,
+        at_size,
+        is_built_in,
+        split_image_size,
+    )
     from clip_har.pretrained.opening import Opened, fingerprint, open_pretrained
 
-__all__ = ["HISTORIC_NAMES", "SHORT_NAMES", "Opened", "absolute", "fingerprint", "is_built_in", "open_pretrained"]
-
-_OF_NAMES = ("HISTORIC_NAMES", "SHORT_NAMES", "absolute", "is_built_in")
+_OF_NAMES = ("HISTORIC_NAMES", "SHORT_NAMES", "absolute", "at_size", "is_built_in", "split_image_size")
+__all__ = [
+    "HISTORIC_NAMES",
+    "SHORT_NAMES",
+    "Opened",
+    "absolute",
+    "at_size",
+    "fingerprint",
+    "is_built_in",
+    "open_pretrained",
+    "split_image_size",
+]
 
 
 def __getattr__(name: str) -> Any:

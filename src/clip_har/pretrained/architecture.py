@@ -5,6 +5,7 @@ Opening the model, with all checks of its files, is in opening.py and comes firs
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from clip_har.light_imports import import_open_clip
 from clip_har.pretrained import files as model_files
 from clip_har.pretrained.configs import read_json
 from clip_har.pretrained.converted import MANIFEST, conversion_folder
-from clip_har.pretrained.names import absolute, is_open_clip, parse
+from clip_har.pretrained.names import absolute, is_open_clip, parse, split_image_size
 from clip_har.pretrained.tuned import is_tuned, read_base
 
 
@@ -39,6 +40,9 @@ def architecture_of(name: str, files_sha256: str) -> Architecture:
     Raises:
         ModelError: there is none: a weight file alone, or the conversion was not cached.
     """
+    model, side = split_image_size(name)
+    if side is not None:
+        return _at_size(architecture_of(model, files_sha256), side)
     architecture, _ = parse(absolute(name))
     kind, _, rest = architecture.partition(":")
     if kind == "local-dir" and is_tuned(Path(rest)):
@@ -56,6 +60,11 @@ def architecture_of(name: str, files_sha256: str) -> Architecture:
         f"{name} has no configuration for open_clip",
         remedy="Pass the model as NAME:FILE, such as ViT-B-32:FILE, and train again; or use --format onnx.",
     )
+
+
+def _at_size(architecture: Architecture, side: int) -> Architecture:
+    image = {**architecture.model_config["vision_cfg"], "image_size": side}
+    return dataclasses.replace(architecture, model_config={**architecture.model_config, "vision_cfg": image})
 
 
 def _of_folder(folder: Path, *, from_hub: bool) -> Architecture:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clip_har.errors import ModelError
 from clip_har.pretrained.architectures import DEMO, Architecture, known_architecture, listed_weights
-from clip_har.pretrained.names import HISTORIC_NAMES, SHORT_NAMES, meaning
+from clip_har.pretrained.names import HISTORIC_NAMES, SHORT_NAMES, meaning, split_image_size
 from clip_har.pretrained.provenance import Provenance, provenance
 
 CURATED = (DEMO, *HISTORIC_NAMES, *SHORT_NAMES)
@@ -69,7 +69,7 @@ def require_facts(name: str) -> ModelFacts:
             remedy="Download it by passing it to --model of another command, or list a folder as local-dir:FOLDER.",
         )
     listed = listed_name(name)
-    if name == DEMO:
+    if split_image_size(name)[0] == DEMO:
         origin, stands_for = _DEMO, "bundled tiny CLIP"
     elif listed is not None:
         origin, stands_for = provenance(*listed.split(":", 1)), listed
@@ -91,16 +91,19 @@ def architecture_of(name: str) -> Architecture | None:
     Raises:
         ModelError: unknown, refused, missing or unreadable.
     """
+    model, side = split_image_size(name)
+    if side is not None and ((unsized := architecture_of(model)) is None or unsized.image_size == side):
+        return unsized
     if name == DEMO:
         return known_architecture(DEMO)
     listed = listed_name(name)
-    if listed is not None:
+    if listed is not None and side is None:
         known = known_architecture(listed_weights()[listed].architecture)
         assert known is not None, "architectures.json measures whatever it lists"
         return known
     if name.startswith("hf-hub:"):
         return None
-    if not name.startswith("local-dir:"):
+    if not name.startswith("local-dir:") and side is None:
         own = meaning(name).partition(":")[0].replace("/", "-")
         if (known := known_architecture(own)) is not None:
             return known
@@ -111,6 +114,7 @@ def architecture_of(name: str) -> Architecture | None:
 
 def listed_name(name: str) -> str | None:
     """The NAME:TAG of open_clip that a name means, if architectures.json lists it."""
+    name, _ = split_image_size(name)
     known = listed_weights()
     kind, _, repository = name.partition(":")
     if kind == "hf-hub":

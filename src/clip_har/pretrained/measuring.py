@@ -22,7 +22,8 @@ from clip_har.pretrained import files as model_files
 from clip_har.pretrained.architectures import Architecture
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, quiet
-from clip_har.pretrained.names import parse
+from clip_har.pretrained.image_size import image_side, set_image_size
+from clip_har.pretrained.names import parse, split_image_size
 
 MULTIPLY_ADD = 2
 """FLOPs that torch's counter counts for a multiply-add, which the papers count as one."""
@@ -48,15 +49,16 @@ def measure_named(name: str) -> Architecture | None:
         ModelError: unknown, refused, missing or unreadable.
     """
     architecture, _ = parse(name)
+    _, side = split_image_size(name)
     if not architecture or architecture.startswith("hf-hub:"):
         return None
     complete()
     try:
         with quiet(), no_code(), offline():
             if not architecture.startswith("local-dir:"):
-                return measure(blank_model(architecture))
+                return measure(_at_size(blank_model(architecture), side, name))
             with model_files.staged(Path(architecture.partition(":")[2])) as stage:
-                return measure(blank_model(f"local-dir:{stage}"))
+                return measure(_at_size(blank_model(f"local-dir:{stage}"), side, name))
     except ModelError:
         raise
     except Exception as error:
@@ -67,13 +69,19 @@ def measure_named(name: str) -> Architecture | None:
         return None  # its text encoder's configuration would have to be downloaded
 
 
+def _at_size(model: nn.Module, side: int | None, name: str) -> nn.Module:
+    if side is not None and side != image_side(model):
+        set_image_size(model, side, name)
+    return model
+
+
 def measure(model: nn.Module) -> Architecture:
     """Count a `blank_model`, whose tensors are replaced.
 
     Raises:
         RuntimeError: an operator of the model does not work without data.
     """
-    side = _side(model)
+    side = image_side(model)
     holder = cast(Any, model)
     context = int(getattr(holder, "context_length", None) or holder.text.context_length)
     caption_decoder = _parameters(getattr(model, "text_decoder", None))
@@ -101,11 +109,6 @@ def measure(model: nn.Module) -> Architecture:
         context=context,
         decoder_parameters=caption_decoder,
     )
-
-
-def _side(model: nn.Module) -> int:
-    size = cast(Any, model).visual.image_size
-    return int(size[0] if isinstance(size, (tuple, list)) else size)
 
 
 def _parameters(module: Any) -> int:

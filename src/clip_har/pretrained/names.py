@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from clip_har.errors import ModelError
@@ -46,11 +47,29 @@ SHORT_NAMES = {
 """Families by the name that people use, each in a size that fits a laptop, and what they mean to open_clip."""
 
 
+_SIZED = re.compile(r"(?P<model>.+)@(?P<side>[0-9]{2,4})", re.DOTALL)
+
+
+def split_image_size(name: str) -> tuple[str, int | None]:
+    """A single model's name without its image size, and that: "ViT-B/32@288" means images of 288 x 288 pixels.
+
+    No file is looked for. A folder whose own name ends so is written with a slash at the end.
+    """
+    sized = _SIZED.fullmatch(name)
+    return (name, None) if sized is None else (sized["model"], int(sized["side"]))
+
+
+def at_size(model: str, side: int | None) -> str:
+    """The name of a model for images of another size; unchanged without one."""
+    return model if side is None else f"{model}@{side}"
+
+
 def meaning(name: str) -> str:
     """An original or short name as open_clip's NAME:TAG, also for other weights of an original one; else unchanged.
 
-    "ViT-B/32:FILE" becomes "ViT-B-32:FILE". No file is looked for.
+    "ViT-B/32:FILE" becomes "ViT-B-32:FILE". No file is looked for. An image size is omitted.
     """
+    name, _ = split_image_size(name)
     own, _, weights = name.partition(":")
     if own in SHORT_NAMES and not weights:
         return SHORT_NAMES[own]
@@ -62,12 +81,14 @@ def meaning(name: str) -> str:
 def parse(name: str) -> tuple[str, str | None]:
     """The architecture and the weights' tag or file; ("", file) for a weight file alone.
 
-    A folder alone means the same as local-dir:FOLDER, unless open_clip knows a model of that name.
+    A folder alone means the same as local-dir:FOLDER, unless open_clip knows a model of that name. An image size is
+    omitted.
 
     Raises:
         ModelError: the name is not known, or lacks its weights.
     """
     open_clip = import_open_clip()
+    name, _ = split_image_size(name)
 
     if name == "demo":
         return f"local-dir:{Path(__file__).parents[1] / 'demo' / 'model'}", None
@@ -112,6 +133,7 @@ def is_built_in(name: str) -> bool:
     No file is looked for, so that it can be asked of a name that comes from somebody else.
     """
     open_clip = import_open_clip()
+    name, _ = split_image_size(name)
 
     if name == "demo":
         return True
@@ -122,15 +144,24 @@ def is_built_in(name: str) -> bool:
 
 
 def absolute(name: str) -> str:
-    """The same model from any working directory: paths in a name made absolute."""
-    kind, _, rest = name.partition(":")
+    """The same model from any working directory: paths in a name made absolute. An image size stays."""
+    model, side = split_image_size(name)
+    kind, _, rest = model.partition(":")
     if kind == "local-dir":
-        return f"local-dir:{Path(rest).resolve()}"
-    if Path(name).is_file():
-        return str(Path(name).resolve())
-    if _is_folder(name):
-        return f"local-dir:{Path(name).resolve()}"
-    return f"{kind}:{Path(rest).resolve()}" if rest and kind != "hf-hub" and Path(rest).is_file() else name
+        model = f"local-dir:{_resolved(rest)}"
+    elif Path(model).is_file():
+        model = _resolved(model)
+    elif _is_folder(model):
+        model = f"local-dir:{_resolved(model)}"
+    elif rest and kind != "hf-hub" and Path(rest).is_file():
+        model = f"{kind}:{_resolved(rest)}"
+    return at_size(model, side)
+
+
+def _resolved(path: str) -> str:
+    """An absolute path, which does not end in what would be read as an image size."""
+    whole = str(Path(path).resolve())
+    return whole if split_image_size(whole)[1] is None else f"{whole}/"
 
 
 def _is_folder(name: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clip_har.pretrained.architectures import DEMO, listed_weights
 from clip_har.pretrained.catalogue import listed_name
-from clip_har.pretrained.names import meaning
+from clip_har.pretrained.names import meaning, split_image_size
 
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """The weight files of a repository of the hub, in the order in which open_clip asks for them."""
@@ -18,6 +18,7 @@ HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 def weights_on_disk(name: str) -> Path | None:
     """The file, or the folder for local-dir: and demo, that the named model's weights would be read from."""
+    name, _ = split_image_size(name)
     if name == DEMO:
         return Path(__file__).parents[1] / "demo" / "model"
     kind, _, rest = name.partition(":")

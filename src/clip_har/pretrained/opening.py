@@ -27,7 +27,8 @@ from clip_har.pretrained.conversion import Conversion, set_activations, shown_ac
 from clip_har.pretrained.converted import converted
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
-from clip_har.pretrained.names import HISTORIC_NAMES, absolute, is_open_clip, parse
+from clip_har.pretrained.image_size import image_side, set_image_size
+from clip_har.pretrained.names import HISTORIC_NAMES, absolute, is_open_clip, parse, split_image_size
 from clip_har.pretrained.tuned import is_tuned, read_base, set_weights
 from clip_har.pretrained.unnamed import matching_architecture
 
@@ -49,10 +50,12 @@ class Opened:
     """What a fine-tuned model came from, see `tuned.Base`."""
     activation: str = ""
     """Of both encoders, if that is known from the model's source; "" if the model is as open_clip built it."""
+    image_size: int | None = None
+    """Side in pixels of the images it reads, if not of those it was pretrained with."""
 
 
 def open_pretrained(name: str, *, local_only: bool = False, expected_files: str | None = None) -> Opened:
-    """Open a pretrained model on the CPU.
+    """Open a pretrained model on the CPU, for images of the size that its name may end in.
 
     Args:
         name: see `backbone.load_backbone`.
@@ -60,8 +63,18 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
         expected_files: a `fingerprint` to compare before anything of the model is read, or None.
 
     Raises:
-        ModelError: unknown name, refused, missing or unreadable files, or another fingerprint.
+        ModelError: unknown name, refused, missing or unreadable files, another fingerprint, or an image size that the
+            model does not take.
     """
+    model, side = split_image_size(name)
+    opened = _open(model, local_only, expected_files)
+    if side is None or side == image_side(opened.model):
+        return opened
+    set_image_size(opened.model, side, name)
+    return dataclasses.replace(opened, image_size=side)
+
+
+def _open(name: str, local_only: bool, expected_files: str | None) -> Opened:
     architecture, pretrained = parse(name)
     is_file = pretrained is not None and Path(pretrained).is_file()
     if local_only or architecture.startswith("local-dir:"):
@@ -103,7 +116,7 @@ def fingerprint(name: str) -> str:
     Raises:
         ModelError: the model is not on this machine.
     """
-    name = absolute(name)
+    name, _ = split_image_size(absolute(name))
     architecture, pretrained = parse(name)
     try:
         with offline():
