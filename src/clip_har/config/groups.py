@@ -70,7 +70,8 @@ class BackboneConfig:
     """Backbone: ViT-B/32, ViT-B/16, ViT-L/14, RN50 and other names of OpenAI's weights; a short name such as siglip2 or
     pe-core (clip-har models lists them); an open_clip name as NAME:PRETRAINED; hf-hub:REPO; a folder (of open_clip or
     transformers, or a run's); a weight file (NAME:FILE, or FILE alone if its content tells the architecture); or demo.
-    A+B combines the features of several. Default: the model of the run or checkpoint, otherwise ViT-B/32."""
+    NAME@SIZE reads images of SIZE x SIZE pixels, A+B combines the features of several models. Default: the model of the
+    run or checkpoint, otherwise ViT-B/32."""
     templates: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
     """Prompt templates with {} for the class, or text files with one template per line. Default: seven templates for
     actions; with --phrasings, six for class descriptions."""
