@@ -101,6 +101,15 @@ def test_an_attention_pool_keeps_what_it_attends_to(tmp_path: Path) -> None:
         assert int(distances_22.argmin()) == 2 * row + column
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_positions_change_with_the_size(family: str, tmp_path: Path) -> None:
+    name = write_family(family, tmp_path)
+    own, sized = load(name).model.state_dict(), load(f"{name}@{FAMILIES[family][1]}").model.state_dict()
+    changed = {key for key in own if own[key].shape != sized[key].shape or not own[key].equal(sized[key])}
+    assert own.keys() == sized.keys()
+    assert all(key.endswith(("positional_embedding", "pos_embed")) for key in changed), changed
+
+
 @pytest.mark.parametrize(
     ("size", "message"),
     [(50, "must be a multiple of 8"), (16, "an image size of 16"), (4096, "an image size of 4096")],

@@ -103,5 +103,8 @@ def _resize(holder: Any, grid: int) -> None:
 @torch.no_grad()
 def _try(visual: nn.Module, side: int) -> None:
     """Encode a black image, with which an encoder of another size fails."""
+    training = visual.training
+    visual.eval()  # else batch norms would take the black image into their statistics
     weight = next(visual.parameters())
     visual(torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype))
+    visual.train(training)
