@@ -102,7 +102,9 @@ def main() -> None:
     dataset = load_dataset(asked.data, val_fraction=0.15, test_fraction=0.2, split_seed=0)
     train = [*dataset.split("train"), *dataset.split("val")]
     test = list(dataset.split("test"))
-    labels_N, truth_N = (torch.tensor([record.label for record in records]) for records in (train, test))
+    labels_N, truth_N = (
+        torch.tensor([dataset.classes.index(record.label) for record in records]) for records in (train, test)
+    )
     backbone = load_backbone(asked.model, device="cpu", precision="float32")
     paths, test_paths = [record.path for record in train], [record.path for record in test]
     features = {name: encoded([*paths, *test_paths], backbone, view) for name, view in VIEWS.items()}
