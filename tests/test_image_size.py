@@ -175,6 +175,14 @@ def test_exports_have_the_size(family: str, format: Any, photos: Path, tmp_path:
         assert exported.visual.image_size == (side, side)
 
 
+def test_open_clip_has_no_folder_of_a_timm_transformer_at_another_size(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    name = write_family("SigLIP", tmp_path / "model")
+    run = train(f"{name}@192", photos, tmp_path / "run", "zero-shot")
+    with pytest.raises(ConfigError, match="only for its own image size.*--format onnx"):
+        commands.export(run.folder, ExportConfig(format="openclip", out=tmp_path / "out", workers=0))
+
+
 def test_sizes_are_compared_like_models(tiny_model: str, photos: Path, tmp_path: Path) -> None:
     given = CompareConfig(
         data=DataConfig(data=photos),

@@ -316,6 +316,13 @@ def test_trained_siglip_encoders_are_exported(train: Train, tmp_path: Path) -> N
     assert exported.certificate is not None and exported.certificate.largest_probability_difference < 1e-4
 
 
+def test_siglip_encoders_are_exported_at_another_size(train: Train, tmp_path: Path) -> None:
+    model = write_siglip(tmp_path / "model", siglip_model())
+    exported = export(train("full", f"{model}@48"), tmp_path / "out")
+    assert exported.certificate is not None and exported.certificate.largest_probability_difference < 1e-4
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vision_config"]["image_size"] == 48
+
+
 # The folder, and what is refused
 
 

@@ -120,7 +120,8 @@ def _config(model_config: dict[str, Any], backbone: Backbone) -> Any:
         if vision is None:
             raise _cannot(backbone, f"its image encoder is timm's {image.timm_model_name}")
         text_config["projection_size"] = model_config["embed_dim"]
-        return SiglipConfig(text_config=text_config, vision_config={**vision, "hidden_act": acts[0]})
+        vision |= {"image_size": image.image_size, "hidden_act": acts[0]}
+        return SiglipConfig(text_config=text_config, vision_config=vision)
     vision = {
         "hidden_size": image.width,
         "intermediate_size": int(image.width * image.mlp_ratio),

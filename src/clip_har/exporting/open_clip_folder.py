@@ -25,6 +25,7 @@ from clip_har.images import Preprocessing
 from clip_har.light_imports import complete, import_open_clip
 from clip_har.methods import Classifier, Method
 from clip_har.methods.towers import Towers
+from clip_har.pretrained import split_image_size
 from clip_har.pretrained.architecture import Architecture, architecture_of
 from clip_har.prompts import filled
 
@@ -155,6 +156,13 @@ def _config(architecture: Architecture, backbone: Backbone, preprocessing: Prepr
         raise ConfigError(
             f"{backbone.info.name} has a text encoder of transformers in a folder, to which an open_clip folder can "
             "only point by an absolute path",
+            remedy="Use --format onnx.",
+        )
+    trunk = getattr(backbone.model.visual, "trunk", None)
+    if split_image_size(backbone.info.name)[1] is not None and hasattr(trunk, "set_input_size"):
+        raise ConfigError(
+            f"{public_name(backbone.info.name)} has an image encoder of timm, which open_clip builds from a folder "
+            "only for its own image size",
             remedy="Use --format onnx.",
         )
     for part, key in (("vision_cfg", "timm_model_pretrained"), ("text_cfg", "hf_model_pretrained")):
