@@ -179,7 +179,7 @@ def test_open_clip_has_no_folder_of_a_timm_transformer_at_another_size(photos: P
     (tmp_path / "model").mkdir()
     name = write_family("SigLIP", tmp_path / "model")
     run = train(f"{name}@192", photos, tmp_path / "run", "zero-shot")
-    with pytest.raises(ConfigError, match="only for its own image size.*--format onnx"):
+    with pytest.raises(ConfigError, match=r"only for its own image size.*--format onnx"):
         commands.export(run.folder, ExportConfig(format="openclip", out=tmp_path / "out", workers=0))
 
 
@@ -225,6 +225,21 @@ def test_folders_whose_names_look_like_a_size(tiny_model: str, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     assert absolute("model@64/") == f"local-dir:{folder}/"
     assert part_names(f"{folder}/+demo@72") == [f"{folder}/", "demo@72"]
+
+
+def test_a_path_that_looks_like_a_size_is_not_another_model(tiny_model: str, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model.partition(":")[2], tmp_path / "model")
+    shutil.copytree(tiny_model.partition(":")[2], tmp_path / "model@48")
+    for name in (f"{tmp_path}/model@48", f"local-dir:{tmp_path}/model@48", f"demo+{tmp_path}/model@48"):
+        with pytest.raises(ModelError, match=r"is a path, and also the model .*Pass .*model@48/ for the folder"):
+            load_given(name, device="cpu", precision="float32")
+    assert load_given(f"{tmp_path}/model@48/", device="cpu", precision="float32").info.name.endswith("model@48/")
+    assert load_given(f"{tmp_path}/model/@48", device="cpu", precision="float32").info.name.endswith("model@48")
+
+
+def test_two_sizes_are_refused(tiny_model: str) -> None:
+    with pytest.raises(ModelError, match=r"has two image sizes.*Pass demo@144"):
+        load("demo@96@144")
 
 
 def test_a_size_is_trusted_with_its_model_and_not_without(

@@ -12,7 +12,7 @@ from clip_har.errors import RunError
 from clip_har.fusion import SEPARATOR, part_names
 from clip_har.integrity import DamagedError, file_sha256, read_sealed_json, write_sealed_json
 from clip_har.known_models import load_named
-from clip_har.pretrained import absolute, at_size, split_image_size
+from clip_har.pretrained import absolute, at_size, require_one_meaning, split_image_size
 from clip_har.pretrained.tuned import DESCRIPTION, WEIGHTS, Base, write_tuned
 
 FOLDER = "tuned_model"
@@ -36,8 +36,10 @@ def model_of(name: str) -> str:
     """The name of the model that a run's folder stands for, made if need be; any other name as it is.
 
     Raises:
+        ModelError: a size is also a part of a path that exists.
         RunError: as for `load_given`.
     """
+    require_one_meaning(name)
     model, side = split_image_size(absolute(name))
     kind, _, path = model.partition(":")
     folder = Path(path)

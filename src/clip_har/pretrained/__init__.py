@@ -15,11 +15,20 @@ if TYPE_CHECKING:
         absolute,
         at_size,
         is_built_in,
+        require_one_meaning,
         split_image_size,
     )
     from clip_har.pretrained.opening import Opened, fingerprint, open_pretrained
 
-_OF_NAMES = ("HISTORIC_NAMES", "SHORT_NAMES", "absolute", "at_size", "is_built_in", "split_image_size")
+_OF_NAMES = (
+    "HISTORIC_NAMES",
+    "SHORT_NAMES",
+    "absolute",
+    "at_size",
+    "is_built_in",
+    "require_one_meaning",
+    "split_image_size",
+)
 __all__ = [
     "HISTORIC_NAMES",
     "SHORT_NAMES",
@@ -29,6 +38,7 @@ __all__ = [
     "fingerprint",
     "is_built_in",
     "open_pretrained",
+    "require_one_meaning",
     "split_image_size",
 ]
 

@@ -64,6 +64,22 @@ def at_size(model: str, side: int | None) -> str:
     return model if side is None else f"{model}@{side}"
 
 
+def require_one_meaning(name: str) -> None:
+    """Refuse a user's name of a model at a size that is also the path of a folder or file.
+
+    Raises:
+        ModelError: both can be meant.
+    """
+    model, side = split_image_size(name)
+    kind, _, rest = name.partition(":")
+    if side is None or not Path(rest if kind == "local-dir" else name).exists():
+        return
+    raise ModelError(
+        f"{name} is a path, and also the model {model} for images of {side} pixels",
+        remedy=f"Pass {name}/ for the folder, or rename it.",
+    )
+
+
 def meaning(name: str) -> str:
     """An original or short name as open_clip's NAME:TAG, also for other weights of an original one; else unchanged.
 

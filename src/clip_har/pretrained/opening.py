@@ -28,7 +28,7 @@ from clip_har.pretrained.converted import converted
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
 from clip_har.pretrained.image_size import image_side, set_image_size
-from clip_har.pretrained.names import HISTORIC_NAMES, absolute, is_open_clip, parse, split_image_size
+from clip_har.pretrained.names import HISTORIC_NAMES, absolute, at_size, is_open_clip, parse, split_image_size
 from clip_har.pretrained.tuned import is_tuned, read_base, set_weights
 from clip_har.pretrained.unnamed import matching_architecture
 
@@ -67,6 +67,9 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
             model does not take.
     """
     model, side = split_image_size(name)
+    once, _ = split_image_size(model)
+    if once != model:
+        raise ModelError(f"{name} has two image sizes", remedy=f"Pass {at_size(once, side)}.")
     opened = _open(model, local_only, expected_files)
     if side is None or side == image_side(opened.model):
         return opened
