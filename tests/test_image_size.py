@@ -14,7 +14,15 @@ from PIL import Image
 
 from clip_har import Predictor, checkpoint, commands, known_models
 from clip_har.backbone import load_backbone
-from clip_har.config import BackboneConfig, CompareConfig, DataConfig, ExportConfig, OptimizerConfig, TrainConfig
+from clip_har.config import (
+    AugmentConfig,
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    ExportConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from clip_har.errors import ConfigError, ModelError, RunError
 from clip_har.fusion import at_sizes_of, part_names
 from clip_har.pretrained import absolute, is_built_in, split_image_size
@@ -118,6 +126,22 @@ def test_a_size_that_does_not_fit_is_refused(size: int, message: str, tiny_model
     with pytest.raises(ModelError, match=message) as caught:
         load(f"{tiny_model}@{size}")
     assert caught.value.remedy
+
+
+def test_only_sizes_in_range_are_advised() -> None:
+    for size, advised in ((34, "Pass 36."), (1024, "Pass 1020.")):
+        with pytest.raises(ModelError, match=f"multiple of 12. {advised}$"):
+            load(f"demo@{size}")
+
+
+def test_training_views_of_a_size_that_the_encoder_does_not_take(tiny_model: str, photos: Path, tmp_path: Path) -> None:
+    views = AugmentConfig(train_image_size=16)
+    with pytest.raises(ModelError, match=r"takes images of 48 pixels only, not of 16.*@SIZE"):
+        train(f"{tiny_model}@48", photos, tmp_path / "vit", "full", augmentation=views)
+    (tmp_path / "model").mkdir()
+    name = write_family("timm CNN", tmp_path / "model")
+    run = train(f"{name}@96", photos, tmp_path / "cnn", "full", augmentation=AugmentConfig(train_image_size=32))
+    assert run.preprocessing.image_size == (96, 96)
 
 
 def test_an_encoder_with_one_size_is_refused(tmp_path: Path) -> None:

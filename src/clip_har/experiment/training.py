@@ -31,6 +31,8 @@ from clip_har.experiment.unknown import fit_unknown
 from clip_har.files import remove_stray_temporaries
 from clip_har.memory import PeakMemory, keep_freed_memory
 from clip_har.methods import Classifier, Method, Source, Task, create_method, method_class
+from clip_har.pretrained import split_image_size
+from clip_har.pretrained.image_size import require_size
 from clip_har.progress import Progress
 from clip_har.prompts import filled
 from clip_har.protocol import differing, require_same
@@ -202,6 +204,10 @@ def _settings(config: TrainConfig, experiment: Experiment) -> tuple[Source | Non
     defaults = method.defaults(config, experiment.model.backbone)
     refits_by_default = method.refits_by_default and not experiment.model_was_trained_on_these
     settings = resolve(config, defaults, refits=method.refits, refits_by_default=refits_by_default)
+    side = settings.augmentation.train_image_size
+    if side is not None and method.reads(settings) == "image":
+        info = experiment.model.backbone.info
+        require_size(experiment.model.backbone.model, side, split_image_size(info.name)[0])
     if method.starts_from is None:
         return None, settings
     run = _source_run(config, method)

@@ -62,6 +62,23 @@ def set_image_size(model: nn.Module, side: int, name: str) -> None:
     visual.preprocess_cfg = {**visual.preprocess_cfg, "size": (side, side)}
 
 
+def require_size(model: nn.Module, side: int, name: str) -> None:
+    """Refuse to train a model, as it is, on images of `side` x `side` pixels that its image encoder does not take.
+
+    Raises:
+        ModelError: it does not.
+    """
+    try:
+        _try(cast(Any, model).visual, side)
+    except Exception as error:
+        if is_exhausted(error):
+            raise
+        raise ModelError(
+            f"{name}: the image encoder takes images of {image_side(model)} pixels only, not of {side}",
+            remedy=f"Train without --train-image-size, or for images of another size: --model {name}@SIZE.",
+        ) from error
+
+
 def image_side(model: nn.Module) -> int:
     """The larger side in pixels of the images that a model of open_clip reads."""
     return _side(cast(Any, model).visual.image_size)
@@ -73,7 +90,8 @@ def _side(size: Any) -> int:
 
 def _require_multiple(side: int, cell: int, name: str) -> None:
     if side % cell:
-        nearest = sorted({max(cell, side // cell * cell), (side // cell + 1) * cell})
+        below = side // cell * cell
+        nearest = [size for size in (below, below + cell) if SMALLEST <= size <= LARGEST]
         raise ModelError(
             f"{name}: the image size must be a multiple of {cell}", remedy=f"Pass {' or '.join(map(str, nearest))}."
         )
