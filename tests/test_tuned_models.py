@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from clip_har import Predictor, checkpoint, commands
 from clip_har.backbone import load_backbone
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
+from clip_har.dataset import load_dataset, split_novel
 from clip_har.dataset.manifests import read_manifest
 from clip_har.errors import ModelError, RunError
+from clip_har.experiment.setup import _seen_before
 from clip_har.methods.towers import Towers
 from clip_har.progress import SILENT, Progress
 from clip_har.seen_images import seen_images
@@ -120,6 +122,16 @@ def test_judging_by_images_that_the_model_was_trained_on_is_warned_about(
     given = EvaluateConfig(data=DataConfig(data=tmp_path / "swapped"), backbone=backbone, checkpoint=run.folder)
     commands.evaluate(given, progress=noted)
     assert f"was fine-tuned on {trained} of the" in "\n".join(noted.said)
+
+
+def test_held_out_classes_that_the_model_was_trained_on_are_warned_about(tuned: checkpoint.Run, photos: Path) -> None:
+    whole = load_dataset(photos)
+    dataset, novel = split_novel(whole, whole.classes[:1])
+    said = "\n".join(_seen_before(dataset, novel, seen_images(str(tuned.folder)), "own"))
+    assert (
+        said == f"own was fine-tuned on images of {whole.classes[0]}: accuracies on held-out classes are too optimistic"
+    )
+    assert not list(_seen_before(dataset, None, seen_images(str(tuned.folder)), "own"))
 
 
 def test_a_models_name_does_not_mean_a_run_of_that_name(

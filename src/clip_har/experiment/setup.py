@@ -166,7 +166,7 @@ def prepare(
     phrasing = run.phrasing if run else resolve_phrases(backbone.phrasings, whole.classes)
     model = zero_shot_model(loaded, store, dataset.classes, templates, phrasing)
     seen = seen_images(loaded.info.name)
-    for warning in _seen_before(dataset, seen, loaded.info.name):
+    for warning in _seen_before(dataset, novel, seen, loaded.info.name):
         progress.warn(warning)
     experiment = Experiment(dataset=dataset, model=model, encoding=encoding, novel=novel, seen=seen)
     if for_training and experiment.model_was_trained_on_these:
@@ -332,7 +332,7 @@ def _handle_unreadable(dataset: ActionDataset, limit: float, out: Path, progress
             )
 
 
-def _seen_before(dataset: ActionDataset, seen: SeenImages, model: str) -> Iterator[str]:
+def _seen_before(dataset: ActionDataset, novel: ActionDataset | None, seen: SeenImages, model: str) -> Iterator[str]:
     """What to warn about where a model was fine-tuned on images that now judge it."""
     judging: dict[SplitName, str] = {"val": "model selection and calibration", "test": "the accuracy"}
     for split, what in judging.items():
@@ -343,6 +343,10 @@ def _seen_before(dataset: ActionDataset, seen: SeenImages, model: str) -> Iterat
     hashes = [record.sha256 for record in dataset.split("test")]
     if selected := sum(sha256 in seen.selected for sha256 in hashes):
         yield f"{selected:,} of the {len(hashes):,} test images were validation images of {model}"
+    held_out = () if novel is None else novel.records
+    if labels := sorted({record.label for record in held_out if record.sha256 in seen.trained}):
+        names = ", ".join(labels)
+        yield f"{model} was fine-tuned on images of {names}: accuracies on held-out classes are too optimistic"
 
 
 def _require_training_images(dataset: ActionDataset) -> None:
