@@ -42,6 +42,8 @@ class Start:
     manifest: str
     prompts: str
     """Of their embeddings."""
+    parents: str = ""
+    """Of the runs that it builds on, in their order; empty without any, and in a state of an earlier version."""
 
     @property
     def protocol(self) -> Protocol:
@@ -114,7 +116,7 @@ def save_state(
     """Write all that `fit` needs to continue from here; the state before it is kept next to it."""
     metadata = {
         "weights_hash": start.weights,
-        "start": json.dumps({"manifest": start.manifest, "prompts": start.prompts}),
+        "start": json.dumps({"manifest": start.manifest, "prompts": start.prompts, "parents": start.parents}),
         "best": json.dumps(None if best is None else {"file": best.file, "sha256": best.sha256}),
         "seconds": repr(seconds),
         "history": json.dumps([dict(entry) for entry in history]),
@@ -177,7 +179,10 @@ def _saved_state(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Sav
     return SavedState(
         snapshot=Snapshot(tensors=tensors, values=json.loads(metadata["values"])),
         start=Start(
-            weights=metadata["weights_hash"], manifest=start.get("manifest", ""), prompts=start.get("prompts", "")
+            weights=metadata["weights_hash"],
+            manifest=start.get("manifest", ""),
+            prompts=start.get("prompts", ""),
+            parents=start.get("parents", ""),
         ),
         best=None if best is None else BestWeights(**best),
         history=json.loads(metadata["history"]),

@@ -62,7 +62,7 @@ def member_names(config: TrainConfig, combining: type[Method]) -> tuple[str, ...
         ConfigError: fewer than two, one twice, or a method that cannot be a member.
     """
     names = config.members or combining.combines
-    if len(set(names)) < max(2, len(names)):
+    if len({_identity(name) for name in names}) < max(2, len(names)):
         raise ConfigError(
             f"{config.method} needs two or more different members", remedy="Pass them with --members RUN_OR_METHOD,..."
         )
@@ -70,6 +70,14 @@ def member_names(config: TrainConfig, combining: type[Method]) -> tuple[str, ...
         given = apply_preset(dataclasses.replace(config, method=name, preset=None))
         _require_member(name, given.method, method_class(given.method, given), combining)
     return names
+
+
+def _identity(name: str) -> str:
+    """The same for all paths of a run: its folder, through links, and files in it."""
+    if names_method(name):
+        return name
+    path = Path(name).resolve()
+    return str(path.parent if path.is_file() else path)
 
 
 def check_members(config: TrainConfig, combining: type[Method]) -> None:

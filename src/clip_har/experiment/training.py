@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import platform
 from functools import partial
 from importlib.metadata import version
@@ -92,10 +93,13 @@ def train_prepared(
             remedy="Pass fewer --epochs to end it early, or choose another --out.",
         )
     method = create_method(config.method, settings)
-    start = _start(experiment)
+    start = _start(experiment, settings)
     saved = load_state(folder, method, warn=progress.warn)
     if saved is not None:
         _require_same_start(folder, saved.start, start, experiment)
+        if saved.start.parents not in ("", start.parents):
+            progress.warn(f"{config.method} begins again: the runs it builds on are not those it began with")
+            saved = None
     if distributed.is_main():
         remove_stray_temporaries(folder, folder / "last", folder / "answers")
         if saved is None:
@@ -238,11 +242,13 @@ def _task(
     return dataclasses.replace(task, train=experiment.with_views(task.train, seen.augment, seen.views))
 
 
-def _start(experiment: Experiment) -> Start:
+def _start(experiment: Experiment, settings: Settings) -> Start:
+    parents = [parent.weights_sha256 for parent in (settings.source, *settings.members) if parent is not None]
     return Start(
         weights=experiment.model.backbone.info.weights_hash,
         manifest=experiment.whole.manifest_hash(),
         prompts=prompts_sha256(experiment.model.prompts_CD),
+        parents=hashlib.sha256(" ".join(parents).encode()).hexdigest() if parents else "",
     )
 
 
