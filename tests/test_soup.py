@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from safetensors.torch import load_file
 
 from clip_har import Predictor, checkpoint, commands
 from clip_har.config import BackboneConfig, DataConfig, EvaluateConfig, OptimizerConfig, TrainConfig
-from clip_har.errors import ConfigError
+from clip_har.errors import ConfigError, RunError
+from clip_har.integrity import sealed
 from clip_har.methods.soup import mean_tensors
 
 
@@ -104,3 +107,22 @@ def test_what_cannot_be_averaged(
         train(str(runs[0].folder))
     with pytest.raises(ConfigError, match="weights of runs of full and lp-ft cannot be averaged"):
         train(str(runs[0].folder), "lp-ft")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [],
+        [{"method": "soup", "settings": {"data": "d"}}],
+        [{"method": "wise-ft", "settings": {"data": "d"}}],
+        [{"method": "nonsense", "settings": {"data": "d"}}],
+    ],
+)
+def test_a_forged_card_is_refused_in_one_line(members: list[Any], soup: checkpoint.Run, tmp_path: Path) -> None:
+    """Changed and sealed again, as somebody who knows how would."""
+    shutil.copytree(soup.folder, tmp_path / "run")
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    card["settings"]["members"] = members
+    (tmp_path / "run" / "card.json").write_text(json.dumps(sealed(card)))
+    with pytest.raises(RunError, match="does not contain the weights of the method 'soup'"):
+        Predictor(tmp_path / "run")

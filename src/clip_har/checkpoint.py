@@ -104,7 +104,11 @@ class Run:
     @property
     def weights_file(self) -> str:
         """Name of the file that holds the trained weights."""
-        return self.method.weights_file
+        method = self.method
+        try:
+            return method.weights_file  # of mixed weights, that of the method on the card that they are mixed from
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise self._not_of_the_method() from error
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -45,8 +45,8 @@ class Soup(MixedWeights):
 
     @classmethod
     def origin_of(cls, config: TrainConfig | Settings) -> SourceSettings:
-        if not isinstance(config, Settings):
-            raise ValueError("no members yet")
+        if not isinstance(config, Settings) or not config.members:
+            raise ValueError("no members")
         return config.members[0]
 
     @classmethod
