@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from clip_har import checkpoint, commands
 from clip_har.config import BackboneConfig, CompareConfig, DataConfig, OptimizerConfig, TrainConfig
 from clip_har.errors import ConfigError, RunError
+from clip_har.experiment import training
 from clip_har.experiment.members import MEMBERS_FOLDER
 from clip_har.experiment.predictions import Predictions
 from clip_har.experiment.refitting import SELECTION
@@ -117,6 +118,33 @@ def test_it_cannot_be_ended_early(run: checkpoint.Run, photos: Path, tiny_model:
     fewer = replace(given, resume=True, optimizer=OptimizerConfig(epochs=1, batch_size=8, lr=1e-3))
     with pytest.raises(RunError, match="--refit cannot be ended early"):
         commands.train(fewer)
+
+
+@pytest.mark.parametrize("name", ["_task", "fit_calibration"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_interruption_names_the_run_and_is_continued_from(
+    name: str, call: int, photos: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after the epochs of either training, in a folder chosen by the command."""
+    monkeypatch.chdir(tmp_path)
+    given = replace(config(photos, tiny_model, tmp_path), out=None)
+    commands.train(replace(given, method="gda", out=Path("runs/lp-ft"), refit=None))  # that name is taken
+    calls = iter(range(1, 3))
+    before = getattr(training, name)
+
+    def interrupted(*given: Any) -> Any:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return before(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(training, name, interrupted)
+        commands.train(given)
+    if (name, call) == ("_task", 1):  # nothing was saved yet
+        assert caught.value.args == ()
+        return
+    assert caught.value.args == (str(Path("runs/lp-ft-2")),)
+    assert commands.train(replace(given, resume=True)).folder == Path("runs/lp-ft-2")
 
 
 def test_an_ensemble_judges_it_by_the_first_answers(

@@ -40,8 +40,7 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
         run_folders.check_folder(folder, config, resume=config.resume)
         if not checkpoint.has_run(folder) and (others := run_folders.other_files(folder)):
             progress.warn(f"{folder} contains other files, such as {others[0]}; the run is written next to them")
-        begun = checkpoint.has_run(folder) or (folder / MEMBERS_FOLDER).is_dir()
-        if config.resume and not begun:
+        if config.resume and not _is_begun(folder):
             progress.note(f"Nothing to resume in {folder}: the training starts")
         if config.resume and checkpoint.is_finished(folder):
             progress.note(f"{folder} is already finished")
@@ -50,10 +49,18 @@ def train(config: TrainConfig, *, progress: Progress = SILENT, command: str = ""
             return finished
         check_sources(config)
         prepared = prepare(config.data, config.backbone, out=folder, progress=progress, hold_out=config.hold_out)
-        run = train_prepared(config, folder, prepared, progress, command, last_epoch=last_epoch)
+        try:
+            run = train_prepared(config, folder, prepared, progress, command, last_epoch=last_epoch)
+        except KeyboardInterrupt as interrupt:  # also between two trainings, and after the last epoch
+            raise (KeyboardInterrupt(str(folder)) if _is_begun(folder) else interrupt) from None
         if few := too_few_images(prepared.dataset.counts()["val"]):
             progress.warn(few)
         return run
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether --resume has something to continue there: the run, or one that it builds on."""
+    return checkpoint.has_run(folder) or any(map(checkpoint.has_run, (folder / MEMBERS_FOLDER).glob("*")))
 
 
 def _default_folder(config: TrainConfig) -> Path:
@@ -61,7 +68,7 @@ def _default_folder(config: TrainConfig) -> Path:
     name = config.preset or config.method
     folder = free = Path("runs") / name
     number = 1
-    while checkpoint.has_run(free):
+    while _is_begun(free):
         number += 1
         folder, free = free, Path("runs") / f"{name}-{number}"
     return folder if config.resume else free
