@@ -168,6 +168,8 @@ def test_a_refitted_run_is_refused_where_validation_images_judge(
     ):
         with pytest.raises(ConfigError, match="also fitted on the validation images"):
             commands.train(config(photos, tiny_model, tmp_path / "run", **changes))
+    with pytest.raises(ConfigError, match="also fitted on the validation images"):  # before any image is read
+        commands.train(config(tmp_path / "none", "no-model", tmp_path / "run", method="soup", members=members))
 
 
 def test_methods_that_validation_images_judge_get_runs_without_refit(

@@ -107,6 +107,7 @@ def test_what_cannot_be_averaged(
         train(str(runs[0].folder))
     with pytest.raises(ConfigError, match="weights of runs of full and lp-ft cannot be averaged"):
         train(str(runs[0].folder), "lp-ft")
+    assert not (tmp_path / "run" / "members").exists()  # refused before anything was trained
 
 
 @pytest.mark.parametrize(

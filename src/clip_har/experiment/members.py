@@ -87,9 +87,16 @@ def check_members(config: TrainConfig, combining: type[Method]) -> None:
         ConfigError: as for `member_names`; or a run that cannot be a member.
         RunError: a folder holds no finished run.
     """
+    methods = []
     for name in member_names(config, combining):
-        if not names_method(name):
-            _loaded_member(name, combining)
+        if names_method(name):
+            methods.append(apply_preset(dataclasses.replace(config, method=name, preset=None)).method)
+            continue
+        run = _loaded_member(name, combining)
+        if not combining.refits:
+            require_unseen_validation(run, config.method)
+        methods.append(run.card.method)
+    combining.check_together(methods)
 
 
 def _finished_member(name: str, combining: type[Method], experiment: Experiment) -> checkpoint.Run:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -220,6 +220,15 @@ class Method(ABC):
     def takes_member(cls, method: type[Method]) -> bool:
         """Whether it can combine runs of a method; for methods that combine."""
         return method.has_weights and not method.combines
+
+    @classmethod
+    def check_together(cls, methods: Sequence[str]) -> None:
+        """Refuse members' methods that cannot be combined with each other.
+
+        Raises:
+            ConfigError: naming two.
+        """
+        del methods
 
     @classmethod
     def without_effect(cls, given: TrainConfig) -> tuple[str, ...]:

@@ -44,6 +44,13 @@ class Soup(MixedWeights):
         return method.name in AVERAGED
 
     @classmethod
+    def check_together(cls, methods: Sequence[str]) -> None:
+        """Those with a head of their own cannot be averaged with those without."""
+        for name in methods:
+            if (name == "lp-ft") != (methods[0] == "lp-ft"):
+                raise _cannot_be_averaged(methods[0], name)
+
+    @classmethod
     def origin_of(cls, config: TrainConfig | Settings) -> SourceSettings:
         if not isinstance(config, Settings) or not config.members:
             raise ValueError("no members")
@@ -94,10 +101,14 @@ def require_one_architecture(members: Sequence[Source]) -> None:
     shapes = [{key: tensor.shape for key, tensor in member.tensors.items()} for member in members]
     for member, shape in zip(members, shapes, strict=True):
         if shape != shapes[0]:
-            raise ConfigError(
-                f"The weights of runs of {members[0].method.name} and {member.method.name} cannot be averaged",
-                remedy=f"Pass runs of {', '.join(AVERAGED[:-1])} or of {AVERAGED[-1]} from the same pretrained model.",
-            )
+            raise _cannot_be_averaged(members[0].method.name, member.method.name)
+
+
+def _cannot_be_averaged(first: str, other: str) -> ConfigError:
+    return ConfigError(
+        f"The weights of runs of {first} and {other} cannot be averaged",
+        remedy=f"Pass runs of {', '.join(AVERAGED[:-1])} or of {AVERAGED[-1]} from the same pretrained model.",
+    )
 
 
 def _loss(member: Source) -> float:
