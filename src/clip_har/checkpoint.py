@@ -180,7 +180,7 @@ class Run:
         if not self.settings.refit:
             return None
         check_files(self.folder, self.card, [OUT_OF_FOLD_FILE])
-        return load_out_of_fold(self.folder)
+        return load_out_of_fold(self.folder, len(self.classes))
 
     def as_source(self) -> Source:
         """What a method that starts from this run needs."""
