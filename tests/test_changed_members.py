@@ -13,7 +13,9 @@ from clip_har import checkpoint, commands
 from clip_har.config import BackboneConfig, DataConfig, OptimizerConfig, TrainConfig
 from clip_har.errors import ConfigError
 from clip_har.experiment import training
+from clip_har.out_of_fold import save_out_of_fold
 from clip_har.progress import Silent
+from clip_har.run_card import write_card
 
 
 class Warned(Silent):
@@ -79,6 +81,16 @@ def test_the_same_members_are_continued_with(given: TrainConfig, monkeypatch: py
     warned = Warned()
     commands.train(replace(given, resume=True), progress=warned)
     assert not any("the runs it builds on" in text for text in warned.warnings)
+
+
+def test_members_that_no_image_can_judge_together(given: TrainConfig, tmp_path: Path) -> None:
+    gda = checkpoint.load_run(tmp_path / "gda")
+    found = gda.out_of_fold()
+    assert found is not None and gda.card.files is not None
+    save_out_of_fold(gda.folder, replace(found, hashes=tuple(sha256[::-1] for sha256 in found.hashes)))
+    write_card(gda.folder, gda.card, gda.card.files)
+    with pytest.raises(ConfigError, match="no images in common"):
+        commands.train(given)
 
 
 def assert_equal(run: checkpoint.Run, other: checkpoint.Run) -> None:

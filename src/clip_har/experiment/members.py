@@ -165,11 +165,21 @@ def as_members(
     experiment: Experiment,
     progress: Progress,
 ) -> tuple[Source, ...]:
-    """The members' weights, and their answers for the same images, none of which they were fitted on."""
+    """The members' weights, and their answers for the same images, none of which they were fitted on.
+
+    Raises:
+        ConfigError: there are no such images.
+    """
     kept = [run.out_of_fold() for run in runs]
     judging = val
     if all(found is not None for found in kept):
         common = set.intersection(*(set(found.hashes) for found in kept if found is not None))
+        if not common:
+            raise ConfigError(
+                "The members have no images in common that cross-validation judged, such as after --shots with --refit "
+                "and other seeds",
+                remedy="Pass runs that were trained on the same images, or with --no-refit.",
+            )
         pool = train.joined(val)
         chosen = [index for index, sha256 in enumerate(pool.table.hashes) if sha256 in common]
         judging = pool.subset(chosen)
