@@ -110,6 +110,27 @@ def naive_relevance(visual: Any, image_1CHW: Tensor, prompts_CD: Tensor, answer:
     return torch.from_numpy(row / row.max()).float()
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_other_encoders_of_an_ensemble_leave_no_trace(first: bool, frozen: bool) -> None:
+    """Such as the frozen one for the members on cached features, before or after the encoder that is shown."""
+    tower, other = ColourTransformer(), ColourTransformer()
+
+    def logits_of(images_BCHW: Tensor) -> Tensor:
+        def rest() -> Tensor:
+            with torch.set_grad_enabled(not frozen):
+                return torch.zeros_like(other(images_BCHW))
+
+        before = rest() if first else 0.0
+        logits_BC: Tensor = before + tower(images_BCHW)
+        return logits_BC if first else logits_BC + rest()
+
+    answers_B = torch.tensor([0])
+    alone, found = (relevance_maps(each, tower, planted(), answers_B) for each in (tower, logits_of))
+    assert alone is not None and found is not None
+    assert torch.equal(found[1], alone[1])
+
+
 def test_attention_relevance_is_the_papers_rule_on_a_real_tower(tiny_model: str) -> None:
     backbone = load_backbone(tiny_model, device="cpu", precision="float32")
     visual: Any = backbone.model.visual

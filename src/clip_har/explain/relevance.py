@@ -147,16 +147,29 @@ def _recorded(visual: nn.Module) -> Iterator[_Seen]:
         if attn_mask is not None:
             scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
         probabilities = scores.softmax(dim=-1)
-        seen.attention.append(probabilities)
+        if inside or not entered:
+            seen.attention.append(probabilities)
         return probabilities @ value
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1 and output.requires_grad:
             seen.features = output
 
+    def enter(_module: nn.Module, _inputs: Any) -> None:
+        if not entered:  # what ran before is another member's of an ensemble
+            seen.attention.clear()
+        entered.append(True)
+        inside.append(True)
+
+    def leave(*_: Any) -> None:
+        inside.pop()
+
+    entered: list[bool] = []
+    inside: list[bool] = []
     fused = F.scaled_dot_product_attention
     leaves = [module for module in visual.modules() if not any(module.children())]
     handles = [module.register_forward_hook(keep) for module in leaves]
+    handles += [visual.register_forward_pre_hook(enter), visual.register_forward_hook(leave)]
     F.scaled_dot_product_attention = attend
     try:
         yield seen
