@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from clip_har.config import (
 )
 from clip_har.errors import ConfigError, ModelError, RunError
 from clip_har.fusion import at_sizes_of, part_names
+from clip_har.integrity import sealed
 from clip_har.pretrained import absolute, is_built_in, split_image_size
 from clip_har.pretrained.catalogue import describe
 from clip_har.progress import SILENT
@@ -282,6 +284,15 @@ def test_a_size_is_trusted_with_its_model_and_not_without(
     shutil.copytree(tiny_model.partition(":")[2], tmp_path / "demo@72")
     backbone = known_models.load_for_run("demo@72", "", tmp_path, device="cpu", precision="float32")
     assert backbone.info.parameters == load("demo").info.parameters, "a name in a card never means a folder here"
+
+
+def test_a_card_with_another_size_than_its_model_is_refused(tiny_model: str, photos: Path, tmp_path: Path) -> None:
+    run = train(tiny_model, photos, tmp_path / "run")
+    card = json.loads((run.folder / "card.json").read_text())
+    card["preprocessing"]["image_size"] = [48, 48]
+    (run.folder / "card.json").write_text(json.dumps(sealed(card)))
+    with pytest.raises(RunError, match="has images of 48 x 48 pixels, the model 32 x 32"):
+        Predictor(run.folder, device="cpu", precision="float32")
 
 
 def test_images_are_read_at_the_size(tiny_model: str, tmp_path: Path) -> None:

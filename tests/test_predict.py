@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from clip_har import commands
@@ -100,6 +101,16 @@ def test_odd_shapes_are_answered(run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (2000, 3), (200, 60, 50)).save(tmp_path / "wide.png")
     for prediction in Predictor(run, precision="float32").predict([tmp_path / "one.png", tmp_path / "wide.png"]):
         assert prediction.label in CLASSES
+
+
+def test_scores_that_are_not_finite_are_no_answers(run: Path, images: list[Path]) -> None:
+    predictor = Predictor(run)
+    with torch.no_grad():
+        for tensor in (*predictor.model._own.parameters(), *predictor.model._own.buffers()):
+            if tensor.is_floating_point():
+                tensor.fill_(float("nan"))
+    with pytest.raises(RunError, match="scores that are not finite"):
+        list(predictor.predict(images))
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:

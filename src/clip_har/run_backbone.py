@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from clip_har.backbone import Backbone, BackboneInfo
 from clip_har.checkpoint import Run
 from clip_har.config import Precision
+from clip_har.errors import RunError
 from clip_har.fusion import at_sizes_of
+from clip_har.images import FusedPreprocessing, Preprocessing
 from clip_har.known_models import load_for_run
 from clip_har.protocol import Protocol, known_activation, new_features, require_same
-from clip_har.run_card import ModelOfRun
+from clip_har.run_card import CARD_NAME, RESTORE, ModelOfRun
 from clip_har.tuned_models import load_given
 
 
@@ -31,7 +33,7 @@ def load_run_backbone(
     """The backbone that a run was trained on, from where the card or `model` says; one of `loaded`, if it is that.
 
     Raises:
-        RunError: other weights are there now.
+        RunError: other weights are there now, or the card has another image size than the model.
     """
     trained = run.card.backbone
     _ = run.preprocessing  # refused before anything slow if it cannot be used
@@ -50,4 +52,20 @@ def load_run_backbone(
         features=new_features(backbone.info.projection),
     )
     require_same(run.folder, run.protocol, here)
+    _require_same_size(run, backbone)
     return backbone
+
+
+def _require_same_size(run: Run, backbone: Backbone) -> None:
+    """Refuse a card whose images do not have the size that the model reads, which no training writes."""
+    said, read = _sizes(run.preprocessing), _sizes(backbone.info.preprocessing)
+    if said != read:
+        raise RunError(
+            f'"preprocessing" in {run.folder / CARD_NAME} has images of {said} pixels, the model {read}',
+            remedy=RESTORE,
+        )
+
+
+def _sizes(preprocessing: Preprocessing) -> str:
+    parts = preprocessing.parts if isinstance(preprocessing, FusedPreprocessing) else [preprocessing]
+    return ", ".join(f"{part.image_size[1]} x {part.image_size[0]}" for part in parts)

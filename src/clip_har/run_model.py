@@ -107,6 +107,9 @@ class RunModel:
         Args:
             classes: per image the names to choose from, None for the run's own. None: the run's own for all.
             embed: whether embeddings are asked for.
+
+        Raises:
+            RunError: an answer is not finite.
         """
         wanted = [None] * len(images_BCHW) if classes is None else list(classes)
         found: list[Scores] = [Scores(probabilities_C=torch.empty(0))] * len(wanted)
@@ -155,7 +158,13 @@ class RunModel:
     def _probabilities(self, inputs: Tensor, names: tuple[str, ...] | None) -> Tensor:
         classifier = self._classifier(names)
         logits: Tensor = classifier.logits(inputs) if isinstance(classifier, Towers) else classifier(inputs)
-        return logits.float().softmax(dim=-1).cpu()
+        probabilities_BC = logits.float().softmax(dim=-1).cpu()
+        if not bool(probabilities_BC.isfinite().all()):
+            raise RunError(
+                f"The weights in {self.run.folder} give scores that are not finite",
+                remedy="Pass --precision float32; if that does not help, train the run again.",
+            )
+        return probabilities_BC
 
     def _classifier(self, names: tuple[str, ...] | None) -> Classifier:
         if names is None or names == self.run.classes:
