@@ -352,6 +352,12 @@ def test_labels_are_short_unless_two_would_be_alike() -> None:
         "hf-hub:org/name": "org/name",
         "RN50:/w/a.pt": "RN50:a.pt",
     }
+    clip = "local-dir:/x/lite/clip"
+    assert model_labels([f"{clip}@288", f"{clip}+{clip}@288", "ViT-B/32+RN50"]) == {
+        f"{clip}@288": "lite/clip@288",
+        f"{clip}+{clip}@288": "lite/clip+lite/clip@288",
+        "ViT-B/32+RN50": "ViT-B/32+RN50",
+    }
     alike = ["local-dir:/x/lite/clip", "local-dir:/y/lite/clip"]
     assert model_labels(alike) == dict(zip(alike, alike, strict=True))
 

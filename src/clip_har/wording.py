@@ -135,7 +135,7 @@ def method_label(name: str) -> str:
 
 def model_labels(names: Sequence[str]) -> dict[str, str]:
     """Models' names without the folders that lead to them: "local-dir:/a/b/c" -> "b/c"; in full where two are alike."""
-    short = {name: one_line(_without_folders(name)) for name in names}
+    short = {name: one_line("+".join(map(_without_folders, name.split("+")))) for name in names}
     labels = list(short.values())
     return {name: label if labels.count(label) == 1 else one_line(name) for name, label in short.items()}
 
