@@ -131,6 +131,13 @@ def test_a_folder_is_measured_without_its_weights(tiny_model: str) -> None:
     assert (facts.embed_dim, facts.image_size, facts.data) == (24, 32, "not recorded in the files")
 
 
+def test_a_run_is_not_taken_for_a_model(tmp_path: Path) -> None:
+    for name in ("card.json", "config.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelError, match="is a run, whose size is that of the model"):
+        require_facts(f"local-dir:{tmp_path}")
+
+
 def test_data_and_licence() -> None:
     openai = require_facts("ViT-B/32")
     assert (openai.licence, openai.research_only, openai.meaning) == ("MIT", False, "ViT-B-32:openai")

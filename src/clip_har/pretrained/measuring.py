@@ -23,7 +23,7 @@ from clip_har.pretrained.architectures import Architecture
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, quiet
 from clip_har.pretrained.image_size import image_side, set_image_size
-from clip_har.pretrained.names import parse, split_image_size
+from clip_har.pretrained.names import is_open_clip, parse, split_image_size
 
 MULTIPLY_ADD = 2
 """FLOPs that torch's counter counts for a multiply-add, which the papers count as one."""
@@ -52,12 +52,18 @@ def measure_named(name: str) -> Architecture | None:
     _, side = split_image_size(name)
     if not architecture or architecture.startswith("hf-hub:"):
         return None
+    folder = Path(architecture.partition(":")[2])
+    if architecture.startswith("local-dir:") and (folder / "card.json").is_file() and not is_open_clip(folder):
+        raise ModelError(
+            f"{folder} is a run, whose size is that of the model it was trained on",
+            remedy="Pass that model: card.json has its name.",
+        )
     complete()
     try:
         with quiet(), no_code(), offline():
             if not architecture.startswith("local-dir:"):
                 return measure(_at_size(blank_model(architecture), side, name))
-            with model_files.staged(Path(architecture.partition(":")[2])) as stage:
+            with model_files.staged(folder) as stage:
                 return measure(_at_size(blank_model(f"local-dir:{stage}"), side, name))
     except ModelError:
         raise

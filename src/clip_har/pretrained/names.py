@@ -47,7 +47,7 @@ SHORT_NAMES = {
 """Families by the name that people use, each in a size that fits a laptop, and what they mean to open_clip."""
 
 
-_SIZED = re.compile(r"(?P<model>.+)@(?P<side>[0-9]{2,4})", re.DOTALL)
+_SIZED = re.compile(r"(?P<model>.+)@(?P<side>[0-9]{1,6})", re.DOTALL)
 
 
 def split_image_size(name: str) -> tuple[str, int | None]:
