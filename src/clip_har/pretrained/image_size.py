@@ -16,8 +16,8 @@ SMALLEST, LARGEST = 32, 1024
 """Sides in pixels that can be asked for."""
 
 
-def set_image_size(model: nn.Module, side: int, name: str) -> None:
-    """Make a model's image encoder read images of `side` x `side` pixels.
+def set_image_size(model: nn.Module, side: int, name: str) -> bool:
+    """Make a model's image encoder read images of `side` x `side` pixels; whether that is not its own size.
 
     Convolutions take any size. Positional embeddings of transformers and attention pools are interpolated over the new
     grid of patches (bicubic; Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.2).
@@ -29,6 +29,8 @@ def set_image_size(model: nn.Module, side: int, name: str) -> None:
     Raises:
         ModelError: the size is out of range, no multiple of the patches, or the encoder takes only its own.
     """
+    if side == image_side(model):
+        return False
     if not SMALLEST <= side <= LARGEST:
         raise ModelError(f"{name}: an image size of {side}", remedy=f"Pass one from {SMALLEST} to {LARGEST} pixels.")
     visual = cast(Any, model).visual
@@ -60,6 +62,7 @@ def set_image_size(model: nn.Module, side: int, name: str) -> None:
             remedy="Pass the model without the size, or another size.",
         ) from error
     visual.preprocess_cfg = {**visual.preprocess_cfg, "size": (side, side)}
+    return True
 
 
 def require_size(model: nn.Module, side: int, name: str) -> None:

@@ -76,7 +76,7 @@ def measure_named(name: str) -> Architecture | None:
 
 
 def _at_size(model: nn.Module, side: int | None, name: str) -> nn.Module:
-    if side is not None and side != image_side(model):
+    if side is not None:
         set_image_size(model, side, name)
     return model
 

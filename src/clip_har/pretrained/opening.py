@@ -27,7 +27,7 @@ from clip_har.pretrained.conversion import Conversion, set_activations, shown_ac
 from clip_har.pretrained.converted import converted
 from clip_har.pretrained.errors import explained
 from clip_har.pretrained.guards import no_code, offline, offline_if_unreachable, quiet
-from clip_har.pretrained.image_size import image_side, set_image_size
+from clip_har.pretrained.image_size import set_image_size
 from clip_har.pretrained.names import HISTORIC_NAMES, absolute, at_size, is_open_clip, parse, split_image_size
 from clip_har.pretrained.tuned import is_tuned, read_base, set_weights
 from clip_har.pretrained.unnamed import matching_architecture
@@ -71,9 +71,8 @@ def open_pretrained(name: str, *, local_only: bool = False, expected_files: str 
     if once != model:
         raise ModelError(f"{name} has two image sizes", remedy=f"Pass {at_size(once, side)}.")
     opened = _open(model, local_only, expected_files)
-    if side is None or side == image_side(opened.model):
+    if side is None or not set_image_size(opened.model, side, name):
         return opened
-    set_image_size(opened.model, side, name)
     return dataclasses.replace(opened, image_size=side)
 
 
