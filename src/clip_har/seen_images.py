@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from clip_har.checkpoint import Run, load_run
 from clip_har.dataset.manifests import read_manifest
 from clip_har.fusion import part_names
-from clip_har.pretrained import absolute, split_image_size
 from clip_har.pretrained.tuned import MOST_TIMES
-from clip_har.tuned_models import FOLDER
+from clip_har.tuned_models import FOLDER, folder_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +48,10 @@ def seen_images(name: str) -> SeenImages:
 def _runs_behind(name: str) -> Iterator[Run]:
     """A run that a name stands for, the run whose model that one was trained on, and so on."""
     for _ in range(MOST_TIMES):
-        kind, _, path = split_image_size(absolute(name))[0].partition(":")
-        folder = Path(path)
-        if kind != "local-dir":
-            return
-        if folder.name == FOLDER:
+        folder = folder_of(name)
+        if folder is not None and folder.name == FOLDER:
             folder = folder.parent
-        if not (folder / "card.json").is_file():
+        if folder is None or not (folder / "card.json").is_file():
             return
         run = load_run(folder)
         yield run

@@ -40,16 +40,20 @@ def model_of(name: str) -> str:
         RunError: as for `load_given`.
     """
     require_one_meaning(name)
-    model, side = split_image_size(absolute(name))
-    kind, _, path = model.partition(":")
-    folder = Path(path)
-    if kind != "local-dir" or not (folder / "card.json").is_file():
+    folder = folder_of(name)
+    if folder is None or not (folder / "card.json").is_file():
         return name
     run = load_run(folder)
     place = run.folder / FOLDER
     if not _is_of(place, run):
         _write(place, run)
-    return at_size(f"local-dir:{place}", side)
+    return at_size(f"local-dir:{place}", split_image_size(name)[1])
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder that a model's name means, at any image size; None if it means something else."""
+    kind, _, path = split_image_size(absolute(name))[0].partition(":")
+    return Path(path) if kind == "local-dir" else None
 
 
 def _write(place: Path, run: Run) -> None:
